@@ -1,0 +1,123 @@
+// What is held for each user, and how much that may be. Every message, byte, channel, open file and
+// waiting operation is a Charge that refunds itself (after dbus-broker's per-uid charging). A user at
+// a limit fails alone: accounts share nothing but the total of bytes. Thread-safe.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <base/guarded.hpp>
+
+namespace ipcfs::access {
+
+enum class Resource : std::uint8_t { kMessages, kBytes, kChannels, kOpenFiles, kWaiters };
+constexpr std::size_t kResources = 5;
+constexpr std::array<const char*, kResources> kResourceNames{"messages", "bytes", "channels",
+                                                             "open_files", "waiters"};
+constexpr std::uint64_t kUnlimited = UINT64_MAX;
+
+using Limits = std::array<std::uint64_t, kResources>;
+constexpr Limits kNoLimits{kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
+
+class Ledger;
+
+class Account {
+public:
+    Account(Ledger& ledger, uid_t uid, const Limits& limits) : ledger_(ledger), uid_(uid) {
+        set_limits(limits);
+    }
+
+    uid_t uid() const noexcept { return uid_; }
+    std::uint64_t used(Resource r) const noexcept {
+        return used_[index(r)].load(std::memory_order_relaxed);
+    }
+    std::uint64_t limit(Resource r) const noexcept {
+        return limits_[index(r)].load(std::memory_order_relaxed);
+    }
+    void set_limits(const Limits& limits) noexcept;
+
+private:
+    friend class Charge;
+    static std::size_t index(Resource r) noexcept { return static_cast<std::size_t>(r); }
+    bool take(Resource r, std::uint64_t amount, bool force) noexcept;
+    void refund(Resource r, std::uint64_t amount) noexcept;
+
+    Ledger& ledger_;
+    uid_t uid_;
+    std::array<std::atomic<std::uint64_t>, kResources> used_{};
+    std::array<std::atomic<std::uint64_t>, kResources> limits_{};
+};
+
+// Holds `amount` of one resource until destroyed. Moved, never copied.
+class [[nodiscard]] Charge {
+public:
+    Charge() = default;
+    Charge(Charge&& other) noexcept
+        : account_(std::exchange(other.account_, nullptr)),
+          amount_(std::exchange(other.amount_, 0)),
+          resource_(other.resource_) {}
+    Charge& operator=(Charge&& other) noexcept {
+        if (this != &other) {
+            reset();
+            account_ = std::exchange(other.account_, nullptr);
+            amount_ = std::exchange(other.amount_, 0);
+            resource_ = other.resource_;
+        }
+        return *this;
+    }
+    ~Charge() { reset(); }
+
+    // Empty when the account's limit (or the machine's, for bytes) does not allow it.
+    static std::optional<Charge> take(Account& account, Resource r, std::uint64_t amount) noexcept;
+    // Charged beyond the limit if need be: for what the user holds already.
+    static Charge force(Account& account, Resource r, std::uint64_t amount) noexcept;
+
+    void reset() noexcept {
+        if (account_) std::exchange(account_, nullptr)->refund(resource_, amount_);
+    }
+    std::uint64_t amount() const noexcept { return amount_; }
+
+private:
+    Charge(Account& account, Resource r, std::uint64_t amount)
+        : account_(&account), amount_(amount), resource_(r) {}
+    Account* account_ = nullptr;
+    std::uint64_t amount_ = 0;
+    Resource resource_ = Resource::kMessages;
+};
+
+// All accounts. An account lives as long as the ledger: its address may be kept.
+class Ledger {
+public:
+    // `limits_of` gives a user's limits; called when the user is first seen and at reload.
+    explicit Ledger(
+        std::function<Limits(uid_t)> limits_of = [](uid_t) { return kNoLimits; },
+        std::uint64_t total_bytes = kUnlimited)
+        : limits_of_(std::in_place, std::move(limits_of)), total_limit_(total_bytes) {}
+
+    Account& account(uid_t uid);
+    void reload(std::function<Limits(uid_t)> limits_of, std::uint64_t total_bytes);
+    void for_each(const std::function<void(const Account&)>& visit) const;
+    std::uint64_t total_bytes() const noexcept {
+        return total_bytes_.load(std::memory_order_relaxed);
+    }
+    std::uint64_t total_limit() const noexcept {
+        return total_limit_.load(std::memory_order_relaxed);
+    }
+
+private:
+    friend class Account;
+    Guarded<std::function<Limits(uid_t)>> limits_of_;
+    Guarded<std::map<uid_t, std::unique_ptr<Account>>> accounts_;
+    std::atomic<std::uint64_t> total_bytes_{0};
+    std::atomic<std::uint64_t> total_limit_;
+};
+
+}  // namespace ipcfs::access

@@ -1,0 +1,13 @@
+// The last words of the process. Any thread.
+#include <base/check.hpp>
+#include <cstdio>
+#include <cstdlib>
+
+namespace ipcfs {
+
+void bug(const char* what, const char* file, int line) noexcept {
+    std::fprintf(stderr, "ipcfs: bug: %s at %s:%d\n", what, file, line);
+    std::abort();
+}
+
+}  // namespace ipcfs

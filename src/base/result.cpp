@@ -1,0 +1,17 @@
+// Texts of faults. Any thread.
+#include <base/check.hpp>
+#include <base/result.hpp>
+#include <cstring>
+
+namespace ipcfs {
+
+std::string Fault::message() const {
+    char buffer[128];
+    return operation + ": " + strerror_r(code, buffer, sizeof buffer);
+}
+
+void throw_fault(const Fault& fault) {
+    bug("value of a failed Result", fault.message().c_str(), 0);
+}
+
+}  // namespace ipcfs
