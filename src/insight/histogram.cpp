@@ -1,0 +1,68 @@
+// The histogram's arithmetic. Bucket 0 is below 64 ns; then sixteen buckets an octave; the last one
+// is everything from 2^36 ns. Any thread, under the owner's lock.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include <insight/histogram.hpp>
+
+namespace ipcfs {
+namespace {
+
+constexpr unsigned kSubBits = 4;
+static_assert(Histogram::kSubBuckets == 1U << kSubBits);
+
+void add_saturating(std::uint32_t& counter, std::uint32_t by) noexcept {
+    constexpr std::uint32_t kMax = std::numeric_limits<std::uint32_t>::max();
+    counter = by > kMax - counter ? kMax : counter + by;
+}
+
+}  // namespace
+
+std::size_t Histogram::bucket_of(std::uint64_t nanos) noexcept {
+    if (nanos >> kFirstOctave == 0) return 0;
+    if (nanos >> kLastOctave != 0) return kBuckets - 1;
+    const unsigned octave = static_cast<unsigned>(std::bit_width(nanos)) - 1;
+    const std::size_t sub = (nanos >> (octave - kSubBits)) & (kSubBuckets - 1);
+    return 1 + (octave - kFirstOctave) * kSubBuckets + sub;
+}
+
+std::uint64_t Histogram::upper_bound(std::size_t bucket) noexcept {
+    if (bucket == 0) return (std::uint64_t{1} << kFirstOctave) - 1;
+    if (bucket == kBuckets - 1) return std::numeric_limits<std::uint64_t>::max();
+    const std::size_t octave = kFirstOctave + (bucket - 1) / kSubBuckets;
+    const std::uint64_t sub = (bucket - 1) % kSubBuckets;
+    return ((kSubBuckets + sub + 1) << (octave - kSubBits)) - 1;
+}
+
+void Histogram::record(std::uint64_t nanos) noexcept {
+    add_saturating(buckets_[bucket_of(nanos)], 1);
+    ++count_;
+    max_ = std::max(max_, nanos);
+}
+
+void Histogram::merge(const Histogram& other) noexcept {
+    for (std::size_t i = 0; i < kBuckets; ++i) add_saturating(buckets_[i], other.buckets_[i]);
+    count_ += other.count_;
+    max_ = std::max(max_, other.max_);
+}
+
+std::uint64_t Histogram::percentile(double q) const noexcept {
+    // Of the buckets, not count_: a saturated counter must not push the rank past the last bucket.
+    std::uint64_t total = 0;
+    for (const std::uint32_t n : buckets_) total += n;
+    if (total == 0) return 0;
+    const double share = q > 0 ? std::min(q, 1.0) : 0.0;  // a NaN is 0
+    const double wanted = std::ceil(share * static_cast<double>(total));
+    const std::uint64_t rank =
+        std::clamp(static_cast<std::uint64_t>(wanted), std::uint64_t{1}, total);
+    std::uint64_t seen = 0;
+    for (std::size_t i = 0; i < kBuckets; ++i) {
+        seen += buckets_[i];
+        if (seen >= rank) return std::min(upper_bound(i), max_);
+    }
+    return max_;
+}
+
+}  // namespace ipcfs

@@ -1,0 +1,75 @@
+// Writing of header/data text. One thread a table.
+#include <utility>
+
+#include <base/check.hpp>
+#include <insight/table.hpp>
+
+namespace ipcfs {
+
+void append_escaped(std::string& out, std::string_view field) {
+    static constexpr char kHex[] = "0123456789abcdef";
+    for (const char c : field) {
+        const auto byte = static_cast<unsigned char>(c);
+        switch (c) {
+            case '\t':
+                out += "\\t";
+                break;
+            case '\n':
+                out += "\\n";
+                break;
+            case '\r':
+                out += "\\r";
+                break;
+            case '\\':
+                out += "\\\\";
+                break;
+            default:
+                if (byte < 0x20 || byte == 0x7f) {
+                    out += "\\x";
+                    out += kHex[byte >> 4];
+                    out += kHex[byte & 0xf];
+                } else {
+                    out += c;
+                }
+        }
+    }
+}
+
+std::string escaped(std::string_view field) {
+    std::string out;
+    out.reserve(field.size());
+    append_escaped(out, field);
+    return out;
+}
+
+Table::Table(std::initializer_list<std::string_view> columns)
+    : columns_(columns.size()), cells_(0) {
+    IPCFS_CHECK(columns_ > 0);
+    for (const std::string_view name : columns) cell(name);
+}
+
+Table& Table::row() {
+    end_row();
+    cells_ = 0;
+    return *this;
+}
+
+Table& Table::cell(std::string_view value) {
+    IPCFS_CHECK(cells_ < columns_);
+    if (cells_ != 0) text_ += '\t';
+    append_escaped(text_, value);
+    ++cells_;
+    return *this;
+}
+
+std::string Table::text() && {
+    end_row();
+    return std::move(text_);
+}
+
+void Table::end_row() {
+    IPCFS_CHECK(cells_ == columns_);
+    text_ += '\n';
+}
+
+}  // namespace ipcfs

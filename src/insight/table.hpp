@@ -1,0 +1,49 @@
+// The header/data text of `stats`, `peek` and kern/ipc/stats/*: a line of column names, then a line
+// a row, cells parted by tabs. A plain value of one thread; build it outside locks.
+//
+//     Table t({"channel", "depth"});
+//     t.row().cell(path).cell(depth);
+//     return std::move(t).text();
+#pragma once
+
+#include <charconv>
+#include <concepts>
+#include <cstddef>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+namespace ipcfs {
+
+// Appends `field` to `out` so that it holds no tab, newline or other control byte: \t \n \r \\ and
+// \xNN (two lower-case hex digits). Bytes from 0x80 stay: UTF-8 names remain readable.
+void append_escaped(std::string& out, std::string_view field);
+std::string escaped(std::string_view field);
+
+class Table {
+public:
+    explicit Table(std::initializer_list<std::string_view> columns);
+
+    // Begins the next row. Each row must get as many cells as there are columns: less or more is a
+    // bug and aborts.
+    Table& row();
+    Table& cell(std::string_view value);
+    template <std::integral T>
+    requires(!std::same_as<T, bool> && !std::same_as<T, char>) Table& cell(T value) {
+        char digits[24];
+        const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+        return cell(std::string_view(digits, static_cast<std::size_t>(end - digits)));
+    }
+
+    // The whole text; ends with a newline. The table is used up.
+    std::string text() &&;
+
+private:
+    void end_row();
+
+    std::string text_;
+    std::size_t columns_;
+    std::size_t cells_;  // of the row being written
+};
+
+}  // namespace ipcfs
