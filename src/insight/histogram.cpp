@@ -7,7 +7,7 @@
 
 #include <insight/histogram.hpp>
 
-namespace ipcfs {
+namespace ipcfs::insight {
 namespace {
 
 constexpr unsigned kSubBits = 4;
@@ -65,4 +65,4 @@ std::uint64_t Histogram::percentile(double q) const noexcept {
     return max_;
 }
 
-}  // namespace ipcfs
+}  // namespace ipcfs::insight

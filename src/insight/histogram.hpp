@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace ipcfs {
+namespace ipcfs::insight {
 
 class Histogram {
 public:
@@ -41,4 +41,4 @@ private:
 
 static_assert(sizeof(Histogram) <= 2048);
 
-}  // namespace ipcfs
+}  // namespace ipcfs::insight

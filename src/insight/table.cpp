@@ -4,7 +4,7 @@
 #include <base/check.hpp>
 #include <insight/table.hpp>
 
-namespace ipcfs {
+namespace ipcfs::insight {
 
 void append_escaped(std::string& out, std::string_view field) {
     static constexpr char kHex[] = "0123456789abcdef";
@@ -72,4 +72,4 @@ void Table::end_row() {
     text_ += '\n';
 }
 
-}  // namespace ipcfs
+}  // namespace ipcfs::insight

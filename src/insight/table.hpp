@@ -13,7 +13,7 @@
 #include <string>
 #include <string_view>
 
-namespace ipcfs {
+namespace ipcfs::insight {
 
 // Appends `field` to `out` so that it holds no tab, newline or other control byte: \t \n \r \\ and
 // \xNN (two lower-case hex digits). Bytes from 0x80 stay: UTF-8 names remain readable.
@@ -46,4 +46,4 @@ private:
     std::size_t cells_;  // of the row being written
 };
 
-}  // namespace ipcfs
+}  // namespace ipcfs::insight

@@ -9,7 +9,7 @@
 
 #include <insight/histogram.hpp>
 
-namespace ipcfs {
+namespace ipcfs::insight {
 namespace {
 
 std::uint64_t exact(const std::vector<std::uint64_t>& sorted, double q) {
@@ -137,4 +137,4 @@ TEST(Histogram, SaturatesInsteadOfWrapping) {
 }
 
 }  // namespace
-}  // namespace ipcfs
+}  // namespace ipcfs::insight

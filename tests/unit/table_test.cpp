@@ -7,7 +7,7 @@
 
 #include <insight/table.hpp>
 
-namespace ipcfs {
+namespace ipcfs::insight {
 namespace {
 
 TEST(Table, IsOnlyItsHeaderWithoutRows) {
@@ -54,4 +54,4 @@ TEST(TableDeathTest, ARowWithTooFewOrTooManyCellsIsABug) {
 }
 
 }  // namespace
-}  // namespace ipcfs
+}  // namespace ipcfs::insight
