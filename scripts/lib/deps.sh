@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# Debian packages the build and the tests need; installs what is missing. Sourced after common.sh.
+
+# clang 16, not Debian 12's default 14, which cannot parse g++ 12's C++20 library; it runs the fuzz
+# targets and clang-tidy. clang-format stays 14: its output differs between versions.
+build_packages=(
+    g++ cmake ninja-build pkg-config ccache ca-certificates python3
+    libfuse3-dev fuse3 libboost1.81-dev libspdlog-dev libtomlplusplus-dev libcli11-dev
+    nlohmann-json3-dev libsystemd-dev liburing-dev libgtest-dev libgmock-dev libbenchmark-dev
+)
+libfuse_packages=(meson ninja-build pkg-config xz-utils)
+test_packages=(
+    bats inotify-tools acl attr strace util-linux bsdextrautils man-db procps
+    clang-16 clang-tidy-16 libclang-rt-16-dev clang-format-14 shellcheck
+)
+
+# missing_packages NAME...: those of the named packages that are not installed, one a line.
+missing_packages() {
+    local name
+    for name in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
+    done
+}
+
+# install_packages NAME...: makes sure that they are there. Quick when they are.
+install_packages() {
+    local -a missing
+    if ! command -v dpkg-query >/dev/null; then
+        warn "this is no Debian: make sure that these are installed: $*"
+        return 0
+    fi
+    mapfile -t missing < <(missing_packages "$@")
+    ((${#missing[@]})) || return 0
+    if ! is_root; then
+        die "packages are missing; as root, run: apt-get update && apt-get install ${missing[*]}"
+    fi
+    say "installing ${missing[*]}"
+    quietly "$build_root/log/apt-update.log" apt-get update ||
+        warn "apt-get update failed; trying with the package lists that are there"
+    quietly "$build_root/log/apt-install.log" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${missing[@]}" ||
+        die "could not install the packages"
+}

@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# The kernel's side: the fuse module, its io_uring switch, mounts. Sourced after common.sh.
+
+uring_switch=/sys/module/fuse/parameters/enable_uring
+
+# prepare_fuse: loads the module when needed. Fails when /dev/fuse cannot be had.
+prepare_fuse() {
+    [[ -e /dev/fuse ]] && return 0
+    if is_root && modprobe fuse 2>/dev/null; then
+        note "loaded the fuse module"
+    fi
+    if [[ ! -e /dev/fuse ]] && is_root && grep -qw fuse /proc/filesystems; then
+        mknod -m 666 /dev/fuse c 10 229
+    fi
+    [[ -e /dev/fuse ]]
+}
+
+# enable_uring: switches FUSE over io_uring on until the next boot, when kernel and rights allow.
+# Succeeds when it is on.
+enable_uring() {
+    if [[ ! -e $uring_switch ]]; then
+        note "this kernel has no FUSE over io_uring: the classic transport it is"
+        return 1
+    fi
+    [[ $(cat "$uring_switch") == Y ]] && return 0
+    if is_root && echo Y 2>/dev/null >"$uring_switch"; then
+        note "switched FUSE's io_uring on until the next boot (for ever: conf/ipcfs-modprobe.conf)"
+        return 0
+    fi
+    note "FUSE's io_uring is off; as root: echo Y > $uring_switch (for ever: conf/ipcfs-modprobe.conf)"
+    return 1
+}
+
+# mounts_below DIR: mount points of ipcfs at or below DIR, deepest first.
+mounts_below() {
+    awk -v dir="$1" '($3 == "fuse.ipcfs" || $3 == "fuse") && ($2 == dir || index($2, dir "/") == 1) { print $2 }' \
+        /proc/self/mounts | sort -r
+}
+
+# ipcfs_answers DIR: a live ipcfs is mounted there.
+ipcfs_answers() {
+    [[ $(awk -v dir="$1" '$2 == dir { type = $3 } END { print type }' /proc/self/mounts) == fuse.ipcfs ]] &&
+        timeout 5 stat -f "$1" >/dev/null 2>&1
+}
