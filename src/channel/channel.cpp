@@ -1,0 +1,599 @@
+// Enqueueing, delivering, waiting. Any thread; every private function runs under the channel's lock.
+#include <poll.h>
+
+#include <algorithm>
+
+#include <base/check.hpp>
+#include <channel/channel.hpp>
+#include <channel/locked.hpp>
+
+namespace ipcfs::channel {
+
+using queue::Batch;
+using queue::Message;
+using queue::MessageRef;
+using queue::ReadWaiter;
+using queue::Via;
+using queue::Waiter;
+using queue::Wake;
+using queue::WriteWaiter;
+
+namespace {
+
+constexpr Nanos kCreditLife = kSecond;
+
+void unlink(queue::WaiterList& list, Waiter& waiter) {
+    list.erase(list.iterator_to(waiter));
+}
+
+}  // namespace
+
+Channel::Channel(Environment& environment, std::uint64_t id, const Settings& settings)
+    : env_(environment), id_(id), created_(environment.clock.realtime()), settings_(settings) {}
+
+Channel::~Channel() {
+    IPCFS_CHECK(readers_.empty() && writers_.empty() && sync_writers_.empty() && openers_.empty());
+    while (!polls_.empty()) {
+        std::unique_ptr<PollTicket> ticket(&polls_.front());
+        polls_.pop_front();
+    }
+}
+
+// ---- bounds ---------------------------------------------------------------------------------------
+
+bool Channel::over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept {
+    return queue_.size() + more_messages > settings_.high_mark() ||
+           queue_.bytes() + more_bytes > settings_.high_mark_bytes();
+}
+
+bool Channel::fits(const Batch& batch) const noexcept {
+    if (batch.critical || queue_.empty()) {
+        return queue_.size() + batch.count <= settings_.capacity &&
+               queue_.bytes() + batch.bytes <= settings_.bytes;
+    }
+    return !over_high(batch.count, batch.bytes);
+}
+
+bool Channel::never_fits(const Batch& batch) const noexcept {
+    if (batch.count > settings_.capacity || batch.bytes > settings_.bytes) return true;
+    for (const Message& message : batch.messages) {
+        if (message.body().size() > settings_.max_message) return true;
+    }
+    return false;
+}
+
+bool Channel::readable() const noexcept {
+    return !held() && !queue_.empty();
+}
+
+bool Channel::writable() const noexcept {
+    if (held()) return false;
+    if (settings_.type == Type::kSync) return !readers_.empty();
+    switch (settings_.overflow) {
+        case Overflow::kBlock: return !paused_ && writers_.empty() && !over_high(1, 1);
+        case Overflow::kReject: return !over_high(1, 1);
+        default: return true;
+    }
+}
+
+// ---- writing --------------------------------------------------------------------------------------
+
+Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
+    if (turn && !turn->sync) release(*turn);
+    if (settings_.type == Type::kSync) {
+        if (never_fits(batch)) return Push::kTooLong;
+        if (may_wait) return Push::kWait;
+        // Without waiting it is taken now or not at all.
+        if (held() || !queue_.empty() || waiting_readers_ < batch.count) return Push::kWait;
+        enqueue(locked, batch, via, nullptr);
+        return Push::kQueued;
+    }
+    return admit(locked, batch, via, false);
+}
+
+Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
+    if (never_fits(batch)) return Push::kTooLong;
+    if (held()) return Push::kWait;
+    // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
+    bool straight = queue_.empty() && waiting_readers_ >= batch.count;
+    if (!straight && blocks()) {
+        if (!batch.critical && (paused_ || (!was_waiting && !writers_.empty()))) return Push::kWait;
+        if (!fits(batch)) {
+            if (!paused_) pause(locked);
+            return Push::kWait;
+        }
+    } else if (!straight && !fits(batch)) {
+        if (settings_.overflow == Overflow::kReject) {
+            counters_.rejected += batch.count;
+            emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
+                 batch.messages.front().envelope.type, batch.count);
+            return Push::kFull;
+        }
+        std::uint64_t lost = 0;
+        if (settings_.overflow == Overflow::kDropOldest) {
+            std::uint8_t priority = batch.messages.front().envelope.priority;
+            while (!fits(batch)) {
+                Message* victim = queue_.victim(priority);
+                if (!victim) break;
+                ++counters_.dropped_oldest;
+                ++lost;
+                drop(locked, queue_.remove(*victim), Wake::kPurged);
+            }
+        }
+        if (!fits(batch)) {
+            counters_.dropped_newest += batch.count;
+            lost += batch.count;
+            emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
+                 batch.messages.front().envelope.type, lost);
+            while (MessageRef message = take_front(batch.messages)) {
+                locked.discard(std::move(message));
+            }
+            batch.clear();
+            return Push::kQueued;
+        }
+        emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
+             batch.messages.front().envelope.type, lost);
+    }
+    enqueue(locked, batch, via, nullptr);
+    return Push::kQueued;
+}
+
+void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
+    Nanos now = locked.now();
+    last_arrival_ = locked.realtime();
+    counters_.enqueued += batch.count;
+    counters_.enqueued_bytes += batch.bytes;
+    while (MessageRef message = take_front(batch.messages)) {
+        queue::Envelope& envelope = message->envelope;
+        envelope.sequence = ++sequence_;
+        if (envelope.id == 0) {
+            envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
+        }
+        envelope.time = last_arrival_;
+        envelope.enqueued = now;
+        if (settings_.ttl > 0) envelope.expires = now + settings_.ttl;
+        if (envelope.drop_when_late && envelope.deadline > 0) {
+            Nanos left = std::max<Nanos>(0, envelope.deadline - last_arrival_);
+            envelope.expires = std::min(envelope.expires, now + std::min(left, kForever - now));
+        }
+        if (envelope.expires < earliest_expiry_) {
+            earliest_expiry_ = envelope.expires;
+            arm(locked, earliest_expiry_);
+        }
+        if (waiter) {
+            message->writer = waiter;
+            ++waiter->unresolved;
+        }
+        std::uint8_t priority = envelope.priority, type = envelope.type;
+        std::uint64_t size = message->size();
+        queue_.push_back(std::move(message));
+        if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
+    }
+    batch.clear();
+    serve_readers(locked);
+    if (!queue_.empty() && !polls_.empty()) wake_polls(locked, POLLIN);
+    bool full = blocks() && !paused_ && (queue_.size() >= settings_.high_mark() ||
+                                         queue_.bytes() >= settings_.high_mark_bytes());
+    if (full && settings_.type == Type::kQueue) pause(locked);
+
+    // The kernel tells inotify of a write on `queue` itself, once that write returns.
+    if (via == Via::kQueueFile && waiter == nullptr) return;
+    if (settings_.type == Type::kSync && via == Via::kQueueFile) {
+        locked.effects.ring_target = Doorbell::Target::kNext;
+    } else if (queue_file_writes_ > 0) {
+        bell_deferred_ = true;
+        return;
+    }
+    if (via == Via::kOther || settings_.type == Type::kSync) {
+        locked.effects.ring = true;
+        ++counters_.rings;
+    }
+}
+
+void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
+    Locked locked(*this);
+    if (turn && !turn->sync) release(*turn);
+    if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
+    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
+    if (settings_.type == Type::kSync && !held_) {
+        park(locked, waiter, locked.now() + settings_.timeout);
+        return enqueue_sync(locked, waiter);
+    }
+    switch (admit(locked, waiter.batch, waiter.via, false)) {
+        case Push::kWait: break;
+        case Push::kQueued: return locked.finish(waiter, Wake::kServed);
+        default: return locked.finish(waiter, Wake::kPurged);
+    }
+    Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
+    if (deadline <= locked.now()) {
+        ++counters_.timed_out;
+        return locked.finish(waiter, Wake::kTimedOut);
+    }
+    park(locked, waiter, deadline);
+}
+
+void Channel::park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
+    writer.deadline = deadline;
+    writer.parked = true;
+    writers_.push_back(writer);
+    if (writer.via == Via::kQueueFile) ++queue_file_writes_;
+    arm(locked, deadline);
+}
+
+// From waiting for room to waiting to be taken.
+void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
+    unlink(writers_, writer);
+    sync_writers_.push_back(writer);
+    writer.enqueued = true;
+    writer.deadline = locked.now() + settings_.timeout;
+    arm(locked, writer.deadline);
+    enqueue(locked, writer.batch, writer.via, &writer);
+}
+
+void Channel::unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
+    unlink(writer.enqueued ? sync_writers_ : writers_, writer);
+    if (writer.via == Via::kQueueFile && --queue_file_writes_ == 0 && bell_deferred_) {
+        bell_deferred_ = false;
+        locked.effects.ring = true;
+        ++counters_.rings;
+    }
+    locked.finish(writer, why);
+}
+
+// A sync writer is done when none of its messages is left anywhere.
+void Channel::resolve(Locked& locked, WriteWaiter& writer) noexcept {
+    IPCFS_CHECK(writer.unresolved > 0);
+    if (--writer.unresolved == 0) unpark(locked, writer, writer.why);
+}
+
+void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
+    std::uint64_t queued = writer.unresolved - writer.in_flight;
+    if (queued == 0) {  // all in readers' hands: what becomes of them decides
+        writer.cancelled = true;
+        return;
+    }
+    writer.why = why;
+    queue_.for_each([&](Message& message) {
+        if (message.writer == &writer) {
+            ++counters_.withdrawn;
+            message.writer = nullptr;
+            locked.discard(queue_.remove(message));
+            if (--queued == 0) return false;
+        }
+        return true;
+    });
+    writer.unresolved = writer.in_flight;
+    if (writer.unresolved == 0) unpark(locked, writer, why);
+}
+
+// ---- reading --------------------------------------------------------------------------------------
+
+Take Channel::try_take(MessageRef& to) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
+    if (!readable()) return Take::kEmpty;
+    if (earliest_expiry_ != kForever) drop_expired(locked);
+    to = queue_.pop(settings_.schedule);
+    if (!to) return Take::kEmpty;
+    note_taken(locked, *to);
+    reconsider(locked);
+    return Take::kTaken;
+}
+
+void Channel::take(ReadWaiter& waiter) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
+    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
+    waiter.parked = true;
+    readers_.push_back(waiter);
+    ++waiting_readers_;
+    if (readable()) {
+        serve_readers(locked);
+        reconsider(locked);
+    }
+    if (settings_.type == Type::kSync) wake_polls(locked, POLLOUT);
+}
+
+void Channel::serve_readers(Locked& locked) noexcept {
+    if (readers_.empty() || held()) return;
+    if (earliest_expiry_ != kForever) drop_expired(locked);
+    while (!readers_.empty()) {
+        MessageRef message = queue_.pop(settings_.schedule);
+        if (!message) return;
+        auto& reader = static_cast<ReadWaiter&>(readers_.front());
+        readers_.pop_front();
+        --waiting_readers_;
+        note_taken(locked, *message);
+        reader.message = std::move(message);
+        locked.finish(reader, Wake::kServed);
+    }
+}
+
+void Channel::note_taken(Locked& locked, Message& message) noexcept {
+    if (message.writer) ++message.writer->in_flight;
+    last_delivery_ = locked.realtime();
+    ++counters_.delivered;
+    counters_.delivered_bytes += message.size();
+    if (!latency_) latency_ = std::make_unique<insight::Histogram>();
+    Nanos waited = locked.now() - message.envelope.enqueued;
+    latency_->record(waited > 0 ? static_cast<std::uint64_t>(waited) : 0);
+    if (locked.listening && queue_.empty()) emit(locked, EventKind::kDrained, 255, 0, 0);
+}
+
+void Channel::delivered(Message& message) noexcept {
+    if (!message.writer) return;  // set before the message was taken, by the taking thread's lock
+    Locked locked(*this);
+    WriteWaiter* writer = std::exchange(message.writer, nullptr);
+    if (!writer) return;
+    --writer->in_flight;
+    resolve(locked, *writer);
+}
+
+void Channel::give_back(MessageRef message) noexcept {
+    Locked locked(*this);
+    ++counters_.given_back;
+    message->envelope.redelivered = true;
+    if (WriteWaiter* writer = message->writer) {
+        --writer->in_flight;
+        if (writer->cancelled) {
+            message->writer = nullptr;
+            ++counters_.withdrawn;
+            writer->why = Wake::kInterrupted;
+            locked.discard(std::move(message));
+            return resolve(locked, *writer);
+        }
+    }
+    if (removed_.load(std::memory_order_relaxed)) {
+        return drop(locked, std::move(message), Wake::kRemoved);
+    }
+    queue_.push_front(std::move(message));
+    serve_readers(locked);
+    if (!queue_.empty()) {
+        wake_polls(locked, POLLIN);
+        locked.effects.ring = true;
+        ++counters_.rings;
+    }
+}
+
+void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
+    if (WriteWaiter* writer = std::exchange(message->writer, nullptr)) {
+        writer->why = why;
+        resolve(locked, *writer);
+    }
+    locked.discard(std::move(message));
+}
+
+void Channel::drop_expired(Locked& locked) noexcept {
+    Nanos now = locked.now();
+    if (earliest_expiry_ > now) return;
+    std::uint64_t lost = 0;
+    for (Message* front = queue_.front(settings_.schedule); front && front->envelope.expires <= now;
+         front = queue_.front(settings_.schedule)) {
+        ++lost;
+        drop(locked, queue_.remove(*front), Wake::kTimedOut);
+    }
+    counters_.expired += lost;
+    if (lost) emit(locked, EventKind::kExpired, 255, 0, lost);
+}
+
+void Channel::sweep_expired(Locked& locked) noexcept {
+    Nanos now = locked.now();
+    if (earliest_expiry_ > now) return;
+    std::uint64_t lost = 0;
+    earliest_expiry_ = kForever;
+    queue_.for_each([&](Message& message) {
+        if (message.envelope.expires <= now) {
+            ++lost;
+            drop(locked, queue_.remove(message), Wake::kTimedOut);
+        } else {
+            earliest_expiry_ = std::min(earliest_expiry_, message.envelope.expires);
+        }
+        return true;
+    });
+    // A steady flow with a ttl must not sweep for every single message.
+    if (earliest_expiry_ != kForever) {
+        earliest_expiry_ = std::max(earliest_expiry_, now + 20 * kMillisecond);
+    }
+    counters_.expired += lost;
+    if (lost) {
+        emit(locked, EventKind::kExpired, 255, 0, lost);
+        reconsider(locked);
+    }
+}
+
+// ---- pausing and the gate -------------------------------------------------------------------------
+
+void Channel::pause(Locked& locked) noexcept {
+    paused_ = true;
+    paused_since_ = locked.now();
+    ++counters_.pauses;
+    emit(locked, EventKind::kHigh, 255, 0, queue_.size());
+}
+
+// After anything that makes room: resume at the low mark, let waiting writers and opens in, in turn.
+void Channel::reconsider(Locked& locked) noexcept {
+    if (held()) return;
+    if (paused_ && (!blocks() || (queue_.size() <= settings_.low_mark() &&
+                                  queue_.bytes() <= settings_.low_mark_bytes()))) {
+        paused_ = false;
+        emit(locked, EventKind::kLow, 255, 0, queue_.size());
+    }
+    while (!paused_ && !writers_.empty()) {
+        auto& writer = static_cast<WriteWaiter&>(writers_.front());
+        if (settings_.type == Type::kSync) {
+            enqueue_sync(locked, writer);
+            continue;
+        }
+        Push push = admit(locked, writer.batch, writer.via, true);
+        if (push == Push::kWait) break;
+        unpark(locked, writer, push == Push::kQueued ? Wake::kServed : Wake::kPurged);
+    }
+    admit_openers(locked);
+    if (!polls_.empty() && writable()) wake_polls(locked, POLLOUT);
+}
+
+Gate Channel::try_gate(Turn& turn) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return Gate::kRemoved;
+    if (held() || !openers_.empty()) return Gate::kWait;
+    if (settings_.type == Type::kSync) {
+        if (sync_turn_) return Gate::kWait;
+        sync_turn_ = &turn;
+        turn.sync = turn.held = true;
+        return Gate::kOpen;
+    }
+    if (!blocks()) return Gate::kOpen;
+    if (paused_) return Gate::kWait;
+    Nanos now = locked.now();
+    while (!turns_.empty() && turns_.front().since + kCreditLife <= now) release(turns_.front());
+    if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
+        return Gate::kWait;
+    }
+    turn.since = now;
+    turn.held = true;
+    turns_.push_back(turn);
+    return Gate::kOpen;
+}
+
+void Channel::gate(OpenWaiter& waiter, Turn& turn) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
+    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
+    waiter.turn = &turn;
+    waiter.parked = true;
+    openers_.push_back(waiter);
+    admit_openers(locked);
+    arm_all(locked);
+}
+
+void Channel::admit_openers(Locked& locked) noexcept {
+    while (!openers_.empty() && !held()) {
+        auto& opener = static_cast<OpenWaiter&>(openers_.front());
+        Turn& turn = *opener.turn;
+        if (settings_.type == Type::kSync) {
+            if (sync_turn_) return;
+            sync_turn_ = &turn;
+            turn.sync = turn.held = true;
+        } else if (blocks()) {
+            Nanos now = locked.now();
+            while (!turns_.empty() && turns_.front().since + kCreditLife <= now) {
+                release(turns_.front());
+            }
+            if (paused_) return;
+            if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) return;
+            turn.since = now;
+            turn.held = true;
+            turns_.push_back(turn);
+        }
+        openers_.pop_front();
+        locked.finish(opener, Wake::kServed);
+    }
+}
+
+void Channel::release(Turn& turn) noexcept {
+    if (!turn.held) return;
+    turn.held = false;
+    if (turn.sync) {
+        sync_turn_ = nullptr;
+        turn.sync = false;
+    } else {
+        turns_.erase(turns_.iterator_to(turn));
+    }
+}
+
+void Channel::leave(Turn& turn) noexcept {
+    Locked locked(*this);
+    release(turn);
+    if (!openers_.empty()) admit_openers(locked);
+}
+
+// ---- ending waits ---------------------------------------------------------------------------------
+
+void Channel::cancel(ReadWaiter& waiter, Wake why) noexcept {
+    Locked locked(*this);
+    waiter.cancelled = true;
+    if (!waiter.parked) return;
+    unlink(readers_, waiter);
+    --waiting_readers_;
+    locked.finish(waiter, why);
+}
+
+void Channel::cancel(WriteWaiter& waiter, Wake why) noexcept {
+    Locked locked(*this);
+    if (!waiter.parked) {
+        waiter.cancelled = true;
+        return;
+    }
+    if (waiter.enqueued) return withdraw(locked, waiter, why);
+    unpark(locked, waiter, why);
+}
+
+void Channel::cancel(OpenWaiter& waiter, Wake why) noexcept {
+    Locked locked(*this);
+    waiter.cancelled = true;
+    if (!waiter.parked) return;
+    unlink(openers_, waiter);
+    locked.finish(waiter, why);
+}
+
+void Channel::end_all(Locked& locked, Wake why) noexcept {
+    waiting_readers_ = 0;
+    for (queue::WaiterList* list : {&readers_, &openers_}) {
+        while (!list->empty()) {
+            Waiter& waiter = list->front();
+            list->pop_front();
+            locked.finish(waiter, why);
+        }
+    }
+    while (!writers_.empty()) unpark(locked, static_cast<WriteWaiter&>(writers_.front()), why);
+    for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
+        withdraw(locked, static_cast<WriteWaiter&>(*at++), why);
+    }
+    wake_polls(locked, POLLIN | POLLOUT);
+}
+
+// ---- poll -----------------------------------------------------------------------------------------
+
+unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexcept {
+    std::unique_ptr<PollTicket> old;
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
+    if (earliest_expiry_ != kForever) drop_expired(locked);
+    if (slot.ticket) {
+        old.reset(slot.ticket);
+        polls_.erase(polls_.iterator_to(*slot.ticket));
+        slot.ticket = nullptr;
+    }
+    if (fresh) {
+        fresh->slot = &slot;
+        slot.ticket = fresh.get();
+        polls_.push_back(*fresh.release());
+    }
+    return (readable() ? POLLIN : 0U) | (writable() ? POLLOUT : 0U);
+}
+
+void Channel::forget(PollSlot& slot) noexcept {
+    std::unique_ptr<PollTicket> old;
+    std::scoped_lock hold(mutex_);
+    if (!slot.ticket) return;
+    old.reset(slot.ticket);
+    polls_.erase(polls_.iterator_to(*slot.ticket));
+    slot.ticket = nullptr;
+}
+
+void Channel::wake_polls(Locked& locked, unsigned events) noexcept {
+    for (auto at = polls_.begin(); at != polls_.end();) {
+        PollTicket& ticket = *at++;
+        if (!(ticket.events & events)) continue;
+        polls_.erase(polls_.iterator_to(ticket));
+        ticket.slot->ticket = nullptr;
+        locked.effects.notify.push_back(ticket);
+    }
+}
+
+}  // namespace ipcfs::channel

@@ -1,0 +1,272 @@
+// A channel: a priority queue with its bounds, the operations that wait at it, its settings, counters
+// and events. All state is behind one short lock; whatever calls out (finishing a waiter, poll
+// wake-ups, events, the doorbell, freeing) is collected under it and done after it. Any thread.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <boost/intrusive/list.hpp>
+
+#include <access/account.hpp>
+#include <base/clock.hpp>
+#include <base/timer_queue.hpp>
+#include <channel/events.hpp>
+#include <channel/settings.hpp>
+#include <insight/histogram.hpp>
+#include <queue/message.hpp>
+#include <queue/priority_queue.hpp>
+#include <queue/waiter.hpp>
+
+namespace ipcfs::channel {
+
+class Channel;
+
+// Rings the inotify bell of a channel: IN_MODIFY on its `queue`. Called without locks, from any
+// thread; must not block.
+class Doorbell {
+public:
+    virtual ~Doorbell() = default;
+    // While a writer holds the inode lock of `queue` (type sync), the event goes to `next` instead.
+    enum class Target : std::uint8_t { kQueue, kNext };
+    virtual void ring(Channel& channel, Target target) noexcept = 0;
+};
+
+// What all channels share. Outlives them.
+struct Environment {
+    const Clock& clock;
+    TimerQueue& timers;
+    queue::MessagePool& messages;
+    access::Ledger& ledger;
+    std::atomic<Doorbell*> doorbell{nullptr};
+    std::atomic<std::uint64_t> next_message_id{1};
+    std::atomic<std::uint64_t> rings{0};  // doorbell rings asked for
+};
+
+// A registered poll: notified at most once, then gone.
+class PollTicket : public boost::intrusive::list_base_hook<> {
+public:
+    virtual ~PollTicket() = default;
+    virtual void notify() noexcept = 0;
+    unsigned events = 0;  // POLLIN, POLLOUT wanted
+    class PollSlot* slot = nullptr;
+};
+// Where an open file keeps its ticket. Touched under the channel's lock only.
+class PollSlot {
+public:
+    PollTicket* ticket = nullptr;
+};
+
+// The right to write that an open waiting at the gate was given: it counts against the room until the
+// first write, the close, or a second has passed. On type sync it is the turn, until the close.
+class Turn : public boost::intrusive::list_base_hook<> {
+public:
+    Nanos since = 0;
+    bool sync = false;
+    bool held = false;
+};
+
+// An open that waits at the gate.
+class OpenWaiter : public queue::Waiter {
+public:
+    Turn* turn = nullptr;
+};
+
+enum class Push : std::uint8_t {
+    kQueued,    // enqueued or handed over (or dropped, where overflow says drop-newest)
+    kWait,      // would wait
+    kFull,      // overflow reject
+    kTooLong,   // over max-message, or never fits the bounds
+    kRemoved,
+};
+enum class Take : std::uint8_t { kTaken, kEmpty, kRemoved };
+enum class Gate : std::uint8_t { kOpen, kWait, kRemoved };
+
+struct Counters {
+    std::uint64_t enqueued = 0;       // messages accepted
+    std::uint64_t enqueued_bytes = 0;
+    std::uint64_t delivered = 0;      // messages taken by readers
+    std::uint64_t delivered_bytes = 0;
+    std::uint64_t rejected = 0;       // ENOBUFS
+    std::uint64_t timed_out = 0;      // writers that gave up waiting
+    std::uint64_t dropped_oldest = 0;
+    std::uint64_t dropped_newest = 0;
+    std::uint64_t expired = 0;
+    std::uint64_t purged = 0;
+    std::uint64_t withdrawn = 0;      // sync: not taken in time, or the writer was interrupted
+    std::uint64_t given_back = 0;     // taken, but the reply could not be delivered
+    std::uint64_t pauses = 0;         // times the high mark was reached
+    std::uint64_t rings = 0;          // doorbell rings asked for
+};
+
+enum class State : std::uint8_t { kOk, kPaused, kClosed };
+
+// Everything at one moment.
+struct Snapshot {
+    Settings settings;
+    State state = State::kOk;
+    const char* why = "";
+    std::uint64_t depth = 0, bytes = 0;
+    std::uint64_t readers = 0, writers = 0;                     // open files
+    std::uint64_t waiting_readers = 0, waiting_writers = 0;     // writers: at the gate or in a write
+    Nanos oldest_age = 0;
+    std::string last_error;
+    Counters counters;
+    std::uint64_t p50 = 0, p95 = 0, p99 = 0, max = 0, samples = 0;  // enqueue to dequeue, ns
+    Nanos last_arrival = 0, last_delivery = 0, created = 0;     // since the epoch
+};
+
+// A line of `peek`.
+struct Listed {
+    queue::Envelope envelope;
+    std::uint64_t size = 0;
+};
+
+class Channel final : public Timed, public std::enable_shared_from_this<Channel> {
+public:
+    Channel(Environment& environment, std::uint64_t id, const Settings& settings);
+    ~Channel() override;
+    Channel(const Channel&) = delete;
+    Channel& operator=(const Channel&) = delete;
+
+    std::uint64_t id() const noexcept { return id_; }
+    Environment& environment() const noexcept { return env_; }
+    EventHub& events() noexcept { return hub_; }
+
+    // Reading. try_take never waits; take() finishes the waiter at once or parks it. A message that
+    // was taken is either delivered() or given back; given back, it is the next one again, flagged.
+    Take try_take(queue::MessageRef& to) noexcept;
+    void take(queue::ReadWaiter& waiter) noexcept;
+    void delivered(queue::Message& message) noexcept;
+    void give_back(queue::MessageRef message) noexcept;
+
+    // Writing. On kQueued the batch is empty; otherwise it is untouched. try_push with `may_wait`
+    // false answers for a nonblocking writer. push() finishes the waiter at once or parks it; its
+    // batch must fit (as try_push with kWait says).
+    Push try_push(queue::Batch& batch, queue::Via via, bool may_wait, Turn* turn) noexcept;
+    void push(queue::WriteWaiter& waiter, Turn* turn) noexcept;
+
+    // The gate for opens that only write and may wait. On kOpen `turn` may hold a credit.
+    Gate try_gate(Turn& turn) noexcept;
+    void gate(OpenWaiter& waiter, Turn& turn) noexcept;
+    void leave(Turn& turn) noexcept;
+
+    // Ends a waiter with `why`, unless it is finished or about to be. A cancel that comes before the
+    // waiter was parked takes effect then.
+    void cancel(queue::ReadWaiter& waiter, queue::Wake why) noexcept;
+    void cancel(queue::WriteWaiter& waiter, queue::Wake why) noexcept;
+    void cancel(OpenWaiter& waiter, queue::Wake why) noexcept;
+
+    // Poll: what holds now (POLLIN POLLOUT POLLHUP); `fresh`, if any, replaces the slot's ticket.
+    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexcept;
+    void forget(PollSlot& slot) noexcept;
+
+    // Open message files, for `status` and for the rule that the type changes while unopened.
+    // Empty when the channel is removed.
+    bool opened(bool reads, bool writes) noexcept;
+    void closed(bool reads, bool writes) noexcept;
+
+    // All or nothing. EINVAL, EBUSY; the reason stays in `status`.
+    Result<void> control(std::string_view text);
+    // A text for `last-error` in `status`.
+    void note_error(std::string text) noexcept;
+
+    // ENOTEMPTY while messages are queued. Afterwards everything waiting has ended.
+    Result<void> remove();
+    bool removed() const noexcept { return removed_.load(std::memory_order_acquire); }
+    // The daemon ends: everything waiting ends with kShutdown, and nothing waits any more.
+    void shut_down() noexcept;
+
+    Snapshot snapshot() const;
+    Settings settings() const;
+    std::vector<Listed> list() const;
+    std::uint64_t depth() const noexcept;
+    // Last arrival and delivery, since the epoch.
+    std::pair<Nanos, Nanos> times() const noexcept;
+    // Whether a delivery by another file than `queue` has to refresh what the kernel keeps.
+    std::atomic<bool> attributes_cached{false};
+    std::atomic<bool> bell_pending{false};  // owned by the doorbell
+
+    void on_time(Nanos now) noexcept override;
+
+private:
+    struct Effects;
+    class Locked;
+    using Turns = boost::intrusive::list<Turn, boost::intrusive::constant_time_size<false>>;
+    using Tickets = boost::intrusive::list<PollTicket, boost::intrusive::constant_time_size<false>>;
+
+    bool held() const noexcept { return held_ || down_; }
+    bool blocks() const noexcept { return settings_.overflow == Overflow::kBlock; }
+    bool over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept;
+    bool fits(const queue::Batch& batch) const noexcept;
+    bool never_fits(const queue::Batch& batch) const noexcept;
+    bool readable() const noexcept;
+    bool writable() const noexcept;
+    Push admit(Locked& locked, queue::Batch& batch, queue::Via via, bool was_waiting);
+    void enqueue(Locked& locked, queue::Batch& batch, queue::Via via, queue::WriteWaiter* waiter);
+    void serve_readers(Locked& locked) noexcept;
+    void note_taken(Locked& locked, queue::Message& message) noexcept;
+    void drop(Locked& locked, queue::MessageRef message, queue::Wake why) noexcept;
+    void drop_expired(Locked& locked) noexcept;
+    void sweep_expired(Locked& locked) noexcept;
+    void reconsider(Locked& locked) noexcept;
+    void admit_openers(Locked& locked) noexcept;
+    void release(Turn& turn) noexcept;
+    void pause(Locked& locked) noexcept;
+    void park(Locked& locked, queue::WriteWaiter& writer, Nanos deadline) noexcept;
+    void enqueue_sync(Locked& locked, queue::WriteWaiter& writer);
+    void resolve(Locked& locked, queue::WriteWaiter& writer) noexcept;
+    void withdraw(Locked& locked, queue::WriteWaiter& writer, queue::Wake why) noexcept;
+    void unpark(Locked& locked, queue::WriteWaiter& writer, queue::Wake why) noexcept;
+    void emit(Locked& locked, EventKind kind, std::uint8_t priority, std::uint8_t type,
+              std::uint64_t detail) noexcept;
+    void arm(Locked& locked, Nanos deadline) noexcept;
+    void arm_all(Locked& locked) noexcept;
+    void wake_polls(Locked& locked, unsigned events) noexcept;
+    void end_all(Locked& locked, queue::Wake why) noexcept;
+    void apply(Locked& locked, const Settings& settings) noexcept;
+    void run(Locked& locked, const Command& command) noexcept;
+
+    Environment& env_;
+    const std::uint64_t id_;
+    const Nanos created_;
+    EventHub hub_;
+    std::atomic<bool> removed_{false};
+
+    mutable std::mutex mutex_;
+    // Under mutex_:
+    Settings settings_;
+    queue::PriorityQueue queue_;
+    queue::WaiterList readers_;        // waiting for a message
+    queue::WaiterList writers_;        // waiting for room
+    queue::WaiterList sync_writers_;   // enqueued, waiting until taken
+    queue::WaiterList openers_;        // waiting at the gate
+    Turns turns_;                      // credits given, oldest first
+    Turn* sync_turn_ = nullptr;
+    Tickets polls_;
+    bool paused_ = false;              // the high mark was reached, the low one not yet
+    bool held_ = false;                // `pause` was commanded
+    bool down_ = false;                // the daemon ends
+    Nanos paused_since_ = 0;
+    Nanos held_since_ = 0;
+    Nanos held_until_ = 0;             // 0: until resume
+    Nanos armed_ = kForever;
+    Nanos earliest_expiry_ = kForever;
+    std::uint64_t sequence_ = 0;
+    std::uint64_t open_readers_ = 0, open_writers_ = 0;
+    std::uint64_t waiting_readers_ = 0;
+    std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
+    bool bell_deferred_ = false;
+    Nanos last_arrival_ = 0, last_delivery_ = 0;
+    Counters counters_;
+    std::unique_ptr<insight::Histogram> latency_;
+    std::string last_error_;
+};
+
+}  // namespace ipcfs::channel

@@ -1,0 +1,241 @@
+// Settings, commands, time and snapshots of a channel. Any thread.
+#include <poll.h>
+
+#include <algorithm>
+#include <channel/channel.hpp>
+#include <channel/locked.hpp>
+
+namespace ipcfs::channel {
+
+using queue::Message;
+using queue::Wake;
+using queue::WriteWaiter;
+
+bool Channel::opened(bool reads, bool writes) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return false;
+    open_readers_ += reads;
+    open_writers_ += writes;
+    return true;
+}
+
+void Channel::closed(bool reads, bool writes) noexcept {
+    Locked locked(*this);
+    open_readers_ -= reads;
+    open_writers_ -= writes;
+}
+
+Result<void> Channel::control(std::string_view text) {
+    Result<void> done;
+    {
+        Locked locked(*this);
+        auto control = parse_control(text, settings_);
+        if (!control) {
+            done = control.error();
+        } else if (control->settings.type != settings_.type &&
+                   (!queue_.empty() || open_readers_ + open_writers_ > 0)) {
+            done = Fault{EBUSY, "type: only while the channel is empty and none of its message files "
+                                "is open"};
+        } else {
+            if (!(control->settings == settings_)) apply(locked, control->settings);
+            for (const Command& command : control->commands) run(locked, command);
+        }
+    }
+    if (!done) note_error(done.error().operation);
+    return done;
+}
+
+void Channel::note_error(std::string text) noexcept {
+    std::scoped_lock hold(mutex_);
+    last_error_.swap(text);
+}
+
+void Channel::apply(Locked& locked, const Settings& settings) noexcept {
+    settings_ = settings;
+    if (blocks() && settings_.type == Type::kQueue && !paused_ && over_high(0, 0)) pause(locked);
+    reconsider(locked);
+    arm_all(locked);
+}
+
+void Channel::run(Locked& locked, const Command& command) noexcept {
+    switch (command.kind) {
+        case Command::Kind::kPurge: {
+            std::uint64_t lost = 0;
+            queue_.for_each([&](Message& message) {
+                ++lost;
+                drop(locked, queue_.remove(message), Wake::kPurged);
+                return true;
+            });
+            counters_.purged += lost;
+            earliest_expiry_ = kForever;
+            if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
+            reconsider(locked);
+            break;
+        }
+        case Command::Kind::kPause:
+            if (!held_) held_since_ = locked.now();
+            held_ = true;
+            held_until_ = command.duration > 0 ? locked.now() + command.duration : 0;
+            if (held_until_) arm(locked, held_until_);
+            emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kPaused));
+            break;
+        case Command::Kind::kResume:
+            if (held_) {
+                held_ = false;
+                held_until_ = 0;
+                // Paused at the high mark meanwhile: writers' time counts from now.
+                if (paused_) paused_since_ = locked.now();
+                emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
+                serve_readers(locked);
+                if (!queue_.empty()) {
+                    wake_polls(locked, POLLIN);
+                    // Who waits for inotify could not have drained it during the pause.
+                    if (queue_file_writes_ > 0) {
+                        bell_deferred_ = true;
+                    } else {
+                        locked.effects.ring = true;
+                        ++counters_.rings;
+                    }
+                }
+            }
+            reconsider(locked);
+            break;
+    }
+}
+
+Result<void> Channel::remove() {
+    Locked locked(*this);
+    if (!queue_.empty()) {
+        return Fault{ENOTEMPTY, "messages are queued; purge first"};
+    }
+    removed_.store(true, std::memory_order_release);
+    end_all(locked, Wake::kRemoved);
+    emit(locked, EventKind::kRemoved, 255, 0, 0);
+    return {};
+}
+
+void Channel::shut_down() noexcept {
+    Locked locked(*this);
+    down_ = true;
+    end_all(locked, Wake::kShutdown);
+}
+
+void Channel::emit(Locked& locked, EventKind kind, std::uint8_t priority, std::uint8_t type,
+                   std::uint64_t detail) noexcept {
+    if (!locked.listening) return;
+    locked.effects.events.push_back(Event{.time = locked.realtime(),
+                                          .kind = kind,
+                                          .priority = priority,
+                                          .type = type,
+                                          .depth = queue_.size(),
+                                          .detail = detail});
+}
+
+void Channel::arm(Locked& locked, Nanos deadline) noexcept {
+    if (deadline >= armed_) return;
+    armed_ = deadline;
+    locked.effects.arm = deadline;
+}
+
+void Channel::arm_all(Locked& locked) noexcept {
+    Nanos next = earliest_expiry_;
+    for (const queue::WaiterList* list : {&writers_, &sync_writers_}) {
+        for (const queue::Waiter& waiter : *list) {
+            const auto& writer = static_cast<const WriteWaiter&>(waiter);
+            if (!writer.cancelled) next = std::min(next, writer.deadline);
+        }
+    }
+    if (held_ && held_until_ > 0) next = std::min(next, held_until_);
+    if (!openers_.empty() && !turns_.empty()) next = std::min(next, turns_.front().since + kSecond);
+    if (next != kForever) arm(locked, next);
+}
+
+void Channel::on_time(Nanos now) noexcept {
+    Locked locked(*this);
+    armed_ = kForever;
+    if (removed_.load(std::memory_order_relaxed)) return;
+    if (held_ && held_until_ > 0 && held_until_ <= now) {
+        run(locked, Command{Command::Kind::kResume, 0});
+    }
+    for (auto at = writers_.begin(); at != writers_.end();) {
+        auto& writer = static_cast<WriteWaiter&>(*at++);
+        if (writer.deadline > now) continue;
+        ++counters_.timed_out;
+        unpark(locked, writer, Wake::kTimedOut);
+    }
+    for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
+        auto& writer = static_cast<WriteWaiter&>(*at++);
+        if (writer.deadline > now || writer.cancelled) continue;
+        ++counters_.timed_out;
+        withdraw(locked, writer, Wake::kTimedOut);
+    }
+    sweep_expired(locked);
+    admit_openers(locked);
+    arm_all(locked);
+}
+
+Settings Channel::settings() const {
+    std::scoped_lock hold(mutex_);
+    return settings_;
+}
+
+std::uint64_t Channel::depth() const noexcept {
+    std::scoped_lock hold(mutex_);
+    return queue_.size();
+}
+
+std::pair<Nanos, Nanos> Channel::times() const noexcept {
+    std::scoped_lock hold(mutex_);
+    return {last_arrival_ ? last_arrival_ : created_, last_delivery_ ? last_delivery_ : created_};
+}
+
+Snapshot Channel::snapshot() const {
+    Snapshot s;
+    Nanos now = env_.clock.monotonic();
+    std::scoped_lock hold(mutex_);
+    s.settings = settings_;
+    if (removed_.load(std::memory_order_relaxed)) {
+        s.state = State::kClosed;
+        s.why = "removed";
+    } else if (held_) {
+        s.state = State::kPaused;
+        s.why = "by command; `resume` in ctl ends it";
+    } else if (paused_) {
+        s.state = State::kPaused;
+        s.why = "the high watermark was reached; senders wait until the low one";
+    }
+    s.depth = queue_.size();
+    s.bytes = queue_.bytes();
+    s.readers = open_readers_;
+    s.writers = open_writers_;
+    s.waiting_readers = waiting_readers_;
+    s.waiting_writers = writers_.size() + sync_writers_.size() + openers_.size();
+    Nanos oldest = queue_.oldest();
+    s.oldest_age = oldest == kForever ? 0 : std::max<Nanos>(0, now - oldest);
+    s.last_error = last_error_;
+    s.counters = counters_;
+    if (latency_) {
+        s.p50 = latency_->percentile(0.50);
+        s.p95 = latency_->percentile(0.95);
+        s.p99 = latency_->percentile(0.99);
+        s.max = latency_->max();
+        s.samples = latency_->count();
+    }
+    s.last_arrival = last_arrival_;
+    s.last_delivery = last_delivery_;
+    s.created = created_;
+    return s;
+}
+
+std::vector<Listed> Channel::list() const {
+    std::vector<Listed> all;
+    all.reserve(depth() + 16);  // outside the lock; a little more than there is
+    std::scoped_lock hold(mutex_);
+    const_cast<queue::PriorityQueue&>(queue_).for_each([&](Message& message) {
+        all.push_back({message.envelope, message.body().size()});
+        return true;
+    });
+    return all;
+}
+
+}  // namespace ipcfs::channel

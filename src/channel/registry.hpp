@@ -1,0 +1,105 @@
+// All channels by id, by name and by path, with what a file system keeps of each: owner, mode, ACLs,
+// extended attributes. May change while it is iterated: ids only grow, and iteration goes by id. One
+// shared lock over names and attributes, never held while a channel is called. Any thread.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <access/account.hpp>
+#include <channel/channel.hpp>
+
+namespace ipcfs::channel {
+
+// What stat(2) tells of one file or directory, and its extended attributes.
+struct Attributes {
+    uid_t uid = 0;
+    gid_t gid = 0;
+    mode_t mode = 0;  // permission bits, with set-group-id and sticky
+    Nanos changed = 0;
+    std::map<std::string, std::string, std::less<>> xattrs;  // ACLs too, as the kernel passes them
+};
+
+class Registry {
+public:
+    // `prefix` bytes of every path are taken by the mount point.
+    Registry(Environment& environment, const Settings& defaults, std::size_t prefix);
+    ~Registry();
+
+    static constexpr std::uint64_t kRootId = 0;
+
+    // Makes a channel. EEXIST, ENOENT (no such parent), EDQUOT, ENAMETOOLONG (the path would pass
+    // 4,000 bytes).
+    Result<std::shared_ptr<Channel>> create(std::uint64_t parent, std::string_view name,
+                                            Attributes attributes, access::Account& owner);
+    // ENOENT; ENOTEMPTY while messages or sub-channels are there.
+    Result<void> remove(std::uint64_t parent, std::string_view name);
+    // As rename(2) does with directories: an empty channel in the way is replaced, unless `keep`
+    // (EEXIST). EINVAL into itself.
+    Result<void> rename(std::uint64_t parent, std::string_view name, std::uint64_t to_parent,
+                        std::string_view to_name, bool keep);
+
+    // Null when there is none.
+    std::shared_ptr<Channel> find(std::uint64_t id) const;
+    std::shared_ptr<Channel> child(std::uint64_t parent, std::string_view name) const;
+    // By path below the mount, "a/b", without leading slash.
+    std::shared_ptr<Channel> find_path(std::string_view path) const;
+
+    // Path below the mount; empty for the root and for a channel that is gone.
+    std::string path(std::uint64_t id) const;
+    std::uint64_t parent(std::uint64_t id) const;
+    std::size_t count_children(std::uint64_t id) const;
+    std::size_t size() const;
+
+    // Children with an id above `after`, in order of id, until `visit` returns false. `visit` runs
+    // under the lock: it copies, and calls nothing.
+    void list(std::uint64_t parent, std::uint64_t after,
+              const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const;
+    // All channels, in order of id, without any lock held.
+    void for_each(const std::function<void(const std::shared_ptr<Channel>&, const std::string& path)>&
+                      visit) const;
+
+    // Attributes of file `kind` of a channel: its own if it has been changed, else by `initial`, which
+    // is given those the channel was made with. Empty when the channel is gone.
+    using Initial = std::function<Attributes(const Attributes& made)>;
+    bool read(std::uint64_t id, std::uint8_t kind, const Initial& initial,
+              const std::function<void(const Attributes&)>& use) const;
+    bool change(std::uint64_t id, std::uint8_t kind, const Initial& initial,
+                const std::function<void(Attributes&)>& use);
+
+    void set_defaults(const Settings& defaults);
+    // The daemon ends: all waits end.
+    void shut_down() noexcept;
+    Environment& environment() const noexcept { return env_; }
+
+private:
+    struct Entry;
+    static constexpr std::size_t kLongestPath = 4000;
+
+    Entry* entry(std::uint64_t id) const;
+    std::string path_of(const Entry& entry) const;
+    static std::size_t deepest(const Entry& entry);
+    void link(Entry& parent, Entry& child);
+    static void unlink(Entry& child);
+
+    Environment& env_;
+    const std::size_t prefix_;
+    mutable std::shared_mutex mutex_;
+    Settings defaults_;
+    std::uint64_t next_id_ = 1;
+    bool down_ = false;
+    std::map<std::uint64_t, std::unique_ptr<Entry>> order_;
+    std::unordered_map<std::uint64_t, Entry*> entries_;
+    std::unique_ptr<Entry> root_;
+};
+
+}  // namespace ipcfs::channel

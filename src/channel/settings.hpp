@@ -1,0 +1,88 @@
+// A channel's settings: what `ctl` shows and takes, one `key value` a line. A ctl text is parsed whole
+// before anything is changed. Values and pure functions; any thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <base/clock.hpp>
+#include <base/result.hpp>
+#include <queue/priority_queue.hpp>
+
+namespace ipcfs::channel {
+
+// One write(2) of at most this is never split by the kernel: 1 MiB less a page.
+constexpr std::uint64_t kMaxWrite = (1U << 20) - 4096;
+
+enum class Type : std::uint8_t { kQueue, kSync };
+enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest };
+
+struct Settings {
+    Type type = Type::kQueue;
+    std::uint64_t capacity = 1000;           // messages, from 1
+    std::uint64_t bytes = 100ULL << 20;      // of bodies and extensions, from 1
+    std::uint64_t max_message = kMaxWrite;   // bytes of one body, 1 to kMaxWrite
+    std::uint32_t high_watermark = 80;       // percent, 1 to 100
+    std::uint32_t low_watermark = 20;        // percent, 0 to high_watermark
+    Overflow overflow = Overflow::kBlock;
+    queue::Schedule schedule = queue::Schedule::kStrict;
+    Nanos ttl = 0;                           // 0: messages do not expire
+    Nanos timeout = 5 * kSecond;             // of writes that wait on an open file
+    std::uint64_t notify_rate = 1000;        // doorbell rings a second, from 1
+
+    bool operator==(const Settings&) const = default;
+
+    // Messages or bytes at which senders pause, rounded up, and at which they resume, rounded down.
+    std::uint64_t high_mark() const noexcept { return mark_up(capacity); }
+    std::uint64_t high_mark_bytes() const noexcept { return mark_up(bytes); }
+    std::uint64_t low_mark() const noexcept { return mark_down(capacity); }
+    std::uint64_t low_mark_bytes() const noexcept { return mark_down(bytes); }
+
+private:
+    std::uint64_t mark_up(std::uint64_t whole) const noexcept {
+        return static_cast<std::uint64_t>((static_cast<unsigned __int128>(whole) * high_watermark + 99) /
+                                          100);
+    }
+    std::uint64_t mark_down(std::uint64_t whole) const noexcept {
+        return static_cast<std::uint64_t>(static_cast<unsigned __int128>(whole) * low_watermark / 100);
+    }
+};
+
+const char* name_of(Type type) noexcept;
+const char* name_of(Overflow overflow) noexcept;
+const char* name_of(queue::Schedule schedule) noexcept;
+
+// All keys, in the order `ctl` shows them.
+constexpr std::array<std::string_view, 11> kSettingKeys{
+    "type",     "capacity", "bytes", "max-message", "high-watermark", "low-watermark",
+    "overflow", "schedule", "ttl",   "timeout",     "notify-rate"};
+
+// The value of `key` as text that set() takes; empty for an unknown key.
+std::string get(const Settings& settings, std::string_view key);
+// EINVAL, with what is allowed in the fault's operation, and nothing changed.
+Result<void> set(Settings& settings, std::string_view key, std::string_view value);
+// EINVAL where settings contradict each other (low above high).
+Result<void> check(const Settings& settings);
+// One `key value` line for each setting.
+std::string print(const Settings& settings);
+
+struct Command {
+    enum class Kind : std::uint8_t { kPurge, kPause, kResume } kind;
+    Nanos duration = 0;  // of a pause; 0: until resume
+    bool operator==(const Command&) const = default;
+};
+
+// What a write to `ctl` asks for, checked whole.
+struct Control {
+    Settings settings;
+    std::vector<Command> commands;
+};
+
+// `text`: lines of `key value` or a command; empty lines and lines from # on are passed over. At most
+// 64 KiB. EINVAL with the line's number and the reason.
+Result<Control> parse_control(std::string_view text, const Settings& now);
+
+}  // namespace ipcfs::channel

@@ -1,0 +1,108 @@
+// One message on its way: envelope, extensions and body, with what it is charged to. Messages are
+// counted references, since a queue, an open file (re-reading) and a reply under way may hold the same
+// one. The envelope changes only while one holder has it (before enqueue, or under the channel's lock).
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include <boost/intrusive/list.hpp>
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <access/account.hpp>
+#include <access/subject.hpp>
+#include <base/clock.hpp>
+#include <base/guarded.hpp>
+
+namespace ipcfs::queue {
+
+class MessagePool;
+class WriteWaiter;
+
+constexpr std::uint8_t kCritical = 255;
+constexpr std::uint8_t kHigh = 192;
+constexpr std::uint8_t kNormal = 128;
+constexpr std::uint8_t kLow = 0;
+
+struct Envelope {
+    std::uint8_t priority = kNormal;
+    std::uint8_t type = 2;  // a FrameType; 2 is data
+    bool redelivered = false;
+    std::uint64_t sequence = 0;     // per channel, from 1
+    std::uint64_t id = 0;           // unique in the daemon
+    std::uint64_t correlation = 0;  // the sender's
+    Nanos time = 0;                 // of enqueueing, since the epoch
+    Nanos deadline = 0;             // the sender's, since the epoch; 0: none
+    bool drop_when_late = false;    // it expires at the deadline
+    Nanos enqueued = 0;             // monotonic
+    Nanos expires = kForever;       // monotonic
+    access::Subject sender;
+};
+
+class Message : public boost::intrusive::list_base_hook<> {
+public:
+    Envelope envelope;
+
+    // Extensions (TLVs as in a frame, padded to 8) and then the body, in one piece.
+    std::span<const std::byte> content() const noexcept { return {data(), ext_size_ + body_size_}; }
+    std::span<const std::byte> extensions() const noexcept { return {data(), ext_size_}; }
+    std::span<const std::byte> body() const noexcept { return {data() + ext_size_, body_size_}; }
+
+    // What accounts and the channel's `bytes` count for it: extensions and body.
+    std::uint64_t size() const noexcept { return ext_size_ + body_size_; }
+
+    access::Charge charged_message;
+    access::Charge charged_bytes;
+    // The writer that waits until this message was taken (type sync). Under the channel's lock.
+    WriteWaiter* writer = nullptr;
+
+private:
+    friend class MessagePool;
+    friend void intrusive_ptr_add_ref(Message* message) noexcept;
+    friend void intrusive_ptr_release(Message* message) noexcept;
+    static constexpr std::size_t kInline = 320;  // a body of 256 bytes, and a few extensions
+
+    const std::byte* data() const noexcept { return large_ ? large_.get() : inline_; }
+
+    std::atomic<std::uint32_t> references_{0};
+    std::uint32_t ext_size_ = 0;
+    std::size_t body_size_ = 0;
+    MessagePool* pool_ = nullptr;
+    Message* next_free_ = nullptr;
+    std::unique_ptr<std::byte[]> large_;
+    std::byte inline_[kInline];
+};
+
+using MessageRef = boost::intrusive_ptr<Message>;
+
+// Recycles messages, so that a small one costs no allocation once warm. Outlives all messages.
+// Thread-safe.
+class MessagePool {
+public:
+    explicit MessagePool(std::size_t keep = 2048) : keep_(keep) {}
+    ~MessagePool();
+    MessagePool(const MessagePool&) = delete;
+    MessagePool& operator=(const MessagePool&) = delete;
+
+    // A message with copies of `extensions` and `body`. Null when memory is out.
+    MessageRef make(std::span<const std::byte> extensions, std::span<const std::byte> body) noexcept;
+
+private:
+    friend void intrusive_ptr_release(Message* message) noexcept;
+    void recycle(Message* message) noexcept;
+
+    struct Free {
+        Message* head = nullptr;
+        std::size_t count = 0;
+    };
+    Guarded<Free> free_;
+    std::size_t keep_;
+};
+
+void intrusive_ptr_add_ref(Message* message) noexcept;
+void intrusive_ptr_release(Message* message) noexcept;
+
+}  // namespace ipcfs::queue

@@ -1,0 +1,107 @@
+// Operations that wait at a channel (after NNG's aio: one object with one cancel). A waiter is parked
+// under the channel's lock, unlinked under it for whatever reason comes first, and finished exactly
+// once, on any thread, with no lock held. The door owns it and keeps it alive until finish() returns.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include <boost/intrusive/list.hpp>
+
+#include <base/clock.hpp>
+#include <queue/priority_queue.hpp>
+
+namespace ipcfs::queue {
+
+enum class Wake : std::uint8_t {
+    kServed,       // it has what it waited for
+    kRemoved,      // the channel is gone
+    kTimedOut,     // its time is over
+    kInterrupted,  // the client was interrupted or died, or an entry was needed
+    kShutdown,     // the daemon ends
+    kPurged,       // sync: the message was purged before it was taken
+};
+
+class Waiter : public boost::intrusive::list_base_hook<> {
+public:
+    virtual ~Waiter() = default;
+
+    // Called once. `why` says how it ended.
+    virtual void finish() noexcept = 0;
+
+    Wake why = Wake::kServed;
+    // Under the channel's lock: whether it is in one of the channel's lists; and whether a cancel came
+    // before it was parked.
+    bool parked = false;
+    bool cancelled = false;
+};
+
+using WaiterList = boost::intrusive::list<Waiter, boost::intrusive::constant_time_size<false>>;
+
+class ReadWaiter : public Waiter {
+public:
+    MessageRef message;  // kServed: what was taken
+};
+
+// How a message came: a write on the file `queue` itself, for which the kernel makes the inotify event
+// and holds the inode lock, or any other way.
+enum class Via : std::uint8_t { kQueueFile, kOther };
+
+// One or several messages that are enqueued together or not at all.
+class Batch {
+public:
+    Batch() = default;
+    Batch(Batch&& other) noexcept { take(other); }
+    Batch& operator=(Batch&& other) noexcept {
+        if (this != &other) {
+            clear();
+            take(other);
+        }
+        return *this;
+    }
+    ~Batch() { clear(); }
+
+    void add(MessageRef message) noexcept {
+        bytes += message->size();
+        if (message->size() > largest) largest = message->size();
+        if (message->envelope.priority != kCritical) critical = false;
+        ++count;
+        messages.push_back(*message.detach());
+    }
+    void clear() noexcept {
+        while (take_front(messages)) {
+        }
+        count = bytes = largest = 0;
+        critical = true;
+    }
+
+    MessageList messages;
+    std::uint64_t count = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t largest = 0;
+    bool critical = true;  // all of them are
+
+private:
+    void take(Batch& other) noexcept {
+        messages.swap(other.messages);
+        count = other.count;
+        bytes = other.bytes;
+        largest = other.largest;
+        critical = other.critical;
+        other.clear();
+    }
+};
+
+class WriteWaiter : public Waiter {
+public:
+    Batch batch;
+    Via via = Via::kOther;
+    Nanos deadline = kForever;  // set when parked
+    // Type sync, once enqueued: messages neither delivered nor withdrawn yet, and of these the ones that
+    // are in a reader's hands.
+    std::uint64_t unresolved = 0;
+    std::uint64_t in_flight = 0;
+    bool enqueued = false;
+};
+
+}  // namespace ipcfs::queue
