@@ -1,0 +1,63 @@
+// Says why these tests cannot run here (exit 77, which CTest calls skipped), or puts the program in
+// a mount namespace of its own and runs them.
+#include <cstdio>
+#include <cstdlib>
+#include <sched.h>
+#include <signal.h>
+#include <string>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "files.hpp"
+
+namespace {
+
+constexpr int kSkipped = 77;
+
+// What is missing here for these tests, or an empty text.
+std::string missing() {
+    if (geteuid() != 0) return "these tests mount and change users: they need root";
+    const char* daemon = getenv("IPCFS_TEST_DAEMON");
+    if (daemon == nullptr) return "IPCFS_TEST_DAEMON does not name the daemon";
+    if (access("/dev/fuse", R_OK | W_OK) != 0) return "there is no usable /dev/fuse";
+    const char* transport = getenv("IPCFS_TEST_TRANSPORT");
+    if (transport == nullptr || std::string(transport) != "uring") return {};
+    const char* libfuse = getenv("IPCFS_TEST_LIBFUSE");
+    int major = 0;
+    int minor = 0;
+    if (libfuse != nullptr && sscanf(libfuse, "%d.%d", &major, &minor) == 2 &&
+        (major < 3 || (major == 3 && minor < 18))) {
+        return "libfuse " + std::string(libfuse) + " has no io_uring (3.18 has)";
+    }
+    const auto enabled = ipcfs::test::slurp("/sys/module/fuse/parameters/enable_uring");
+    if (!enabled.starts_with("Y")) return "the kernel's fuse.enable_uring is not Y";
+    return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    testing::InitGoogleTest(&argc, argv);
+    if (testing::GTEST_FLAG(list_tests)) return RUN_ALL_TESTS();
+    const auto reason = missing();
+    if (!reason.empty()) {
+        std::printf("skipped: %s\n", reason.c_str());
+        return kSkipped;
+    }
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+        std::printf("skipped: no mount namespace of our own\n");
+        return kSkipped;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    umask(0);  // a channel has exactly the mode a test asks for
+    rlimit files{};
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    return RUN_ALL_TESTS();
+}
