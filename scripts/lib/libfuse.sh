@@ -24,9 +24,8 @@ debian_mirror() {
         awk -v codename="$codename" '$1 == "Packages" && $4 == "main" &&
             ($3 == codename || $3 == "stable" || $3 == "oldstable") { print $2; exit }')
     [[ -n $uri ]] || return 1
-    for keyring in /usr/share/keyrings/debian-archive-keyring.gpg ''; do
-        if [[ -z $keyring || -r $keyring ]]; then break; fi
-    done
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [[ -r $keyring ]] || keyring='' # then apt's own trusted keys decide
     echo "$uri $keyring"
 }
 
@@ -45,7 +44,7 @@ libfuse_fetch() {
         echo "deb-src ${keyring:+[signed-by=$keyring]} $uri $suite main" >"$dir/apt/sources.list"
         apt=(-o "Dir::Etc::SourceList=$dir/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
             -o "Dir::State::Lists=$dir/apt/lists" -o "Dir::Cache=$dir/apt/cache"
-            -o Acquire::Languages=none -o Acquire::Retries=2 -o Acquire::http::Timeout=60
+            -o Acquire::Languages=none -o Acquire::Retries=1 -o Acquire::http::Timeout=30
             -o APT::Sandbox::User=root -o Debug::NoLocking=1)
         # An unsigned or wrongly signed index fails here: nothing below trusts an unverified one.
         quietly "$build_root/log/libfuse-apt-$suite.log" \
