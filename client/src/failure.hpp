@@ -1,0 +1,31 @@
+// How the command ends. Every error is one sentence for a person: what is wrong and, where there is
+// one, what to do about it. It is thrown as a Failure, which only main() catches, prints after
+// "ipcfs: " and turns into the exit code; that is the one use of exceptions here.
+#pragma once
+
+#include <string>
+
+namespace ipcfs::client {
+
+enum Exit : int {
+    kOk = 0,
+    kError = 1,
+    kUsage = 2,
+    kNothing = 3,  // no message in time, or the operation would have had to wait
+    kGone = 4,     // the channel was removed, or the daemon went away
+    kInterrupted = 130,
+};
+
+struct Failure {
+    Exit code;
+    std::string text;
+};
+
+[[noreturn]] void fail(Exit code, std::string text);
+// "WHAT: strerror(error)". A dead daemon (ENOTCONN, ECONNABORTED) and EPIPE end with kGone.
+[[noreturn]] void fail_errno(const std::string& what, int error);
+
+// What to say of an errno of the tree, in words that fit after "WHAT: ".
+std::string describe(int error);
+
+}  // namespace ipcfs::client

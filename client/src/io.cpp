@@ -1,0 +1,198 @@
+// Descriptors, whole files, waiting, standard output, and Ctrl-C. One thread.
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/time.h>
+
+#include <failure.hpp>
+#include <io.hpp>
+#include <text.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+// Read and written by the signal handlers, which run on this same thread.
+volatile std::sig_atomic_t g_held_signal = 0;
+volatile std::sig_atomic_t g_progress_shown = 0;
+bool g_quiet = false;
+bool g_stdout_terminal = false;
+bool g_stderr_terminal = false;
+
+constexpr std::string_view kClearLine = "\r\033[K";
+
+extern "C" void end_now(int signal) {
+    if (g_progress_shown != 0) {
+        [[maybe_unused]] auto n = ::write(STDERR_FILENO, kClearLine.data(), kClearLine.size());
+    }
+    ::_exit(128 + signal);
+}
+
+extern "C" void hold_signal(int signal) {
+    // The second Ctrl-C does not wait for a held message: its reader may have stopped for ever.
+    if (g_held_signal != 0) end_now(signal);
+    g_held_signal = signal;
+}
+
+void set_handlers(void (*handler)(int)) {
+    struct sigaction action {};
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESTART;
+    for (int signal : {SIGINT, SIGTERM}) {
+        struct sigaction before {};
+        ::sigaction(signal, nullptr, &before);
+        // nohup and background jobs of a shell without job control ignore it on purpose.
+        if (before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);
+    }
+}
+
+std::int64_t clock_ns(clockid_t clock) {
+    timespec time{};
+    ::clock_gettime(clock, &time);
+    return time.tv_sec * std::int64_t{1'000'000'000} + time.tv_nsec;
+}
+
+}  // namespace
+
+Hold::Hold() {
+    set_handlers(hold_signal);
+}
+
+Hold::~Hold() {
+    if (g_held_signal != 0) end_now(g_held_signal);
+    set_handlers(SIG_DFL);
+}
+
+void set_up_terminal(bool be_quiet) {
+    g_quiet = be_quiet;
+    g_stdout_terminal = ::isatty(STDOUT_FILENO) == 1;
+    g_stderr_terminal = ::isatty(STDERR_FILENO) == 1;
+}
+
+bool quiet() {
+    return g_quiet;
+}
+
+bool output_is_terminal() {
+    return g_stdout_terminal;
+}
+
+std::string for_output(std::string_view text) {
+    return g_stdout_terminal ? escape_controls(text) : std::string(text);
+}
+
+Fd open_or_fail(const std::string& path, int flags, const std::string& shown) {
+    Fd fd(::open(path.c_str(), flags | O_CLOEXEC));
+    if (!fd) fail_errno(shown, errno);
+    return fd;
+}
+
+std::optional<std::string> read_file(const std::string& path) {
+    constexpr std::size_t kMost = std::size_t{64} << 20;
+    Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return std::nullopt;
+    std::string text;
+    while (text.size() < kMost) {
+        std::size_t before = text.size();
+        text.resize(before + 65536);
+        ssize_t n = ::read(fd.get(), text.data() + before, 65536);
+        text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+        if (n < 0 && errno != EINTR) return std::nullopt;
+        if (n == 0) break;
+    }
+    return text;
+}
+
+std::string read_file_or_fail(const std::string& path, const std::string& shown) {
+    auto text = read_file(path);
+    if (!text) fail_errno(shown, errno);
+    return std::move(*text);
+}
+
+std::string read_all(int fd, std::size_t limit, const std::string& shown) {
+    std::string text;
+    for (;;) {
+        std::size_t before = text.size();
+        text.resize(before + 65536);
+        ssize_t n = ::read(fd, text.data() + before, 65536);
+        text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+        if (n == 0) return text;
+        if (n < 0 && errno != EINTR) fail_errno(shown, errno);
+        if (text.size() > limit) {
+            fail(kError, shown + ": longer than a message may be (" + std::to_string(limit) +
+                             " bytes); send it in pieces, or by lines with --lines");
+        }
+    }
+}
+
+int write_once(const std::string& path, std::string_view text) {
+    Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!fd) return errno;
+    ssize_t n = 0;
+    do {
+        n = ::write(fd.get(), text.data(), text.size());
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) return errno;
+    return static_cast<std::size_t>(n) == text.size() ? 0 : EIO;
+}
+
+void print(std::string_view text) {
+    while (!text.empty()) {
+        ssize_t n = ::write(STDOUT_FILENO, text.data(), text.size());
+        if (n >= 0) {
+            text.remove_prefix(static_cast<std::size_t>(n));
+        } else if (errno == EAGAIN) {
+            poll_one(STDOUT_FILENO, POLLOUT, 1'000'000'000);
+        } else if (errno != EINTR) {
+            fail(kError, "cannot write to standard output: " + describe(errno));
+        }
+    }
+}
+
+void show_progress(std::string_view line) {
+    if (g_quiet || !g_stderr_terminal) return;
+    std::string text = std::string(kClearLine) + escape_controls(line);
+    g_progress_shown = 1;
+    [[maybe_unused]] auto n = ::write(STDERR_FILENO, text.data(), text.size());
+}
+
+void clear_progress() {
+    if (g_progress_shown == 0) return;
+    [[maybe_unused]] auto n = ::write(STDERR_FILENO, kClearLine.data(), kClearLine.size());
+    g_progress_shown = 0;
+}
+
+std::int64_t now() {
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+std::int64_t wall_clock() {
+    return clock_ns(CLOCK_REALTIME);
+}
+
+std::int64_t Deadline::left(std::int64_t most) const {
+    if (!at_) return most;
+    return std::clamp<std::int64_t>(*at_ - now(), 0, most);
+}
+
+short poll_one(int fd, short events, std::int64_t wait) {
+    // Only here can a progress line be on the screen, and only here is nothing lost by ending.
+    struct Ending {
+        Ending() { set_handlers(end_now); }
+        ~Ending() { set_handlers(SIG_DFL); }
+    } ending;
+    Deadline deadline(wait);
+    for (;;) {
+        pollfd entry{fd, events, 0};
+        std::int64_t left = deadline.left(wait);
+        timespec time{left / 1'000'000'000, left % 1'000'000'000};
+        int n = ::ppoll(&entry, 1, &time, nullptr);
+        if (n > 0) return entry.revents;
+        if (n == 0) return 0;
+        if (errno != EINTR) fail_errno("poll", errno);
+    }
+}
+
+}  // namespace ipcfs::client

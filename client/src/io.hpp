@@ -1,0 +1,88 @@
+// Descriptors, whole files, waiting with a deadline, standard output, and Ctrl-C.
+//
+// Ctrl-C and SIGTERM keep their default action, which also ends a wait for a daemon that has
+// stopped (a handler would not: the kernel lets only deadly signals end a FUSE request). They are
+// caught while it polls, to wipe the progress line and exit with 128 + the signal (130 for Ctrl-C),
+// and while a Hold is alive, which delays them until a message taken from its channel is printed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace ipcfs::client {
+
+class Fd {
+public:
+    explicit Fd(int fd = -1) noexcept : fd_(fd) {}
+    Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    Fd& operator=(Fd&& other) noexcept {
+        std::swap(fd_, other.fd_);
+        return *this;
+    }
+    ~Fd() {
+        if (fd_ >= 0) ::close(fd_);
+    }
+    int get() const noexcept { return fd_; }
+    explicit operator bool() const noexcept { return fd_ >= 0; }
+
+private:
+    int fd_;
+};
+
+// Ends in a Failure that begins with `shown`.
+Fd open_or_fail(const std::string& path, int flags, const std::string& shown);
+// The whole file, or empty with errno set. At most 64 MiB are read.
+std::optional<std::string> read_file(const std::string& path);
+std::string read_file_or_fail(const std::string& path, const std::string& shown);
+// All of a descriptor up to end of file; fails when there is more than `limit`.
+std::string read_all(int fd, std::size_t limit, const std::string& shown);
+// The whole text in one write(2). 0 or the errno.
+int write_once(const std::string& path, std::string_view text);
+// To standard output, unbuffered. A reader that went away ends the command as SIGPIPE would.
+void print(std::string_view text);
+// To standard error, if it is a terminal and not --quiet; a line that the next one replaces.
+void show_progress(std::string_view line);
+void clear_progress();
+
+// Remembers --quiet and looks which descriptors are terminals.
+void set_up_terminal(bool quiet);
+bool quiet();
+bool output_is_terminal();
+// Text for standard output: made safe when that is a terminal, as it is otherwise.
+std::string for_output(std::string_view text);
+
+// ns of CLOCK_MONOTONIC, and of CLOCK_REALTIME.
+std::int64_t now();
+std::int64_t wall_clock();
+
+// A moment, or never.
+class Deadline {
+public:
+    explicit Deadline(std::optional<std::int64_t> wait)
+        : at_(wait ? std::optional(now() + *wait) : std::nullopt) {}
+    bool passed() const { return at_ && now() >= *at_; }
+    // Not more than `most` ns, not less than 0.
+    std::int64_t left(std::int64_t most) const;
+
+private:
+    std::optional<std::int64_t> at_;
+};
+
+// poll(2) of one descriptor for at most `wait` ns: revents, 0 when the time is over.
+short poll_one(int fd, short events, std::int64_t wait);
+
+// Not to be nested, nor alive across poll_one.
+class Hold {
+public:
+    Hold();
+    ~Hold();
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+};
+
+}  // namespace ipcfs::client

@@ -1,0 +1,257 @@
+// `ipcfs send`. Opens without blocking and waits with poll, so that a full channel is waited for
+// without a limit and Ctrl-C ends the wait. One thread.
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fcntl.h>
+#include <poll.h>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <commands.hpp>
+#include <failure.hpp>
+#include <io.hpp>
+#include <json.hpp>
+#include <tree.hpp>
+
+#include <ipcfs/frame.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+constexpr std::size_t kMaxWrite = 1044480;  // what the kernel hands over as one write, bytes
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kRefresh = 500 * kMillisecond;  // of the progress line
+
+struct Level {
+    std::string_view name;
+    std::uint8_t priority;
+};
+constexpr std::array<Level, 4> kLevels{
+    {{"critical", 255}, {"high", 192}, {"normal", 128}, {"low", 0}}};
+
+// How the messages are dressed: the file they go to, and the frame around them, if any.
+struct Dress {
+    std::string file = "queue";
+    bool framed = false;
+    FrameHeader header;
+    std::vector<std::byte> extensions;
+    std::optional<std::int64_t> ttl;
+};
+
+std::uint8_t parse_priority(const std::string& text) {
+    for (const Level& level : kLevels) {
+        if (level.name == text) return level.priority;
+    }
+    auto number = parse_number(text);
+    if (!number || *number > 255) {
+        fail(kUsage,
+             escape_controls(text) + " is not a priority: critical, high, normal, low or 0..255");
+    }
+    return static_cast<std::uint8_t>(*number);
+}
+
+void set_type(Dress& dress, const std::string& text) {
+    if (text.find('/') != std::string::npos) {
+        auto bytes = std::as_bytes(std::span(text));
+        if (!append_extension(dress.extensions, ExtensionType::kContentType, bytes)) {
+            fail(kUsage, "the content type is too long");
+        }
+        return;
+    }
+    for (FrameType type : {FrameType::kControl, FrameType::kData, FrameType::kEvent,
+                           FrameType::kRequest, FrameType::kResponse, FrameType::kError}) {
+        if (text == to_string(type)) {
+            dress.header.type = type;
+            return;
+        }
+    }
+    fail(kUsage, escape_controls(text) +
+                     " is not a type: data, event, request, response, error, control, or a content "
+                     "type as text/plain");
+}
+
+Dress choose_dress(const SendOptions& options) {
+    Dress dress;
+    if (!options.priority.empty()) {
+        dress.header.priority = parse_priority(options.priority);
+        dress.framed = true;
+        for (const Level& level : kLevels) {
+            if (level.priority != dress.header.priority) continue;
+            dress.file = "priority/" + std::string(level.name);
+            dress.framed = false;
+        }
+    }
+    dress.ttl = options.ttl;
+    dress.framed = dress.framed || options.ttl || !options.type.empty();
+    if (!options.type.empty()) set_type(dress, options.type);
+    if (dress.framed) dress.file = "framed/queue";
+    return dress;
+}
+
+std::string put_on(const Dress& dress, std::string_view message) {
+    if (!dress.framed) return std::string(message);
+    FrameHeader header = dress.header;
+    if (dress.ttl) {
+        header.deadline = static_cast<std::uint64_t>(wall_clock() + *dress.ttl);
+        header.flags |= kFrameExpires;
+    }
+    std::vector<std::byte> out;
+    auto body = std::as_bytes(std::span(message.data(), message.size()));
+    if (!encode(header, dress.extensions, body, out)) fail(kError, "cannot make a frame of that");
+    return {reinterpret_cast<const char*>(out.data()), out.size()};
+}
+
+// Sends messages one after the other over one open file.
+class Sender {
+public:
+    Sender(const Channel& channel, const SendOptions& options)
+        : channel_(channel),
+          dress_(choose_dress(options)),
+          timeout_(options.timeout),
+          fd_(open_or_fail(channel.file(dress_.file), O_WRONLY | O_NONBLOCK,
+                           channel.shown(dress_.file))) {}
+
+    void send(std::string_view message) {
+        if (message.empty() && !dress_.framed) {
+            fail(kUsage, "an empty message can only be sent with a header; add --type data");
+        }
+        std::string bytes = put_on(dress_, message);
+        if (bytes.size() > kMaxWrite) too_long(message.size());
+        Deadline deadline(timeout_);
+        std::int64_t started = now();
+        std::int64_t backoff = 0;
+        for (;;) {
+            ssize_t n = ::write(fd_.get(), bytes.data(), bytes.size());
+            if (n == static_cast<ssize_t>(bytes.size())) break;
+            if (n >= 0) fail(kError, channel_.shown() + ": only a part was written");
+            if (errno == EINTR) continue;
+            if (errno == EMSGSIZE) too_long(message.size());
+            if (errno != EAGAIN) fail_errno(channel_.shown() + after_some(), errno);
+            wait(deadline, started, backoff);
+        }
+        clear_progress();
+        ++sent_;
+    }
+
+    std::uint64_t sent() const { return sent_; }
+
+private:
+    std::string after_some() const {
+        return sent_ == 0 ? "" : " (after " + std::to_string(sent_) + " messages)";
+    }
+
+    [[noreturn]] void too_long(std::size_t length) const {
+        std::string limit(find(read_settings(), "max-message"));
+        fail(kError, channel_.shown() + after_some() + ": a message of " + std::to_string(length) +
+                         " bytes is too long; max-message is " +
+                         (limit.empty() ? std::to_string(kMaxWrite) : limit));
+    }
+
+    Pairs read_settings() const {
+        return parse_pairs(read_file(channel_.file("ctl")).value_or(""));
+    }
+
+    // Until there may be room. Room that somebody else took at once is retried less and less often.
+    void wait(const Deadline& deadline, std::int64_t started, std::int64_t& backoff) {
+        for (;;) {
+            if (deadline.passed()) {
+                std::string waited = *timeout_ == 0 ? "" : " after " + human_duration(*timeout_);
+                fail(kNothing, channel_.shown() + after_some() + ": " + reason() + waited +
+                                   "; the message was not sent");
+            }
+            std::int64_t turn = now();
+            short ready = poll_one(fd_.get(), POLLOUT, deadline.left(kRefresh));
+            if ((ready & (POLLERR | POLLHUP | POLLNVAL)) != 0) fail_errno(channel_.shown(), EPIPE);
+            if ((ready & POLLOUT) != 0) {
+                backoff = now() - turn < kMillisecond
+                              ? std::min(2 * backoff + kMillisecond, 100 * kMillisecond)
+                              : 0;
+                if (backoff > kMillisecond) poll_one(-1, 0, deadline.left(backoff));
+                return;
+            }
+            if (now() - started >= kRefresh) {
+                show_progress("waiting: " + reason() + ", for " + human_duration(now() - started) +
+                              after_some() + "...");
+            }
+        }
+    }
+
+    // Why it cannot be sent now: "jobs is full (800 of 1000)".
+    std::string reason() const {
+        Pairs state = read_status(channel_);
+        Pairs settings = read_settings();
+        if (find(settings, "type") == "sync") return channel_.shown() + " has no reader waiting";
+        std::string text =
+            channel_.shown() + (find(state, "state") == "paused" ? " is paused" : " is full");
+        auto depth = find(state, "depth");
+        auto capacity = find(settings, "capacity");
+        if (depth.empty() || capacity.empty()) return text;
+        return text + " (" + std::string(depth) + " of " + std::string(capacity) + ")";
+    }
+
+    const Channel& channel_;
+    Dress dress_;
+    std::optional<std::int64_t> timeout_;
+    Fd fd_;
+    std::uint64_t sent_ = 0;
+};
+
+// One message a line, as the lines come; a line's newline is not part of it.
+void send_lines(Sender& sender, int fd, const std::string& shown) {
+    std::string pending;
+    std::string chunk(65536, '\0');
+    for (;;) {
+        ssize_t n = ::read(fd, chunk.data(), chunk.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) fail_errno(shown, errno);
+        pending.append(chunk, 0, static_cast<std::size_t>(n));
+        std::size_t start = 0;
+        for (auto end = pending.find('\n'); end != std::string::npos;
+             end = pending.find('\n', start)) {
+            // An empty line is no message: the kernel does not hand over a write of nothing.
+            if (end > start) sender.send(std::string_view(pending).substr(start, end - start));
+            start = end + 1;
+        }
+        pending.erase(0, start);
+        if (n == 0) break;
+        if (pending.size() > kMaxWrite)
+            fail(kError, shown + ": a line is longer than a message may be");
+    }
+    if (!pending.empty()) sender.send(pending);
+}
+
+}  // namespace
+
+int send(const Globals& globals, const SendOptions& options) {
+    if (!options.messages.empty() && (options.lines || !options.file.empty())) {
+        fail(kUsage, "a MESSAGE cannot be given together with --lines or --file");
+    }
+    Tree tree(globals.mount);
+    Channel channel = tree.channel(options.channel);
+    Sender sender(channel, options);
+    bool from_input = options.messages.empty() ||
+                      (options.messages.size() == 1 && options.messages.front() == "-");
+    if (from_input) {
+        bool file = !options.file.empty() && options.file != "-";
+        std::string shown = file ? escape_controls(options.file) : "standard input";
+        Fd opened = file ? open_or_fail(options.file, O_RDONLY, shown) : Fd();
+        int source = file ? opened.get() : STDIN_FILENO;
+        if (options.lines) {
+            send_lines(sender, source, shown);
+        } else {
+            sender.send(read_all(source, kMaxWrite, shown));
+        }
+    }
+    for (const std::string& message : options.messages) {
+        if (!from_input) sender.send(message);
+    }
+    if (globals.json) {
+        Pairs result{{"channel", channel.name}, {"sent", std::to_string(sender.sent())}};
+        print(Json().object(result).take());
+    }
+    return kOk;
+}
+
+}  // namespace ipcfs::client

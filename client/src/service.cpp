@@ -1,0 +1,318 @@
+// `ipcfs up`, `down` and `version`: the daemon as a process. One thread.
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <fcntl.h>
+#include <filesystem>
+#include <poll.h>
+#include <string>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include <commands.hpp>
+#include <failure.hpp>
+#include <io.hpp>
+#include <json.hpp>
+#include <text.hpp>
+#include <tree.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+constexpr std::int64_t kSecond = 1'000'000'000;
+
+// Runs a program and gives its exit code, or 128 + the signal that ended it; 127 if it is not
+// there.
+int run(const std::vector<std::string>& words) {
+    std::vector<char*> argv;
+    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    pid_t child = ::fork();
+    if (child < 0) fail_errno("fork", errno);
+    if (child == 0) {
+        ::execvp(argv[0], argv.data());
+        ::_exit(errno == ENOENT ? 127 : 126);
+    }
+    int state = 0;
+    while (::waitpid(child, &state, 0) < 0) {
+        if (errno != EINTR) fail_errno("waitpid", errno);
+    }
+    return WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
+}
+
+// Beside this program first: what was built or installed together belongs together.
+std::string daemon_program() {
+    std::string self(PATH_MAX, '\0');
+    ssize_t n = ::readlink("/proc/self/exe", self.data(), self.size());
+    self.resize(static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+    std::string directory = self.substr(0, self.rfind('/'));
+    for (const char* place : {"/ipcfsd", "/../sbin/ipcfsd", "/../libexec/ipcfsd"}) {
+        if (::access((directory + place).c_str(), X_OK) == 0) return directory + place;
+    }
+    return "ipcfsd";
+}
+
+// Waits until the mounts of this namespace change: mountinfo reports that by POLLERR | POLLPRI.
+class MountWatch {
+public:
+    MountWatch() : fd_(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)) {}
+    void wait(std::int64_t most) { poll_one(fd_.get(), POLLPRI, most); }
+
+private:
+    Fd fd_;
+};
+
+// The path as the kernel and the daemon name the mount: links resolved, but the mount point itself
+// not touched, which would fail on a dead mount.
+std::string canonical(const std::string& root) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    fs::path path(root);
+    for (int links = 0; links < 40; ++links) {
+        fs::path parent = fs::weakly_canonical(path.parent_path(), error);
+        path = (error ? path.parent_path() : parent) / path.filename();
+        std::string target(PATH_MAX, '\0');
+        ssize_t n = ::readlink(path.c_str(), target.data(), target.size());
+        if (n <= 0) break;
+        target.resize(static_cast<std::size_t>(n));
+        path = (path.parent_path() / target).lexically_normal();
+    }
+    return path.string();
+}
+
+// The name of a mount's lock file, as told in ipcfsd(8).
+std::string lock_name(const std::string& root) {
+    std::string name;
+    for (char c : root) {
+        if (c == '!' || c == '%') {
+            name += c == '!' ? "%21" : "%25";
+        } else {
+            name += c == '/' ? '!' : c;
+        }
+    }
+    return name + ".lock";
+}
+
+bool mounted_at(const std::string& root) {
+    auto all = mounts();
+    return std::any_of(all.begin(), all.end(), [&](const Mount& m) { return m.path == root; });
+}
+
+// The directories where a daemon keeps the lock of a mount, as told in ipcfsd(8).
+std::vector<std::string> lock_directories(const std::string& root) {
+    std::vector<uid_t> users{::getuid()};
+    for (const Mount& mount : mounts()) {
+        if (mount.path == root && mount.user != users.front()) users.push_back(mount.user);
+    }
+    std::vector<std::string> places;
+    for (uid_t user : users) {
+        if (user == 0) places.emplace_back("/run/ipcfs");
+        const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+        if (user == ::getuid() && runtime && *runtime == '/')
+            places.push_back(std::string(runtime) + "/ipcfs");
+        places.push_back("/run/user/" + std::to_string(user) + "/ipcfs");
+        places.push_back("/tmp/ipcfs-" + std::to_string(user));
+    }
+    return places;
+}
+
+struct Lock {
+    std::string path;
+    pid_t pid = 0;  // 0: nobody holds it
+};
+
+// A lock counts only in a directory that root or this mount's user alone could have made.
+Lock find_lock(const std::string& root) {
+    std::string name = lock_name(root);
+    for (const std::string& directory : lock_directories(root)) {
+        Lock lock{directory + "/" + name, 0};
+        Fd fd(::open(lock.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+        struct stat info {};
+        struct stat home {};
+        if (!fd || ::fstat(fd.get(), &info) != 0 || ::stat(directory.c_str(), &home) != 0) continue;
+        if (!S_ISREG(info.st_mode) || info.st_uid != home.st_uid) continue;
+        if (::getuid() != 0 && info.st_uid != ::getuid() && info.st_uid != 0) continue;
+        if (::flock(fd.get(), LOCK_SH | LOCK_NB) == 0) continue;
+        std::string text = read_all(fd.get(), 4096, lock.path);
+        text.erase(text.find_last_not_of(" \n") + 1);
+        auto pid = parse_number(text);
+        if (text.empty()) fail(kError, "the daemon of " + root + " is just starting; try again");
+        if (!pid || *pid < 2 || *pid > INT_MAX) {
+            fail(kError, lock.path + ": does not name the daemon's process");
+        }
+        lock.pid = static_cast<pid_t>(*pid);
+        return lock;
+    }
+    return {};
+}
+
+int open_pidfd(pid_t pid) {
+    return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+}
+
+void stop_daemon(const std::string& root, const Lock& lock, std::int64_t timeout) {
+    std::string shown = "the daemon of " + root + " (process " + std::to_string(lock.pid) + ")";
+    Fd process(open_pidfd(lock.pid));
+    if (!process && errno == ESRCH) return;
+    if (!process) fail_errno(shown, errno);
+    if (::syscall(SYS_pidfd_send_signal, process.get(), SIGTERM, nullptr, 0) != 0) {
+        if (errno == ESRCH) return;
+        if (errno == EPERM) fail(kError, shown + " is not yours; run as root or as its user");
+        fail_errno(shown, errno);
+    }
+    if (poll_one(process.get(), POLLIN, timeout) == 0) {
+        fail(kError, shown + " has not ended within " + human_duration(timeout) +
+                         "; see its log for what holds it");
+    }
+}
+
+// A mount whose daemon died answers ENOTCONN for ever.
+bool detach(const std::string& root) {
+    if (::umount2(root.c_str(), MNT_DETACH) == 0) return true;
+    return run({"fusermount3", "-u", "-z", "--", root}) == 0;
+}
+
+Pairs daemon_version(const std::string& root) {
+    return parse_pairs(read_file(root + "/kern/ipc/version").value_or(""));
+}
+
+std::string mount_option(const std::vector<std::string>& options) {
+    for (std::size_t i = 0; i < options.size(); ++i) {
+        if (options[i].starts_with("--mount=")) return options[i].substr(8);
+        if (options[i] == "--mount" && i + 1 < options.size()) return options[i + 1];
+    }
+    return {};
+}
+
+}  // namespace
+
+int up(const Globals& globals, const UpOptions& options) {
+    std::string inner = mount_option(options.daemon_options);
+    std::string asked = globals.mount.empty() ? inner : globals.mount;
+    const char* variable = std::getenv("IPCFS_MOUNT");
+    bool chosen = !asked.empty() || (variable != nullptr && *variable != '\0');
+    std::string root = choose_root(asked);
+    auto report = [&](bool started) {
+        if (globals.json) {
+            Json json;
+            json.begin_object().key("mount").value(root).key("started").value(started).end();
+            print(json.take());
+        } else if (!globals.quiet) {
+            print(for_output(root) + (started ? " is mounted\n" : " is mounted already\n"));
+        }
+        return kOk;
+    };
+    if (health(root) == Health::kMounted) return report(false);
+    std::vector<Mount> before = mounts();
+    std::vector<std::string> words{daemon_program()};
+    if (chosen && inner.empty()) words.insert(words.end(), {"--mount", root});
+    words.insert(words.end(), options.daemon_options.begin(), options.daemon_options.end());
+    int code = run(words);
+    if (code == 127) {
+        fail(kError,
+             "ipcfsd was found neither beside this program nor in PATH; build or install it");
+    }
+    if (code != 0) {
+        fail(kError, "ipcfsd did not start (exit code " + std::to_string(code) +
+                         "); its reason is above or in its log, \"ipcfs doctor\" may know more");
+    }
+    // The daemon goes to the background when it is ready; which tree is its own, the mounts tell.
+    Deadline deadline(10 * kSecond);
+    MountWatch watch;
+    while (health(root) != Health::kMounted) {
+        for (const Mount& mount : mounts()) {
+            auto same = [&](const Mount& old) { return old.path == mount.path && !old.dead; };
+            bool fresh = std::none_of(before.begin(), before.end(), same);
+            if (!chosen && fresh && !mount.dead && mount.user == ::getuid()) root = mount.path;
+        }
+        if (health(root) == Health::kMounted) break;
+        if (deadline.passed()) {
+            fail(kError, "ipcfsd was started, but " + root + " is not mounted; see its log");
+        }
+        watch.wait(deadline.left(kSecond / 5));
+    }
+    return report(true);
+}
+
+int down(const Globals& globals, const DownOptions& options) {
+    std::string root = choose_root(globals.mount);
+    if (health(root) == Health::kNotMounted && globals.mount.empty()) {
+        for (const Mount& mount : mounts()) {
+            if (mount.dead && mount.user == ::getuid() && !std::getenv("IPCFS_MOUNT"))
+                root = mount.path;
+        }
+    }
+    root = canonical(root);
+    Lock lock = find_lock(root);
+    bool was_mounted = mounted_at(root);
+    if (lock.pid == 0 && !was_mounted) {
+        if (!globals.quiet && !globals.json) print(for_output(root) + " is not mounted\n");
+        if (globals.json)
+            print(Json()
+                      .begin_object()
+                      .key("mount")
+                      .value(root)
+                      .key("stopped")
+                      .value(false)
+                      .end()
+                      .take());
+        return kOk;
+    }
+    if (lock.pid != 0) stop_daemon(root, lock, options.timeout);
+    Deadline deadline(lock.pid != 0 ? options.timeout : 0);
+    MountWatch watch;
+    while (mounted_at(root) && health(root) != Health::kDead) {
+        if (deadline.passed()) {
+            fail(kError, root + " is still mounted, and its daemon is not to be found" +
+                             (::getuid() == 0 ? "" : " by you; run as root or as its user"));
+        }
+        watch.wait(deadline.left(kSecond / 5));
+    }
+    if (mounted_at(root) && !detach(root)) {
+        fail(kError, root + ": a dead mount is left and cannot be removed" +
+                         (::getuid() == 0 ? "" : "; run as root or as its user"));
+    }
+    if (globals.json) {
+        print(
+            Json().begin_object().key("mount").value(root).key("stopped").value(true).end().take());
+    } else if (!globals.quiet) {
+        print(for_output(root) + " is unmounted\n");
+    }
+    return kOk;
+}
+
+int version(const Globals& globals) {
+    std::string root = choose_root(globals.mount);
+    Pairs daemon = daemon_version(root);
+    if (globals.json) {
+        Json json;
+        json.begin_object()
+            .key("client")
+            .value(IPCFS_VERSION)
+            .key("mount")
+            .value(root)
+            .key("daemon");
+        if (daemon.empty()) {
+            json.null();
+        } else {
+            json.object(daemon);
+        }
+        print(json.end().take());
+        return kOk;
+    }
+    print("ipcfs " IPCFS_VERSION "\n");
+    if (daemon.empty()) {
+        print("ipcfsd is not running at " + for_output(root) + "\n");
+        return kOk;
+    }
+    print("daemon at " + for_output(root) + ":\n" + render(daemon, output_is_terminal()));
+    return kOk;
+}
+
+}  // namespace ipcfs::client

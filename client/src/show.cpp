@@ -1,0 +1,184 @@
+// `ipcfs status`, `peek`, `stats` and `ctl`: the tree's own text files, for people and as JSON.
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <string>
+#include <vector>
+
+#include <commands.hpp>
+#include <failure.hpp>
+#include <io.hpp>
+#include <json.hpp>
+#include <text.hpp>
+#include <tree.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+void show(const Globals& globals, const Pairs& pairs) {
+    print(globals.json ? Json().object(pairs).take() : render(pairs, output_is_terminal()));
+}
+
+void show(const Globals& globals, const Table& table) {
+    print(globals.json ? Json().array(table).take() : render(table, output_is_terminal()));
+}
+
+// A column of numbers, added up.
+std::uint64_t total(const Table& table, std::string_view column) {
+    std::uint64_t sum = 0;
+    for (const auto& row : table.rows) sum += parse_number(table.cell(row, column)).value_or(0);
+    return sum;
+}
+
+Pairs summary(const Tree& tree) {
+    Pairs pairs{{"mount", tree.root()}};
+    for (auto& [key, value] : parse_pairs(read_file(tree.file("kern/ipc/version")).value_or(""))) {
+        pairs.emplace_back(key, value);
+    }
+    auto channels = read_file(tree.file("kern/ipc/stats/channels"));
+    if (!channels) return pairs;
+    Table table = parse_table(*channels);
+    pairs.emplace_back("channels", std::to_string(table.rows.size()));
+    for (std::string_view column : {"depth", "bytes", "readers", "writers", "waiting"}) {
+        if (!table.column(column)) continue;
+        pairs.emplace_back(column == "depth" ? "messages" : column,
+                           std::to_string(total(table, column)));
+    }
+    return pairs;
+}
+
+// What follows on the command line after the channel, as lines for `ctl`.
+class ControlLines {
+public:
+    explicit ControlLines(const std::vector<std::string>& words) {
+        for (std::size_t at = 0; at < words.size();) {
+            const std::string& word = words[at++];
+            refuse_newlines(word);
+            std::string line = word;
+            bool alone = word == "purge" || word == "resume" || word == "redrive";
+            bool maybe = word == "pause";
+            bool value = at < words.size() && !alone && (!maybe || parse_duration(words[at]));
+            if (value) {
+                refuse_newlines(words[at]);
+                line += " " + words[at++];
+            } else if (!alone && !maybe) {
+                fail(kUsage,
+                     escape_controls(word) + ": which value? (ipcfs ctl CHANNEL KEY VALUE ...)");
+            }
+            text_ += line + "\n";
+        }
+    }
+    const std::string& text() const { return text_; }
+
+private:
+    static void refuse_newlines(const std::string& word) {
+        if (word.find('\n') != std::string::npos || word.empty()) {
+            fail(kUsage, "a key or value cannot be empty nor have a newline in it");
+        }
+    }
+    std::string text_;
+};
+
+bool is_command(std::string_view word) {
+    constexpr std::array<std::string_view, 4> kCommands{"purge", "pause", "resume", "redrive"};
+    return std::find(kCommands.begin(), kCommands.end(), word) != kCommands.end();
+}
+
+int show_settings(const Globals& globals, const Channel& channel, const std::string& key) {
+    Pairs settings = parse_pairs(read_file_or_fail(channel.file("ctl"), channel.shown("ctl")));
+    if (key.empty()) {
+        show(globals, settings);
+        return kOk;
+    }
+    auto same = [&](const auto& pair) { return pair.first == key; };
+    auto at = std::find_if(settings.begin(), settings.end(), same);
+    if (at == settings.end()) {
+        std::string known;
+        for (const auto& pair : settings) known += " " + pair.first;
+        fail(kError,
+             channel.shown() + " has no setting " + escape_controls(key) + "; there are:" + known);
+    }
+    print(globals.json ? Json().object({*at}).take() : for_output(at->second) + "\n");
+    return kOk;
+}
+
+// A table in the header/data form, or key-value lines; the tree has both.
+void show_file(const Globals& globals, const std::string& path, const std::string& shown) {
+    std::string text = read_file_or_fail(path, shown);
+    bool table = text.substr(0, text.find('\n')).find('\t') != std::string::npos;
+    if (table) {
+        show(globals, parse_table(text));
+    } else {
+        show(globals, parse_pairs(text));
+    }
+}
+
+}  // namespace
+
+int status(const Globals& globals, const std::string& name) {
+    Tree tree(globals.mount);
+    if (name.empty() || tree.locate(name).name.empty()) {
+        show(globals, summary(tree));
+        return kOk;
+    }
+    Channel channel = tree.channel(name);
+    Pairs pairs = parse_pairs(read_file_or_fail(channel.file("status"), channel.shown("status")));
+    pairs.insert(pairs.begin(), {"channel", channel.name});
+    show(globals, pairs);
+    return kOk;
+}
+
+int peek(const Globals& globals, const std::string& name) {
+    Tree tree(globals.mount);
+    Channel channel = tree.channel(name);
+    Table table = parse_table(read_file_or_fail(channel.file("peek"), channel.shown("peek")));
+    if (table.rows.empty() && !globals.json) {
+        if (!globals.quiet && output_is_terminal()) print(channel.shown() + " is empty\n");
+        return kOk;
+    }
+    show(globals, table);
+    return kOk;
+}
+
+int control(const Globals& globals, const ControlOptions& options) {
+    Tree tree(globals.mount);
+    Channel channel = tree.channel(options.channel);
+    if (options.words.empty()) return show_settings(globals, channel, "");
+    if (options.words.size() == 1 && !is_command(options.words.front())) {
+        return show_settings(globals, channel, options.words.front());
+    }
+    int error = write_once(channel.file("ctl"), ControlLines(options.words).text());
+    if (error == 0) return kOk;
+    std::string reason(find(read_status(channel), "last-error"));
+    if (error == EINVAL && !reason.empty()) {
+        fail(kError, channel.shown() + ": " + escape_controls(reason) + "; nothing was changed");
+    }
+    if (error == EBUSY) {
+        fail(kError, channel.shown() +
+                         ": it is in use; the type can only be changed while the channel "
+                         "is empty and nobody has it open");
+    }
+    fail_errno(channel.shown("ctl"), error);
+}
+
+int stats(const Globals& globals, const StatsOptions& options) {
+    Tree tree(globals.mount);
+    std::string subject = options.subject.empty() ? "messages" : options.subject;
+    std::string path = tree.file("kern/ipc/stats/" + subject);
+    bool system = subject.find('/') == std::string::npos && read_file(path).has_value();
+    std::string shown = "kern/ipc/stats/" + escape_controls(subject);
+    if (!system) {
+        Channel channel = tree.channel(subject);
+        path = channel.file("stats");
+        shown = channel.shown("stats");
+    }
+    for (;;) {
+        if (options.watch && output_is_terminal() && !globals.json) print("\033[H\033[2J");
+        show_file(globals, path, shown);
+        if (!options.watch) return kOk;
+        // Not below 10 ms: every turn is a snapshot of all channels.
+        poll_one(-1, 0, std::max<std::int64_t>(*options.watch, 10'000'000));
+    }
+}
+
+}  // namespace ipcfs::client

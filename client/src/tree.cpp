@@ -1,0 +1,197 @@
+// Where the tree is mounted, and what a channel argument means in it. One thread.
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <dirent.h>
+#include <memory>
+#include <optional>
+#include <unistd.h>
+
+#include <failure.hpp>
+#include <io.hpp>
+#include <tree.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+constexpr std::string_view kDefaultRoot = "/ipc";
+// Directories that belong to a channel, or to the system at the root.
+constexpr std::array<std::string_view, 10> kReserved{
+    "priority", "framed", "dead", "payload", "subs", "instances", "share", "kern", "cap", "net"};
+
+struct CloseDirectory {
+    void operator()(DIR* directory) const { ::closedir(directory); }
+};
+
+// mountinfo writes blanks, tabs, newlines and backslashes as \ooo.
+std::string unescape_octal(std::string_view text) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        bool octal = text[i] == '\\' && i + 3 < text.size();
+        out += octal ? static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
+                                         (text[i + 3] - '0'))
+                     : text[i];
+        if (octal) i += 3;
+    }
+    return out;
+}
+
+std::string working_directory() {
+    std::unique_ptr<char, decltype(&std::free)> here(::get_current_dir_name(), &std::free);
+    if (!here) fail_errno("working directory", errno);
+    return here.get();
+}
+
+// Lexically: no empty parts, no `.`, and `..` taken back. Absolute, "" for the root directory.
+std::string normalize(std::string_view path) {
+    std::vector<std::string_view> parts;
+    for (std::string_view part : split(path, '/')) {
+        if (part.empty() || part == ".") continue;
+        if (part != "..") {
+            parts.push_back(part);
+        } else if (!parts.empty()) {
+            parts.pop_back();
+        }
+    }
+    std::string out;
+    for (std::string_view part : parts) out.append("/").append(part);
+    return out;
+}
+
+std::string absolute(std::string_view path) {
+    if (path.starts_with('/')) return normalize(path);
+    return normalize(working_directory() + "/" + std::string(path));
+}
+
+// The part of `path` below `root`, or nothing when it is elsewhere.
+std::optional<std::string> below(const std::string& root, const std::string& path) {
+    if (path == root) return "";
+    if (!path.starts_with(root + "/")) return std::nullopt;
+    return path.substr(root.size() + 1);
+}
+
+}  // namespace
+
+std::vector<Mount> mounts() {
+    std::vector<Mount> found;
+    std::string text = read_file("/proc/self/mountinfo").value_or("");
+    for (std::string_view line : split(text, '\n')) {
+        auto fields = split(line, ' ');
+        auto dash = std::find(fields.begin(), fields.end(), "-");
+        if (fields.size() < 7 || fields.end() - dash < 4 || dash[1] != "fuse.ipcfs") continue;
+        Mount mount;
+        mount.path = unescape_octal(fields[4]);
+        for (std::string_view option : split(dash[3], ',')) {
+            if (!option.starts_with("user_id=")) continue;
+            mount.user = static_cast<uid_t>(parse_number(option.substr(8)).value_or(0));
+        }
+        mount.dead = health(mount.path) == Health::kDead;
+        found.push_back(std::move(mount));
+    }
+    return found;
+}
+
+Health health(const std::string& root) {
+    std::string version = root + "/kern/ipc/version";
+    if (::access(version.c_str(), F_OK) == 0) return Health::kMounted;
+    return errno == ENOTCONN || errno == ECONNABORTED ? Health::kDead : Health::kNotMounted;
+}
+
+std::string choose_root(std::string_view option) {
+    if (!option.empty()) return absolute(option);
+    if (const char* variable = std::getenv("IPCFS_MOUNT"); variable && *variable != '\0') {
+        return absolute(variable);
+    }
+    std::string usual(kDefaultRoot);
+    if (health(usual) == Health::kMounted) return usual;
+    for (const Mount& mount : mounts()) {
+        if (mount.user == ::getuid() && mount.path != usual && !mount.dead) return mount.path;
+    }
+    return usual;
+}
+
+std::string Channel::shown(std::string_view below) const {
+    std::string text = name.empty() ? path : name;
+    if (!below.empty()) text.append("/").append(below);
+    return escape_controls(text);
+}
+
+Tree::Tree(std::string_view mount_option) : root_(choose_root(mount_option)) {
+    Health state = health(root_);
+    if (state == Health::kMounted) return;
+    std::string option = root_ == kDefaultRoot ? "" : " --mount " + root_;
+    if (state == Health::kDead) {
+        fail(kGone, root_ + ": the daemon of this mount is gone; clean up with: ipcfs" + option +
+                        " down, then start it with: ipcfs" + option + " up");
+    }
+    fail(kError, root_ + " is not mounted; start it with: ipcfs" + option + " up");
+}
+
+Channel Tree::locate(std::string_view argument) const {
+    std::string path;
+    bool here = argument == "." || argument == ".." || argument.starts_with("./") ||
+                argument.starts_with("../");
+    if (argument.empty()) fail(kUsage, "a channel's name cannot be empty");
+    if (here || argument.starts_with('/')) {
+        path = absolute(argument);
+        // Within the tree, links of the path to the mount are already resolved in neither.
+        if (!below(root_, path)) {
+            std::unique_ptr<char, decltype(&std::free)> real(::realpath(root_.c_str(), nullptr),
+                                                             &std::free);
+            auto rest = real ? below(real.get(), path) : std::nullopt;
+            if (!rest) {
+                fail(kUsage, std::string(argument) + " is not below " + root_ +
+                                 "; name a channel as \"jobs\", \"a/b\" or \"" + root_ +
+                                 "/jobs\", or the tree with --mount");
+            }
+            path = normalize(root_ + "/" + *rest);
+        }
+    } else {
+        path = normalize(root_ + "/" + std::string(argument));
+        if (!below(root_, path)) fail(kUsage, std::string(argument) + " leaves the tree");
+    }
+    return Channel{*below(root_, path), path};
+}
+
+bool is_channel(const std::string& path) {
+    return ::access((path + "/ctl").c_str(), F_OK) == 0;
+}
+
+Channel Tree::channel(std::string_view argument) const {
+    Channel channel = locate(argument);
+    if (channel.name.empty()) fail(kUsage, root_ + " is the root of the tree, not a channel");
+    if (is_channel(channel.path)) return channel;
+    int error = errno;
+    if (::access(channel.path.c_str(), F_OK) == 0) {
+        if (error == EACCES) fail_errno(channel.shown(), error);
+        fail(kError, channel.shown() + " is not a channel");
+    }
+    if (errno != ENOENT) fail_errno(channel.shown(), errno);
+    fail(kError, "there is no channel " + channel.shown() + "; make it with: ipcfs mkdir " +
+                     channel.shown());
+}
+
+std::vector<std::string> Tree::children(const Channel& parent) const {
+    std::unique_ptr<DIR, CloseDirectory> directory(::opendir(parent.path.c_str()));
+    if (!directory) fail_errno(parent.shown(), errno);
+    std::vector<std::string> names;
+    while (const dirent* entry = ::readdir(directory.get())) {
+        std::string_view name = entry->d_name;
+        bool directory_like = entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
+        if (name == "." || name == ".." || !directory_like) continue;
+        bool reserved = std::find(kReserved.begin(), kReserved.end(), name) != kReserved.end();
+        if (reserved) continue;
+        // One that may not be entered cannot be told from a channel, and is one.
+        if (is_channel(parent.file(name)) || errno == EACCES) names.emplace_back(name);
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+Pairs read_status(const Channel& channel) {
+    return parse_pairs(read_file(channel.file("status")).value_or(""));
+}
+
+}  // namespace ipcfs::client
