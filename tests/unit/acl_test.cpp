@@ -1,8 +1,15 @@
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <fcntl.h>
 #include <initializer_list>
 #include <random>
+#include <stdlib.h>
+#include <string>
+#include <sys/stat.h>
+#include <sys/xattr.h>
 #include <tuple>
+#include <unistd.h>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -255,6 +262,76 @@ TEST(Acl, InheritedWithoutAMaskIsAPlainMode) {
 TEST(Acl, InheritingKeepsTypeAndStickyBits) {
     EXPECT_EQ(inherit(acl_of(0700), 0041777).mode, 0041700U);
     EXPECT_EQ(inherit(acl_of(0777), 02755).mode, 02755U);
+}
+
+Bytes attribute(const std::string& path, const char* name) {
+    Bytes value(4096);
+    const ssize_t size = ::getxattr(path.c_str(), name, value.data(), value.size());
+    value.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+    return value;
+}
+
+Bytes kept(const Acl& acl) {
+    return is_minimal(acl) ? Bytes{} : serialize(acl);
+}
+
+// The oracle is the running kernel: its own ACLs on the file system of the temporary directory.
+TEST(Acl, AgreesWithTheKernelOnCreationChmodAndWhatIsValid) {
+    std::string root = testing::TempDir() + "ipcfs-acl-XXXXXX";
+    ASSERT_NE(::mkdtemp(root.data()), nullptr);
+    const std::string file = root + "/file";
+    const std::uint64_t seed = std::random_device{}();
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    const auto three_bits = [&] { return static_cast<std::uint8_t>(random() % 8); };
+    bool supported = true;
+    for (int round = 0; round < 500 && supported && !testing::Test::HasFailure(); ++round) {
+        Acl defaults = acl_of(static_cast<mode_t>(random() % 01000));
+        if (random() % 4 != 0) {
+            defaults.mask = three_bits();
+            for (std::uint32_t id = 0; id < random() % 3; ++id)
+                defaults.users.push_back({1000 + id, three_bits()});
+            for (std::uint32_t id = 0; id < random() % 3; ++id)
+                defaults.groups.push_back({1000 + id, three_bits()});
+        }
+        Bytes bytes = serialize(defaults);
+        if (::setxattr(root.c_str(), "system.posix_acl_default", bytes.data(), bytes.size(), 0) !=
+            0) {
+            supported = errno != EOPNOTSUPP;
+            EXPECT_FALSE(supported) << "the kernel refuses a default ACL";
+            break;
+        }
+        const auto created_with = static_cast<mode_t>(random() % 01000);
+        const int fd = ::open(file.c_str(), O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, created_with);
+        ASSERT_GE(fd, 0);
+        ::close(fd);
+        const auto [access, mode] = inherit(defaults, created_with);
+        struct stat status {};
+        EXPECT_EQ(::stat(file.c_str(), &status), 0);
+        EXPECT_EQ(status.st_mode & 0777, mode);
+        EXPECT_EQ(mode_of(access), mode);
+        EXPECT_EQ(attribute(file, "system.posix_acl_access"), kept(access));
+
+        const auto changed_to = static_cast<mode_t>(random() % 01000);
+        EXPECT_EQ(::chmod(file.c_str(), changed_to), 0);
+        EXPECT_EQ(attribute(file, "system.posix_acl_access"), kept(with_mode(access, changed_to)));
+
+        for (std::uint64_t spoiled = random() % 3; spoiled > 0; --spoiled)
+            bytes[random() % bytes.size()] = static_cast<std::byte>(random() % 40);
+        const bool taken =
+            ::setxattr(file.c_str(), "system.posix_acl_access", bytes.data(), bytes.size(), 0) == 0;
+        const auto parsed = parse_acl(bytes);
+        // The kernel lets an id be named twice; we do not.
+        EXPECT_TRUE(taken || !parsed) << "we accept what the kernel refuses";
+        if (taken && parsed) {
+            EXPECT_EQ(::stat(file.c_str(), &status), 0);
+            EXPECT_EQ(status.st_mode & 0777, mode_of(*parsed));
+        }
+        ::unlink(file.c_str());
+    }
+    ::unlink(file.c_str());
+    ::rmdir(root.c_str());
+    if (!supported) GTEST_SKIP() << "no ACLs on the file system of " << root;
 }
 
 }  // namespace
