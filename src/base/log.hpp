@@ -1,0 +1,122 @@
+// The log as everything but the daemon's main sees it: a Logger is passed in, never looked up.
+// Where the lines go is the business of its implementation (src/daemon/log.hpp). Any thread may
+// write; nothing is written under a lock of the writer's. A line that is not enabled costs one
+// relaxed load.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <concepts>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace ipcfs {
+
+enum class Level : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError, kCritical, kOff };
+
+// In the order of Level; the words of the configuration.
+constexpr std::array<std::string_view, 7> kLevelNames{"trace", "debug",    "info", "warn",
+                                                      "error", "critical", "off"};
+
+constexpr std::string_view level_name(Level level) {
+    return kLevelNames[static_cast<std::size_t>(level)];
+}
+
+constexpr std::optional<Level> parse_level(std::string_view name) {
+    for (std::size_t i = 0; i < kLevelNames.size(); ++i) {
+        if (kLevelNames[i] == name) return static_cast<Level>(i);
+    }
+    return std::nullopt;
+}
+
+// Thread-safe. Lines are given without their end; what looks like one inside is escaped by the
+// implementation, so that text from a client cannot forge a line.
+class Logger {
+public:
+    explicit Logger(Level level = Level::kInfo) noexcept : level_(level) {}
+    Logger(const Logger&) = delete;
+    Logger& operator=(const Logger&) = delete;
+    virtual ~Logger() = default;
+
+    Level level() const noexcept { return level_.load(std::memory_order_relaxed); }
+    void set_level(Level level) noexcept { level_.store(level, std::memory_order_relaxed); }
+    bool enabled(Level level) const noexcept {
+        return level != Level::kOff && level >= this->level();
+    }
+
+    // Writes `line` when `level` is enabled. Never throws: a line that cannot be written is lost.
+    void write(Level level, std::string_view line) noexcept {
+        if (enabled(level)) emit(level, line);
+    }
+
+    // log.info("mounted ", path, ", pid ", pid): texts, characters and whole numbers, joined.
+    template <class... Parts>
+    void log(Level level, const Parts&... parts) noexcept {
+        if (!enabled(level)) return;
+        try {
+            std::string line;
+            (append(line, parts), ...);
+            emit(level, line);
+        } catch (...) {
+            emit(level, "(a log line was lost: out of memory)");
+        }
+    }
+    template <class... Parts>
+    void trace(const Parts&... parts) noexcept {
+        log(Level::kTrace, parts...);
+    }
+    template <class... Parts>
+    void debug(const Parts&... parts) noexcept {
+        log(Level::kDebug, parts...);
+    }
+    template <class... Parts>
+    void info(const Parts&... parts) noexcept {
+        log(Level::kInfo, parts...);
+    }
+    template <class... Parts>
+    void warn(const Parts&... parts) noexcept {
+        log(Level::kWarn, parts...);
+    }
+    template <class... Parts>
+    void error(const Parts&... parts) noexcept {
+        log(Level::kError, parts...);
+    }
+    template <class... Parts>
+    void critical(const Parts&... parts) noexcept {
+        log(Level::kCritical, parts...);
+    }
+
+protected:
+    // Called only for enabled levels, from any thread.
+    virtual void emit(Level level, std::string_view line) noexcept = 0;
+
+private:
+    static void append(std::string& line, std::string_view text) { line += text; }
+    template <std::integral T>
+    static void append(std::string& line, T value) {
+        if constexpr (std::same_as<T, bool>) {
+            line += value ? "yes" : "no";
+        } else if constexpr (std::same_as<T, char>) {
+            line += value;
+        } else {
+            char digits[24];
+            line.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+        }
+    }
+
+    std::atomic<Level> level_;
+};
+
+// For code that must be given a log and whose lines nobody wants.
+class SilentLogger final : public Logger {
+public:
+    SilentLogger() noexcept : Logger(Level::kOff) {}
+
+protected:
+    void emit(Level, std::string_view) noexcept override {}
+};
+
+}  // namespace ipcfs

@@ -1,0 +1,236 @@
+// Locks by flock(2), mounts by /proc/self/mountinfo (proc(5)).
+#include <climits>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <spawn.h>
+#include <sstream>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <base/units.hpp>
+#include <daemon/instance.hpp>
+
+extern char** environ;
+
+namespace ipcfs::daemon {
+namespace {
+
+constexpr std::string_view kFsType = "fuse.ipcfs";
+
+// mountinfo writes space, tab, newline and backslash as octal.
+std::string unescape(std::string_view field) {
+    std::string plain;
+    for (std::size_t i = 0; i < field.size(); ++i) {
+        if (field[i] == '\\' && i + 3 < field.size()) {
+            plain += static_cast<char>((field[i + 1] - '0') * 64 + (field[i + 2] - '0') * 8 +
+                                       (field[i + 3] - '0'));
+            i += 3;
+        } else {
+            plain += field[i];
+        }
+    }
+    return plain;
+}
+
+// The type of the topmost mount on `mount`; empty when it is no mount point.
+std::string mounted_type(const std::string& mount) {
+    std::ifstream table("/proc/self/mountinfo");
+    std::string topmost;
+    for (std::string line; std::getline(table, line);) {
+        std::istringstream fields(line);
+        std::string id, parent, device, root, point, word, type;
+        fields >> id >> parent >> device >> root >> point;
+        if (unescape(point) != mount) continue;
+        while (fields >> word && word != "-") {
+        }
+        fields >> type;
+        topmost = type;  // later lines lie over earlier ones
+    }
+    return topmost;
+}
+
+Result<void> run_fusermount(const std::string& mount) {
+    std::string program = "fusermount3", u = "-u", z = "-z", q = "-q", end = "--", path = mount;
+    char* arguments[] = {program.data(), u.data(),    z.data(), q.data(),
+                         end.data(),     path.data(), nullptr};
+    pid_t pid = 0;
+    int failed = posix_spawnp(&pid, program.c_str(), nullptr, nullptr, arguments, environ);
+    if (failed != 0) return Fault{failed, "run fusermount3"};
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) return errno_fault("wait for fusermount3");
+    }
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        return Fault{EPERM, "unmount " + mount + " by fusermount3"};
+    }
+    return {};
+}
+
+// A directory that others can write to (in /tmp) must be ours alone.
+Result<void> check_private(const std::string& directory) {
+    struct stat about {};
+    if (lstat(directory.c_str(), &about) != 0) return errno_fault("look at " + directory);
+    if (!S_ISDIR(about.st_mode) || about.st_uid != geteuid() || (about.st_mode & 022) != 0) {
+        return Fault{EPERM, "use " + directory + ": it must be a directory that only uid " +
+                                std::to_string(geteuid()) + " can write to"};
+    }
+    return {};
+}
+
+std::optional<pid_t> read_pid(int fd) {
+    char text[32];
+    ssize_t size = 0;
+    do {
+        size = pread(fd, text, sizeof text, 0);
+    } while (size < 0 && errno == EINTR);
+    if (size <= 1 || text[size - 1] != '\n') return std::nullopt;
+    auto pid = parse_number(std::string_view(text, static_cast<std::size_t>(size - 1)));
+    if (!pid || *pid > INT_MAX) return std::nullopt;
+    return static_cast<pid_t>(*pid);
+}
+
+int lock(int fd) {
+    int result = 0;
+    do {
+        result = flock(fd, LOCK_EX | LOCK_NB);
+    } while (result != 0 && errno == EINTR);
+    return result;
+}
+
+}  // namespace
+
+std::string canonical_mount(const std::string& mount) {
+    namespace fs = std::filesystem;
+    std::error_code failed;
+    fs::path path = fs::path(mount).lexically_normal();
+    for (int links = 0; links < 40; ++links) {
+        if (!path.has_filename()) path = path.parent_path();
+        if (path == path.root_path()) return "/";
+        fs::path parent = fs::weakly_canonical(path.parent_path(), failed);
+        if (failed) parent = path.parent_path();
+        path = parent / path.filename();
+        // readlink, not stat: a dead mount answers that with ENOTCONN, a stopped one never.
+        char target[PATH_MAX];
+        ssize_t size = readlink(path.c_str(), target, sizeof target);
+        if (size <= 0) break;
+        path = (parent / std::string(target, static_cast<std::size_t>(size))).lexically_normal();
+    }
+    return path.string();
+}
+
+std::string lock_path(const std::string& mount, uid_t uid, std::string_view runtime_dir) {
+    std::string path;
+    if (uid == 0) {
+        path = "/run/ipcfs";
+    } else if (runtime_dir.starts_with('/')) {
+        path = std::string(runtime_dir) + "/ipcfs";
+    } else {
+        path = "/tmp/ipcfs-" + std::to_string(uid);
+    }
+    path += '/';
+    for (char c : mount) {
+        if (c == '/') {
+            path += '!';
+        } else if (c == '!') {
+            path += "%21";
+        } else if (c == '%') {
+            path += "%25";
+        } else {
+            path += c;
+        }
+    }
+    return path += ".lock";
+}
+
+std::optional<pid_t> lock_holder(const std::string& lock_file) {
+    Fd fd(open(lock_file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (!fd || lock(fd.get()) == 0 || errno != EWOULDBLOCK) return std::nullopt;
+    return read_pid(fd.get()).value_or(0);
+}
+
+Result<InstanceLock> InstanceLock::take(const std::string& lock_file, pid_t* holder) {
+    const std::string directory = std::filesystem::path(lock_file).parent_path().string();
+    if (auto made = ensure_directory(directory, geteuid() == 0 ? 0755 : 0700); !made) {
+        return made.error();
+    }
+    if (auto checked = check_private(directory); !checked) return checked.error();
+    for (;;) {
+        Fd fd(open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+        if (!fd) return errno_fault("open " + lock_file);
+        if (lock(fd.get()) != 0) {
+            if (errno != EWOULDBLOCK) return errno_fault("lock " + lock_file);
+            *holder = read_pid(fd.get()).value_or(0);
+            return Fault{EBUSY, "lock " + lock_file};
+        }
+        // Its last holder may have removed it between the open and the lock.
+        struct stat opened {
+        }, named{};
+        if (fstat(fd.get(), &opened) != 0) return errno_fault("look at " + lock_file);
+        if (stat(lock_file.c_str(), &named) != 0 || opened.st_ino != named.st_ino ||
+            opened.st_dev != named.st_dev) {
+            continue;
+        }
+        const std::string pid = std::to_string(getpid()) + '\n';
+        if (ftruncate(fd.get(), 0) != 0 ||
+            pwrite(fd.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+            return errno_fault("write " + lock_file);
+        }
+        return InstanceLock(std::move(fd), lock_file);
+    }
+}
+
+InstanceLock::~InstanceLock() {
+    if (fd_) unlink(path_.c_str());
+}
+
+Result<int> clear_dead_mounts(const std::string& mount) {
+    for (int cleared = 0;; ++cleared) {
+        if (mounted_type(mount) != kFsType) return {boost::system::in_place_value, cleared};
+        // A mount whose daemon is gone answers at once; one that answers otherwise is alive.
+        struct statfs about {};
+        if (statfs(mount.c_str(), &about) == 0 || (errno != ENOTCONN && errno != ECONNABORTED)) {
+            return Fault{EBUSY, mount +
+                                    " is served by an ipcfsd that does not hold the lock here "
+                                    "(another user's, or one in a container)"};
+        }
+        if (auto detached = detach_mount(mount); !detached) return detached.error();
+    }
+}
+
+Result<void> detach_mount(const std::string& mount) {
+    if (umount2(mount.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return {};
+    if (errno == EPERM && geteuid() != 0) return run_fusermount(mount);
+    return errno_fault("unmount " + mount);
+}
+
+bool ipcfs_mounted(const std::string& mount) {
+    return mounted_type(mount) == kFsType;
+}
+
+Result<void> ensure_directory(const std::string& path, mode_t mode) {
+    // mkdir before looking: EEXIST is all that has to be known of a mount point, dead or alive.
+    if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return {};
+    if (errno != ENOENT) return errno_fault("make the directory " + path);
+    std::filesystem::path parent = std::filesystem::path(path).parent_path();
+    if (parent.empty() || parent == path) return Fault{ENOENT, "make the directory " + path};
+    if (auto made = ensure_directory(parent.string(), 0755); !made) return made;
+    if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return {};
+    return errno_fault("make the directory " + path);
+}
+
+bool fuse_conf_allows_other() {
+    std::ifstream file("/etc/fuse.conf");
+    for (std::string line; std::getline(file, line);) {
+        std::istringstream words(line);
+        std::string first;
+        if (words >> first && first == "user_allow_other") return true;
+    }
+    return false;
+}
+
+}  // namespace ipcfs::daemon

@@ -1,0 +1,347 @@
+// The table of keys. Built once, then read by any thread.
+#include <algorithm>
+#include <array>
+#include <span>
+#include <utility>
+
+#include <base/units.hpp>
+#include <daemon/keys.hpp>
+
+namespace ipcfs::daemon {
+namespace {
+
+constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"};
+constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
+constexpr std::array<std::string_view, 4> kOverflows{"block", "reject", "drop-oldest",
+                                                     "drop-newest"};
+constexpr std::array<std::string_view, 2> kSchedules{"strict", "fair"};
+
+constexpr std::uint64_t kMost = INT64_MAX;  // what TOML's integers hold
+
+std::string range(std::uint64_t least, std::uint64_t most, std::string (*show)(std::uint64_t)) {
+    if (most == kMost) return show(least) + " or more";
+    return "from " + show(least) + " to " + show(most);
+}
+std::string plain(std::uint64_t value) {
+    return std::to_string(value);
+}
+
+template <class T, class U>
+bool in_range(U value, T least, T most) {
+    return std::cmp_greater_equal(value, least) && std::cmp_less_equal(value, most);
+}
+
+// `at` maps a Config& to the member, const or not.
+template <class At>
+Key number(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
+    return {std::move(name), "a whole number " + range(least, most, plain), reloadable,
+            [=](Config& config, const Value& value) {
+                if (!value.integer || !in_range(*value.integer, least, most)) return false;
+                at(config) = static_cast<std::decay_t<decltype(at(config))>>(*value.integer);
+                return true;
+            },
+            [=](const Config& config) { return std::to_string(at(config)); }};
+}
+
+std::optional<std::uint64_t> size_of(const Value& value) {
+    if (value.integer) {
+        if (*value.integer < 0) return std::nullopt;
+        return static_cast<std::uint64_t>(*value.integer);
+    }
+    return value.text ? parse_size(*value.text) : std::nullopt;
+}
+
+template <class At>
+Key size(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
+    return {std::move(name),
+            "a size such as 4096, \"64K\", \"100M\" or \"1G\", " + range(least, most, format_size),
+            reloadable,
+            [=](Config& config, const Value& value) {
+                auto bytes = size_of(value);
+                if (!bytes || !in_range(*bytes, least, most)) return false;
+                at(config) = *bytes;
+                return true;
+            },
+            [=](const Config& config) { return toml_string(format_size(at(config))); }};
+}
+
+template <class At>
+Key duration(std::string name, bool reloadable, Nanos least, Nanos most, At at) {
+    auto show = [](std::uint64_t value) { return format_duration(static_cast<Nanos>(value)); };
+    return {std::move(name),
+            "a duration such as \"5ms\", \"30s\", \"1h\" or 0, " +
+                range(static_cast<std::uint64_t>(least), static_cast<std::uint64_t>(most), show),
+            reloadable,
+            [=](Config& config, const Value& value) {
+                std::optional<Nanos> nanos;
+                if (value.text) nanos = parse_duration(*value.text);
+                if (!nanos && value.integer == 0) nanos = 0;
+                if (!nanos || !in_range(*nanos, least, most)) return false;
+                at(config) = *nanos;
+                return true;
+            },
+            [=](const Config& config) { return toml_string(format_duration(at(config))); }};
+}
+
+std::string join_words(std::span<const std::string_view> words) {
+    std::string joined = "one of ";
+    for (std::string_view word : words) {
+        if (joined.back() != ' ') joined += ", ";
+        joined += '"';
+        joined.append(word) += '"';
+    }
+    return joined;
+}
+
+template <class At>
+Key word(std::string name, bool reloadable, std::span<const std::string_view> words, At at) {
+    return {std::move(name), join_words(words), reloadable,
+            [=](Config& config, const Value& value) {
+                if (!value.text) return false;
+                auto found = std::find(words.begin(), words.end(), *value.text);
+                if (found == words.end()) return false;
+                at(config) = static_cast<std::decay_t<decltype(at(config))>>(found - words.begin());
+                return true;
+            },
+            [=](const Config& config) {
+                return toml_string(words[static_cast<std::size_t>(at(config))]);
+            }};
+}
+
+bool absolute(const std::string& path) {
+    return path.starts_with('/') && path.find('\0') == std::string::npos;
+}
+
+template <class At>
+Key path(std::string name, bool reloadable, bool may_be_empty, At at) {
+    return {std::move(name),
+            may_be_empty ? "an absolute path, or \"\" for none" : "an absolute path", reloadable,
+            [=](Config& config, const Value& value) {
+                if (!value.text) return false;
+                if (!absolute(*value.text) && !(may_be_empty && value.text->empty())) return false;
+                at(config) = *value.text;
+                return true;
+            },
+            [=](const Config& config) { return toml_string(at(config)); }};
+}
+
+constexpr const char* kLimitAllowed =
+    "a whole number (where bytes are meant, also a size such as \"1G\") or \"unlimited\"";
+
+std::optional<std::uint64_t> limit_of(const Value& value, bool bytes) {
+    if (value.text == "unlimited") return kUnlimited;
+    if (bytes) return size_of(value);
+    if (!value.integer || *value.integer < 0) return std::nullopt;
+    return static_cast<std::uint64_t>(*value.integer);
+}
+
+std::string render_limit(std::uint64_t value, bool bytes) {
+    if (value == kUnlimited) return toml_string("unlimited");
+    return bytes ? toml_string(format_size(value)) : std::to_string(value);
+}
+
+template <class At>
+Key limit(std::string name, bool bytes, At at) {
+    return {std::move(name), kLimitAllowed, true,
+            [=](Config& config, const Value& value) {
+                auto found = limit_of(value, bytes);
+                if (found) at(config) = *found;
+                return found.has_value();
+            },
+            [=](const Config& config) { return render_limit(at(config), bytes); }};
+}
+
+UserKey user_limit(std::string name, bool bytes,
+                   std::optional<std::uint64_t> UserOverride::*member) {
+    return {std::move(name), kLimitAllowed, true,
+            [=](UserOverride& target, const Value& value) {
+                auto found = limit_of(value, bytes);
+                if (found) target.*member = found;
+                return found.has_value();
+            },
+            [=](const UserOverride& target) {
+                return target.*member ? render_limit(*(target.*member), bytes) : std::string();
+            }};
+}
+
+Key allow_other() {
+    return {"fuse.allow-other", "true, false or \"auto\"", false,
+            [](Config& config, const Value& value) {
+                if (value.boolean) {
+                    config.fuse.allow_other = *value.boolean ? AllowOther::kYes : AllowOther::kNo;
+                    return true;
+                }
+                if (value.text != "auto") return false;
+                config.fuse.allow_other = AllowOther::kAuto;
+                return true;
+            },
+            [](const Config& config) -> std::string {
+                if (config.fuse.allow_other == AllowOther::kAuto) return toml_string("auto");
+                return config.fuse.allow_other == AllowOther::kYes ? "true" : "false";
+            }};
+}
+
+Key debug() {
+    return {
+        "fuse.debug", "true or false", false,
+        [](Config& config, const Value& value) {
+            if (value.boolean) config.fuse.debug = *value.boolean;
+            return value.boolean.has_value();
+        },
+        [](const Config& config) -> std::string { return config.fuse.debug ? "true" : "false"; }};
+}
+
+// "1000/s"
+Key notify_rate() {
+    constexpr std::uint64_t kMostRate = 1'000'000;
+    return {"channel.notify-rate", "a rate from \"1/s\" to \"1000000/s\"", true,
+            [](Config& config, const Value& value) {
+                if (!value.text || !value.text->ends_with("/s")) return false;
+                auto rate =
+                    parse_number(std::string_view(*value.text).substr(0, value.text->size() - 2));
+                if (!rate || *rate < 1 || *rate > kMostRate) return false;
+                config.channel.notify_rate = *rate;
+                return true;
+            },
+            [](const Config& config) {
+                return toml_string(std::to_string(config.channel.notify_rate) + "/s");
+            }};
+}
+
+std::vector<Key> build() {
+    constexpr Nanos kYear = 365 * 24 * 3600 * kSecond;
+    return {
+        path(
+            "mount", false, false, [](auto& c) -> auto& { return c.mount; }),
+        path(
+            "state", false, false, [](auto& c) -> auto& { return c.state; }),
+
+        word(
+            "fuse.transport", false, kTransports,
+            [](auto& c) -> auto& { return c.fuse.transport; }),
+        number(
+            "fuse.queue-depth", false, 1, 65'536,
+            [](auto& c) -> auto& { return c.fuse.queue_depth; }),
+        number(
+            "fuse.threads", false, 0, 1024, [](auto& c) -> auto& { return c.fuse.threads; }),
+        allow_other(),
+        duration(
+            "fuse.entry-timeout", false, 0, kYear,
+            [](auto& c) -> auto& { return c.fuse.entry_timeout; }),
+        duration(
+            "fuse.attr-timeout", false, 0, kYear,
+            [](auto& c) -> auto& { return c.fuse.attr_timeout; }),
+        debug(),
+
+        word(
+            "log.level", true, kLevelNames, [](auto& c) -> auto& { return c.log.level; }),
+        word(
+            "log.target", true, kTargets, [](auto& c) -> auto& { return c.log.target; }),
+        path(
+            "log.file", true, true, [](auto& c) -> auto& { return c.log.file; }),
+        size(
+            "log.max-size", true, 4096, kMost, [](auto& c) -> auto& { return c.log.max_size; }),
+        number(
+            "log.max-files", true, 1, 1000, [](auto& c) -> auto& { return c.log.max_files; }),
+
+        limit(
+            "limits.messages", false, [](auto& c) -> auto& { return c.limits.user.messages; }),
+        limit(
+            "limits.bytes", true, [](auto& c) -> auto& { return c.limits.user.bytes; }),
+        limit(
+            "limits.channels", false, [](auto& c) -> auto& { return c.limits.user.channels; }),
+        limit(
+            "limits.open-files", false, [](auto& c) -> auto& { return c.limits.user.open_files; }),
+        limit(
+            "limits.waiters", false, [](auto& c) -> auto& { return c.limits.user.waiters; }),
+        limit(
+            "limits.total-bytes", true, [](auto& c) -> auto& { return c.limits.total_bytes; }),
+
+        number(
+            "channel.capacity", true, 1, 1'000'000'000,
+            [](auto& c) -> auto& { return c.channel.capacity; }),
+        size(
+            "channel.bytes", true, 1, 1ULL << 50, [](auto& c) -> auto& { return c.channel.bytes; }),
+        size(
+            "channel.max-message", true, 1, 1'044'480,
+            [](auto& c) -> auto& { return c.channel.max_message; }),
+        number(
+            "channel.high-watermark", true, 1, 100,
+            [](auto& c) -> auto& { return c.channel.high_watermark; }),
+        number(
+            "channel.low-watermark", true, 0, 99,
+            [](auto& c) -> auto& { return c.channel.low_watermark; }),
+        word(
+            "channel.overflow", true, kOverflows,
+            [](auto& c) -> auto& { return c.channel.overflow; }),
+        word(
+            "channel.schedule", true, kSchedules,
+            [](auto& c) -> auto& { return c.channel.schedule; }),
+        duration(
+            "channel.ttl", true, 0, kYear, [](auto& c) -> auto& { return c.channel.ttl; }),
+        duration(
+            "channel.timeout", true, 0, kYear, [](auto& c) -> auto& { return c.channel.timeout; }),
+        notify_rate(),
+    };
+}
+
+}  // namespace
+
+Value value_from_text(std::string_view text) {
+    Value value;
+    value.text = std::string(text);
+    value.shown = toml_string(text);
+    if (text == "true") value.boolean = true;
+    if (text == "false") value.boolean = false;
+    auto digits = parse_number(text);
+    if (digits && *digits <= kMost) value.integer = static_cast<std::int64_t>(*digits);
+    return value;
+}
+
+const std::vector<Key>& keys() {
+    static const std::vector<Key> table = build();
+    return table;
+}
+
+const std::vector<UserKey>& user_keys() {
+    static const std::vector<UserKey> table{
+        user_limit("messages", false, &UserOverride::messages),
+        user_limit("bytes", true, &UserOverride::bytes),
+        user_limit("channels", false, &UserOverride::channels),
+        user_limit("open-files", false, &UserOverride::open_files),
+        user_limit("waiters", false, &UserOverride::waiters),
+    };
+    return table;
+}
+
+std::string toml_string(std::string_view text) {
+    constexpr std::string_view kHex = "0123456789ABCDEF";
+    std::string quoted = "\"";
+    for (char c : text) {
+        auto byte = static_cast<unsigned char>(c);
+        if (c == '"' || c == '\\') {
+            (quoted += '\\') += c;
+        } else if (byte < 0x20 || byte == 0x7f) {
+            quoted += "\\u00";
+            (quoted += kHex[byte >> 4]) += kHex[byte & 15];
+        } else {
+            quoted += c;
+        }
+    }
+    return quoted += '"';
+}
+
+std::string_view name_of(Transport value) {
+    return kTransports[static_cast<std::size_t>(value)];
+}
+std::string_view name_of(LogTarget value) {
+    return kTargets[static_cast<std::size_t>(value)];
+}
+std::string_view name_of(Overflow value) {
+    return kOverflows[static_cast<std::size_t>(value)];
+}
+std::string_view name_of(Schedule value) {
+    return kSchedules[static_cast<std::size_t>(value)];
+}
+
+}  // namespace ipcfs::daemon

@@ -1,0 +1,292 @@
+// ipcfsd: options, configuration, lock, background, log, and the life of one Daemon from start to
+// end. All of it on the main thread, which becomes the loop; only Daemon::stop() gets a thread, so
+// that the loop can say what holds it.
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <thread>
+#include <unistd.h>
+
+#include <base/units.hpp>
+#include <daemon/config.hpp>
+#include <daemon/daemon.hpp>
+#include <daemon/instance.hpp>
+#include <daemon/log.hpp>
+#include <daemon/loop.hpp>
+#include <daemon/options.hpp>
+#include <daemon/service.hpp>
+
+namespace ipcfs::daemon {
+namespace {
+
+constexpr Nanos kStopPatience = kSecond;  // then it is said what holds the stop
+constexpr int kStopRounds = 5;            // then the mount is taken off, and the process ends
+
+std::string show(std::uint64_t limit, bool bytes = false) {
+    if (limit == kUnlimited) return "unlimited";
+    return bytes ? format_size(limit) : std::to_string(limit);
+}
+
+std::string joined(const std::vector<std::string>& words) {
+    std::string text;
+    for (const std::string& word : words) {
+        if (!text.empty()) text += ", ";
+        text += word;
+    }
+    return text;
+}
+
+// Ten thousand open files want as many descriptors as are to be had.
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// A daemon from its lock to its end.
+class Run {
+public:
+    // `background`: set when this process has gone there; that must be before this is made, since
+    // a loop does not survive a fork.
+    Run(Options options, Surroundings around, Config config, std::optional<Background> background)
+        : options_(std::move(options)),
+          around_(std::move(around)),
+          config_(std::move(config)),
+          background_(std::move(background)) {}
+
+    int run() {
+        int code = start();
+        if (code != kExitOk) {
+            if (background_) background_->failed(code);
+            return code;
+        }
+        loop_.run();
+        if (stopper_.joinable()) stopper_.join();
+        daemon_.reset();
+        log_->info("stopped");
+        return exit_code_;
+    }
+
+private:
+    // Takes the mount point and serves it; everything that can fail fails here.
+    int start() {
+        config_.mount = canonical_mount(config_.mount);
+        const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+        pid_t holder = 0;
+        auto lock = InstanceLock::take(
+            lock_path(config_.mount, around_.uid, runtime ? runtime : ""), &holder);
+        if (!lock && lock.error().code == EBUSY) return already_served(holder);
+        if (!lock) return fail(lock.error().message());
+        lock_.emplace(std::move(*lock));
+
+        if (auto made = ensure_directory(config_.state, 0700); !made) {
+            return fail(made.error().message());
+        }
+        auto log = DaemonLogger::open(config_.log, log_place());
+        if (!log) return fail(log.error().message());
+        log_ = std::move(*log);
+        raise_descriptor_limit();
+        introduce();
+
+        auto cleared = clear_dead_mounts(config_.mount);
+        if (!cleared) return fail(cleared.error().message());
+        if (*cleared > 0) {
+            log_->warn("unmounted what a killed daemon had left at ", config_.mount);
+        }
+        if (auto made = ensure_directory(config_.mount, 0755); !made) {
+            return fail(made.error().message());
+        }
+
+        loop_.on_signal([this](int signal) { on_signal(signal); });
+        auto daemon = Daemon::create(config_, *log_, loop_);
+        if (!daemon) return fail(daemon.error().message());
+        daemon_ = std::move(*daemon);
+        for (const std::string& line : daemon_->report()) log_->info(line);
+        daemon_->on_end([this](bool plain, const std::string& why) {
+            loop_.post([this, plain, why] { on_end(plain, why); });
+        });
+        log_->info("ready: ", config_.mount);
+        if (background_) background_->ready();
+        manager_.ready("serving " + config_.mount);
+        return kExitOk;
+    }
+
+    int fail(const std::string& why) {
+        // Once: on the terminal, and in the log when that is elsewhere.
+        const bool elsewhere = log_ && log_->current().target != LogTarget::kStderr;
+        if (elsewhere) log_->critical("cannot start: ", why);
+        std::fprintf(stderr, "ipcfsd: %s\n", why.c_str());
+        manager_.status("cannot start: " + why);
+        return kExitFailed;
+    }
+
+    int already_served(pid_t holder) {
+        const std::string who = holder == 0 ? "another ipcfsd" : "pid " + std::to_string(holder);
+        const bool usual = config_.mount == "/ipc";
+        const std::string how = (usual ? "" : "IPCFS_MOUNT=" + config_.mount + ' ') + "ipcfs down";
+        std::fprintf(stderr, "ipcfsd: %s is already served by %s (stop it with: %s)\n",
+                     config_.mount.c_str(), who.c_str(), how.c_str());
+        return kExitRunning;
+    }
+
+    LogPlace log_place() const { return {background_.has_value(), config_.state}; }
+
+    void introduce() {
+        utsname kernel{};
+        uname(&kernel);
+        const bool file = access(options_.config_file.c_str(), R_OK) == 0;
+        log_->info("ipcfsd ", IPCFS_VERSION, ", pid ", getpid(), ", uid ", around_.uid, ", ",
+                   kernel.sysname, ' ', kernel.release, ", configuration ",
+                   file ? options_.config_file : "built in");
+        const UserLimits& user = config_.limits.user;
+        log_->info("limits of a user: messages ", show(user.messages), ", bytes ",
+                   show(user.bytes, true), ", channels ", show(user.channels), ", open files ",
+                   show(user.open_files), ", waiters ", show(user.waiters),
+                   "; of all users: bytes ", show(config_.limits.total_bytes, true), "; ",
+                   config_.limits.by_user.size(), " users with limits of their own");
+        if (around_.uid != 0) {
+            log_->info("unprivileged: mounting through fusermount3 for uid ", around_.uid,
+                       "; other users ",
+                       fuse_conf_allows_other()
+                           ? "can be let in (user_allow_other is in /etc/fuse.conf)"
+                           : "cannot be let in (no user_allow_other in /etc/fuse.conf)");
+        }
+    }
+
+    void on_signal(int signal) {
+        if (signal == SIGHUP) {
+            if (!stopping_) reload();
+            return;
+        }
+        if (stopping_) {
+            log_->warn("second signal ", signal, ": ending at once");
+            leave(kExitFailed);
+        }
+        log_->info("signal ", signal, ": stopping");
+        stop();
+    }
+
+    void on_end(bool plain, const std::string& why) {
+        if (stopping_) return;
+        if (plain) {
+            log_->info(config_.mount, " was unmounted: ending");
+        } else {
+            log_->error("the mount at ", config_.mount, " ended: ", why);
+            exit_code_ = kExitFailed;
+        }
+        stop();
+    }
+
+    void stop() {
+        stopping_ = true;
+        manager_.stopping("unmounting " + config_.mount);
+        stopper_ = std::thread([this] {
+            daemon_->stop();
+            loop_.stop();
+        });
+        watch_stop(1);
+    }
+
+    void watch_stop(int round) {
+        loop_.after(kStopPatience, [this, round] {
+            const std::string what = joined(daemon_->holding());
+            log_->warn("still stopping after ", round,
+                       " s, held by: ", what.empty() ? "(unknown)" : what);
+            manager_.status("stopping, held by: " + what);
+            if (round == kStopRounds) leave(exit_code_);
+            watch_stop(round + 1);
+        });
+    }
+
+    // The way out when something does not end: nobody finds a dead mount, nothing is destroyed.
+    [[noreturn]] void leave(int code) {
+        if (ipcfs_mounted(config_.mount)) {
+            if (auto detached = detach_mount(config_.mount); !detached) {
+                log_->error(detached.error().message());
+            }
+        }
+        _exit(code);
+    }
+
+    void reload() {
+        manager_.reloading();
+        Parsed wanted = load_config(options_, around_);
+        wanted.config.mount = canonical_mount(wanted.config.mount);
+        if (!wanted.errors.empty()) {
+            for (const std::string& error : wanted.errors) log_->error("reload: ", error);
+            log_->error("reload: nothing was changed");
+            manager_.ready("serving " + config_.mount + " (last reload failed)");
+            return;
+        }
+        Reload plan = plan_reload(config_, wanted.config);
+        if (auto reopened = log_->reconfigure(plan.config.log, log_place()); !reopened) {
+            log_->error("reload: ", reopened.error().message(), "; the log stays as it was");
+            plan.config.log = config_.log;
+        }
+        if (auto done = daemon_->reload(plan.config); !done) {
+            log_->error("reload: ", done.error().message());
+        }
+        config_ = std::move(plan.config);
+        log_->info("reloaded: ", plan.changed.empty() ? "nothing changed" : joined(plan.changed));
+        if (!plan.restart.empty()) {
+            log_->warn("reload: changed in the configuration, but needs a restart: ",
+                       joined(plan.restart));
+        }
+        manager_.ready("serving " + config_.mount);
+    }
+
+    const Options options_;
+    const Surroundings around_;
+    Config config_;
+    std::optional<Background> background_;
+    ServiceManager manager_;
+    std::optional<InstanceLock> lock_;
+    std::unique_ptr<DaemonLogger> log_;
+    Loop loop_;
+    std::unique_ptr<Daemon> daemon_;  // ends before the loop and the log
+    std::thread stopper_;
+    bool stopping_ = false;
+    int exit_code_ = kExitOk;
+};
+
+int main_of(int argc, char** argv) {
+    int code = kExitOk;
+    auto options = parse_options(argc, argv, &code);
+    if (!options) return code;
+    const Surroundings around = surroundings();
+    Parsed parsed = load_config(*options, around);
+    if (!parsed.errors.empty()) {
+        for (const std::string& error : parsed.errors) {
+            std::fprintf(stderr, "ipcfsd: %s\n", error.c_str());
+        }
+        return kExitUsage;
+    }
+    if (options->check_config) {
+        std::puts("ok");
+        return kExitOk;
+    }
+    std::signal(SIGPIPE, SIG_IGN);
+    umask(022);
+    std::optional<Background> background;
+    if (!options->foreground) {
+        auto entered = Background::enter();
+        if (!entered) {
+            std::fprintf(stderr, "ipcfsd: %s\n", entered.error().message().c_str());
+            return kExitFailed;
+        }
+        background.emplace(std::move(*entered));
+    }
+    return Run(std::move(*options), around, std::move(parsed.config), std::move(background)).run();
+}
+
+}  // namespace
+}  // namespace ipcfs::daemon
+
+int main(int argc, char** argv) {
+    return ipcfs::daemon::main_of(argc, argv);
+}
