@@ -1,0 +1,62 @@
+// Getting the FUSE device mounted, and unmounted whatever state the connection is in: by mount(2)
+// for root, by fusermount3 (its _FUSE_COMMFD protocol, fuse(8)) for everybody else.
+// Owned by Session; any thread, one at a time.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include <base/fd.hpp>
+#include <base/result.hpp>
+
+namespace ipcfs::fuse {
+
+struct MountOptions {
+    std::string path;
+    bool allow_other = true;  // unprivileged without user_allow_other: mounts without it, see below
+    std::size_t max_read = 1 << 20;
+};
+
+class Mount {
+public:
+    Mount() = default;
+    ~Mount() { unmount(); }
+    Mount(Mount&& other) noexcept { swap(other); }
+    Mount& operator=(Mount&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+
+    // Mounts an ipcfs file system on the existing directory `options.path`.
+    static Result<Mount> make(const MountOptions& options);
+
+    const Fd& device() const noexcept { return device_; }  // /dev/fuse of this mount
+    const std::string& path() const noexcept { return path_; }
+    bool allow_other() const noexcept { return allow_other_; }
+
+    // Root: aborts the connection, too, so that every operation on it ends. Detaches the mount,
+    // unless something else lies on the path by now. Returns false if that failed. Idempotent.
+    bool unmount() noexcept;
+
+private:
+    void swap(Mount& other) noexcept {
+        std::swap(device_, other.device_);
+        std::swap(path_, other.path_);
+        std::swap(number_, other.number_);
+        std::swap(allow_other_, other.allow_other_);
+        std::swap(privileged_, other.privileged_);
+    }
+
+    Fd device_;
+    std::string path_;    // absolute; empty: nothing is mounted
+    std::string number_;  // "major:minor" of the mounted file system, empty if not found
+    bool allow_other_ = false;
+    bool privileged_ = false;
+};
+
+// Detaches an ipcfs mount whose daemon is gone (ENOTCONN, ECONNABORTED) from `path`. True: there
+// was one. Never touches another file system's mount, nor a living one.
+Result<bool> clear_stale_mount(const std::string& path);
+
+}  // namespace ipcfs::fuse

@@ -1,0 +1,85 @@
+// Requests that wait. An operation that cannot be answered at once parks: then an interrupt finds
+// it, a reply from any thread finds the way back, and a ring that runs short of entries can ask it
+// to give up. FUSE_INTERRUPT travels by another queue than the request and can overtake it, so
+// interrupts for unknown requests are remembered until the request parks or is stale.
+// Owned by Session; any thread. Locks are leaves: nothing of the operation is called under them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include <base/clock.hpp>
+#include <base/guarded.hpp>
+
+namespace ipcfs::fuse {
+
+struct RingEntry;
+
+// Who is asked first to give up when ring entries run short: reads are re-issued by every program.
+enum class ParkRank : std::uint8_t { kRead, kOpen, kWrite };
+constexpr std::size_t kParkRanks = 3;
+
+// A waiting operation, seen from the transport.
+class Parked {
+public:
+    virtual ~Parked() = default;
+    // Completes the operation with errno `error`, unless it is complete or about to be: then does
+    // nothing. Called on any thread, with no lock of the transport held, possibly before
+    // Session::park has returned on the thread that parks it.
+    virtual void interrupt(int error) noexcept = 0;
+};
+
+// What Session::park leaves with the operation, for Session::unpark.
+struct ParkTicket {
+    std::uint64_t unique = 0;  // 0: not parked
+    RingEntry* entry = nullptr;
+};
+
+class ParkedTable {
+public:
+    // False: an interrupt for `unique` came first; it is forgotten now and nothing was added.
+    bool add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry);
+
+    // The operation is answered by whoever calls this; what remains is the route of the reply.
+    void remove_operation(std::uint64_t unique, bool keep_route);
+
+    // The ring entry that the reply to `unique` belongs in, once; null if it came by /dev/fuse.
+    RingEntry* take_route(std::uint64_t unique);
+
+    // The operation to interrupt; null if none is parked, which is remembered.
+    std::shared_ptr<Parked> find_or_remember(std::uint64_t unique, Nanos now);
+
+    std::vector<std::shared_ptr<Parked>> operations() const;
+    std::size_t size() const;  // operations parked
+
+private:
+    struct Record {
+        std::shared_ptr<Parked> op;  // null: being answered
+        RingEntry* entry;
+    };
+    struct Early {
+        std::uint64_t unique;
+        Nanos when;
+    };
+    struct Shard {
+        std::unordered_map<std::uint64_t, Record> records;
+        std::deque<Early> early;  // oldest first, at most kMaxEarly
+    };
+    static constexpr std::size_t kShards = 64;
+    static constexpr std::size_t kMaxEarly = 1024;
+    static constexpr Nanos kEarlyAge = 10 * kSecond;
+
+    // The kernel counts uniques up in steps, from a different start on each CPU: mix the bits.
+    Guarded<Shard>& shard(std::uint64_t unique) {
+        return shards_[(unique * 0x9E3779B97F4A7C15ULL) >> 58];
+    }
+    std::array<Guarded<Shard>, kShards> shards_;
+};
+
+}  // namespace ipcfs::fuse

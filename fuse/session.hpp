@@ -1,0 +1,163 @@
+// The FUSE transport: mounts, carries requests between the kernel and libfuse's decoder by io_uring
+// (uring.hpp) or by reads of /dev/fuse, and carries the replies back. libfuse (low-level API)
+// decodes and encodes everything; the operations are called and reply exactly as with plain
+// libfuse, with two differences: fuse_req_userdata() gives the Session (Session::of), and an
+// operation that does not reply before it returns must have parked. libfuse never sees
+// FUSE_INTERRUPT.
+//
+// Owned by main. Threads: with io_uring one per CPU and one reader of /dev/fuse (FORGET,
+// INTERRUPT); without, several readers. No handler may wait for a client, nor touch the own mount.
+#pragma once
+
+#ifndef FUSE_USE_VERSION
+#define FUSE_USE_VERSION 312
+#endif
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <fuse_lowlevel.h>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <base/result.hpp>
+#include <fuse/counts.hpp>
+#include <fuse/mount.hpp>
+#include <fuse/parked.hpp>
+#include <fuse/uring.hpp>
+
+namespace ipcfs::fuse {
+
+enum class Transport { kClassic, kUring };
+
+struct SessionConfig {
+    std::string mountpoint;
+    Transport transport = Transport::kUring;  // falls back to classic, see SessionReport
+    unsigned ring_depth = 8192;   // entries a CPU; bounded so that all buffers fit in 64 GiB
+    unsigned reader_threads = 0;  // classic only; 0: one a CPU, at least 2
+    std::size_t max_write = 1 << 20;
+    bool allow_other = true;
+    // INIT flags that libfuse 3.14 does not know (uapi.hpp); set where the kernel offers them.
+    std::uint64_t extra_init_flags = 0;
+    // The connection ended by itself: unmounted or aborted from outside. Called once, on a thread
+    // of the session, which must not call stop() there. Not called after stop().
+    std::function<void(const std::string& reason)> on_end;
+    bool debug = false;  // libfuse's own trace
+};
+
+struct SessionReport {
+    Transport transport = Transport::kClassic;
+    std::string why_not_uring;  // when asked for and not in use
+    unsigned queues = 0;
+    unsigned depth = 0;
+    unsigned readers = 0;
+    bool custom_io = false;  // false: a libfuse built without it; no io_uring, no extra flags
+    bool allow_other = false;
+    std::string libfuse_version;
+    unsigned proto_major = 0, proto_minor = 0;  // the kernel's
+    std::uint64_t init_offered = 0, init_accepted = 0;
+};
+
+class Session {
+public:
+    // Mounts; starts no thread. `ops` is copied; its init is called with `user` after this class
+    // set max_write, and may change anything but that.
+    static Result<std::unique_ptr<Session>> open(SessionConfig config, const fuse_lowlevel_ops& ops,
+                                                 void* user);
+    // Stops. All parked operations must have replied by now (stop interrupts them).
+    ~Session();
+
+    // Answers INIT and starts the threads; returns when requests are served. Call once.
+    Result<void> start();
+
+    // Unmounts, aborts, joins the threads, then interrupts what is still parked with ENOTCONN.
+    // Idempotent. Not on a thread of the session.
+    void stop() noexcept;
+
+    static Session& of(fuse_req_t req) noexcept {
+        return *static_cast<Session*>(::fuse_req_userdata(req));
+    }
+    void* user() const noexcept { return user_; }
+    fuse_session* raw() noexcept { return session_; }
+
+    // In a handler, on the thread that handles the request and before the operation is reachable
+    // for others: makes it findable for interrupts, for rotation and for replies from other
+    // threads. False: it was interrupted already; the caller answers EINTR itself. After true
+    // neither the request's buffers (data of a WRITE) nor the names in it may be used once another
+    // thread could reply.
+    bool park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket);
+    // Before replying to a parked request, on any thread, once: interrupts do not find it any more.
+    void unpark(ParkTicket& ticket) noexcept;
+
+    // fuse_lowlevel_notify_*, refused (ENOTCONN) from stop() on. They can wait for inode locks: not
+    // on threads of the session. ENOENT (the kernel has nothing cached) is success.
+    Result<void> notify_inval_inode(fuse_ino_t node, off_t offset, off_t length);
+    Result<void> notify_inval_entry(fuse_ino_t parent, const std::string& name);
+    Result<void> notify_delete(fuse_ino_t parent, fuse_ino_t child, const std::string& name);
+    Result<void> notify_poll(fuse_pollhandle* handle);  // does not wait: any thread
+
+    // Any thread.
+    const SessionReport& report() const noexcept { return report_; }  // complete after start()
+    RequestCounts requests() const noexcept;
+    std::size_t parked() const { return parked_.size(); }
+    std::vector<Overload> queues() const;  // by CPU; empty on classic
+    Overload overload() const;             // of all: the earliest `since`, sums
+
+private:
+    struct Reader {
+        OpcodeCounts counts;
+        std::thread thread;
+        std::atomic<bool> done{false};
+    };
+    // Lets notifications in until it is closed, and tells when all are out.
+    struct Gate {
+        std::mutex mutex;
+        std::condition_variable empty;
+        unsigned inside = 0;
+        bool closed = false;
+    };
+
+    Session(SessionConfig config, void* user) : config_(std::move(config)), user_(user) {}
+    static void on_init(void* self, fuse_conn_info* connection) noexcept;
+    static void on_destroy(void* self) noexcept;
+    static ssize_t on_writev(int fd, iovec* iov, int count, void* self) noexcept;
+
+    Result<void> attach(fuse_lowlevel_ops ops);
+    Result<void> answer_init();
+    std::string prepare_rings(std::uint64_t offered);  // empty, or why not
+    ssize_t write_init_reply(iovec* iov, int count) noexcept;
+    Result<void> start_readers(unsigned count);
+    void read_requests(Reader& reader) noexcept;
+    void interrupt(std::uint64_t unique) noexcept;
+    void ended(const std::string& reason) noexcept;
+    template <class Notify>
+    Result<void> notify(const char* what, Notify&& send);
+
+    SessionConfig config_;
+    void* user_;
+    SessionReport report_;
+    Mount mount_;
+    fuse_session* session_ = nullptr;
+    void (*user_init_)(void*, fuse_conn_info*) = nullptr;
+    void (*user_destroy_)(void*) = nullptr;
+
+    std::uint64_t init_unique_ = 0;  // while INIT is being answered
+    bool init_answered_ = false;
+    ParkedTable parked_;
+    std::vector<std::unique_ptr<OpcodeCounts>> ring_counts_;
+    std::vector<std::unique_ptr<RingQueue>> rings_;
+    std::vector<std::unique_ptr<Reader>> readers_;
+    OpcodeCounts init_counts_;
+
+    Gate gate_;
+    std::atomic<bool> stopping_{false};
+    std::atomic<bool> end_told_{false};
+    std::mutex stop_mutex_;  // held while stopping
+    bool stopped_ = false;
+};
+
+}  // namespace ipcfs::fuse

@@ -1,0 +1,437 @@
+#define FUSE_USE_VERSION 312
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <utility>
+
+#include <base/check.hpp>
+#include <fuse/uring.hpp>
+
+namespace ipcfs::fuse {
+
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr unsigned kSubmissions = 512;  // SQEs; a full queue is flushed, so depth may exceed it
+constexpr std::size_t kRotateAtOnce = 8;
+constexpr Nanos kRotateIdle = 10 * kMillisecond;
+constexpr Nanos kRotateBusy = 2 * kMillisecond;
+constexpr std::uint64_t kWakeTag = 0;  // user_data of the eventfd's read; else a RingEntry*
+
+thread_local CurrentRequest t_request;
+thread_local RingQueue* t_queue = nullptr;
+
+RingHeader& header_of(RingEntry& entry) {
+    return *reinterpret_cast<RingHeader*>(entry.memory);
+}
+std::byte* payload_of(RingEntry& entry) {
+    return entry.memory + kPage;
+}
+
+bool has_no_reply(std::uint32_t opcode) {
+    return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_NOTIFY_REPLY;
+}
+
+Nanos now() {
+    return SystemClock().monotonic();
+}
+
+// Large enough that one writer still gets through beside a crowd of readers, at any depth.
+unsigned reserve_of(unsigned depth) {
+    return std::max(1U, std::min(std::max(8U, depth / 8), depth / 4));
+}
+
+}  // namespace
+
+CurrentRequest& current_request() noexcept {
+    return t_request;
+}
+
+RingQueue::RingQueue(RingSettings settings)
+    : settings_(std::move(settings)),
+      limit_(settings_.depth - reserve_of(settings_.depth)),
+      entries_(settings_.depth) {}
+
+RingQueue::~RingQueue() {
+    stop();
+    join();
+    if (region_) ::munmap(region_, region_bytes_);
+}
+
+Result<void> RingQueue::prepare() {
+    wake_.reset(::eventfd(0, EFD_CLOEXEC));
+    if (!wake_) return errno_fault("eventfd");
+    auto prepared = prepared_.get_future();
+    try {
+        thread_ = std::thread([this] { run(); });
+    } catch (const std::exception&) {
+        return Fault{EAGAIN, "start a ring's thread"};
+    }
+    return prepared.get();
+}
+
+void RingQueue::let_register() {
+    if (!gone_.exchange(true)) go_.set_value(true);
+}
+
+Result<void> RingQueue::await_registered() {
+    return registered_.get_future().get();
+}
+
+void RingQueue::stop() noexcept {
+    stop_.store(true);
+    if (!gone_.exchange(true)) go_.set_value(false);
+    const std::uint64_t one = 1;
+    if (wake_) [[maybe_unused]]
+        const auto sent = ::write(wake_.get(), &one, sizeof one);
+}
+
+void RingQueue::join() noexcept {
+    if (thread_.joinable()) thread_.join();
+}
+
+// On the queue's thread: the ring and the affinity belong to it.
+Result<void> RingQueue::create() {
+    const std::string name = "ipcfs-ring-" + std::to_string(settings_.queue);
+    ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(settings_.queue, &cpus);
+    // Fails for a CPU that is possible but absent: then nobody calls from it either.
+    ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
+
+    const std::size_t stride = kPage + (settings_.max_payload + kPage - 1) / kPage * kPage;
+    region_bytes_ = stride * settings_.depth;
+    void* region = ::mmap(nullptr, region_bytes_, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (region == MAP_FAILED) return errno_fault("map the ring's payload buffers");
+    region_ = static_cast<std::byte*>(region);
+    ::madvise(region_, region_bytes_, MADV_NOHUGEPAGE);  // a parked read costs a page, not 2 MiB
+    ::madvise(region_, region_bytes_, MADV_DONTDUMP);
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+        RingEntry& entry = entries_[i];
+        entry.queue = this;
+        entry.memory = region_ + i * stride;
+        entry.buffers[0] = {entry.memory, sizeof(RingHeader)};
+        entry.buffers[1] = {payload_of(entry), stride - kPage};
+    }
+
+    io_uring_params params{};
+    params.flags =
+        IORING_SETUP_SQE128 | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
+    params.cq_entries = std::max(settings_.depth + 8, kSubmissions);
+    if (const int error = ::io_uring_queue_init_params(kSubmissions, &ring_, &params); error < 0)
+        return Fault{-error, "io_uring_setup"};
+    ring_made_ = true;
+    if (const int error = ::io_uring_register_files(&ring_, &settings_.device, 1); error < 0)
+        return Fault{-error, "register /dev/fuse with io_uring"};
+    ::io_uring_register_ring_fd(&ring_);  // saves a look-up a call; works without
+    return {};
+}
+
+Result<void> RingQueue::register_entries() {
+    await_mail();
+    for (auto& entry : entries_) submit_command(entry, RingCommand::kRegister);
+    int submitted = 0;
+    do submitted = ::io_uring_submit(&ring_);
+    while (submitted == -EINTR);
+    if (submitted < 0) return Fault{-submitted, "submit FUSE ring entries"};
+    // A refused registration completes at once, an accepted one with its first request.
+    io_uring_cqe* cqe = nullptr;
+    unsigned head = 0;
+    io_uring_for_each_cqe(&ring_, head, cqe) {
+        if (cqe->user_data != kWakeTag && cqe->res < 0 && cqe->res != -EAGAIN && cqe->res != -EINTR)
+            return Fault{-cqe->res, "register FUSE ring entries"};
+    }
+    return {};
+}
+
+void RingQueue::run() noexcept {
+    serve();
+    ended_.store(true);
+    // Here and not at destruction: the kernel drops the ring's hold on /dev/fuse with it.
+    if (ring_made_) ::io_uring_queue_exit(&ring_);
+}
+
+void RingQueue::serve() {
+    t_queue = this;
+    auto go = go_.get_future();
+    auto created = create();
+    const bool usable = created.has_value();
+    prepared_.set_value(std::move(created));
+    if (!usable || !go.get()) {
+        registered_.set_value(Fault{ECANCELED, "ring stopped"});
+        return;
+    }
+    auto registered = register_entries();
+    const bool running = registered.has_value();
+    registered_.set_value(std::move(registered));
+
+    while (running && !stop_.load(std::memory_order_relaxed) &&
+           !ended_.load(std::memory_order_relaxed)) {
+        drain_mail();
+        const std::size_t parked = parked_.load(std::memory_order_relaxed);
+        const Nanos due = parked > limit_ ? next_rotation(now()) : 0;
+        if (due == 0 && overloaded_since_.load(std::memory_order_relaxed) != 0)
+            overloaded_since_.store(0, std::memory_order_relaxed);
+
+        // A poster that sees `sleeping_` writes the eventfd; one that came before left its mail.
+        sleeping_.store(true);
+        if (mail_.load() != nullptr || stop_.load()) {
+            sleeping_.store(false);
+            continue;
+        }
+        int result = 0;
+        if (due != 0) {
+            const Nanos left = std::max<Nanos>(due - now(), 1);
+            __kernel_timespec wait{left / kSecond, left % kSecond};
+            io_uring_cqe* first = nullptr;
+            result = ::io_uring_submit_and_wait_timeout(&ring_, &first, 1, &wait, nullptr);
+        } else {
+            result = ::io_uring_submit_and_wait(&ring_, 1);
+        }
+        sleeping_.store(false);
+        if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN &&
+            result != -EBUSY) {
+            end("io_uring_enter failed");
+            break;
+        }
+        if (!serve_completions()) break;
+        if (due != 0 && now() >= due) rotate(now());
+    }
+}
+
+bool RingQueue::serve_completions() {
+    io_uring_cqe* cqe = nullptr;
+    unsigned head = 0;
+    unsigned seen = 0;
+    io_uring_for_each_cqe(&ring_, head, cqe) {
+        complete(cqe->user_data, cqe->res);
+        ++seen;
+    }
+    ::io_uring_cq_advance(&ring_, seen);
+    return !ended_.load(std::memory_order_relaxed);
+}
+
+void RingQueue::complete(std::uint64_t tag, int result) {
+    if (tag == kWakeTag) return await_mail();
+    RingEntry& entry = *reinterpret_cast<RingEntry*>(tag);
+    switch (result) {
+        case 0:
+            return handle(entry);
+        case -EAGAIN:
+        case -EINTR:
+            return submit_command(entry, entry.last);
+        case -ENOTCONN:
+        case -ECONNABORTED:
+        case -ENODEV:
+            return end("the file system was unmounted");
+        default:
+            // The kernel did not take the entry back. The ring goes on with one less.
+            if (lost_.fetch_add(1, std::memory_order_relaxed) + 1 == entries_.size())
+                end("the kernel refuses all ring entries");
+    }
+}
+
+void RingQueue::handle(RingEntry& entry) {
+    RingHeader& header = header_of(entry);
+    fuse_in_header in;
+    std::memcpy(&in, header.in_out, sizeof in);
+    entry.commit_id = header.commit_id;
+    const std::size_t payload = header.payload_bytes;
+    IPCFS_CHECK(payload <= settings_.max_payload + kPage && in.len >= sizeof in + payload);
+    const std::size_t op_bytes = in.len - sizeof in - payload;
+    IPCFS_CHECK(op_bytes <= kRingHeaderBytes);
+
+    // libfuse wants one contiguous request: put the headers in front of the payload where it lies.
+    std::byte* start = payload_of(entry) - op_bytes - sizeof in;
+    std::memcpy(start, &in, sizeof in);
+    std::memcpy(start + sizeof in, header.op_in, op_bytes);
+    settings_.counts->count(in.opcode);
+    t_request = {in.unique, &entry, false};
+    fuse_buf request{};
+    request.mem = start;
+    request.size = in.len;
+    ::fuse_session_process_buf(settings_.session, &request);
+
+    const CurrentRequest after = std::exchange(t_request, {});
+    traffic_ |= !after.parked;
+    if (after.entry) {
+        IPCFS_CHECK(has_no_reply(in.opcode));  // else: neither answered nor parked
+        fuse_out_header out{sizeof out, 0, in.unique};
+        const iovec iov{&out, sizeof out};
+        reply(entry, &iov, 1);
+    }
+}
+
+ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept {
+    if (entry.linked.load(std::memory_order_acquire)) unlink(entry);
+    if (ended_.load(std::memory_order_relaxed)) {
+        errno = ENOENT;
+        return -1;
+    }
+    RingHeader& header = header_of(entry);
+    fuse_out_header out;
+    std::memcpy(&out, iov[0].iov_base, sizeof out);
+    std::size_t bytes = 0;
+    for (int i = 1; i < count; ++i) bytes += iov[i].iov_len;
+    const bool fits = bytes <= entry.buffers[1].iov_len;
+    if (fits) {
+        std::byte* to = payload_of(entry);
+        for (int i = 1; i < count; ++i) {
+            std::memmove(to, iov[i].iov_base, iov[i].iov_len);
+            to += iov[i].iov_len;
+        }
+    } else {
+        out.error = -EIO;
+        bytes = 0;
+    }
+    const auto written = static_cast<ssize_t>(out.len);
+    out.len = static_cast<std::uint32_t>(sizeof out + bytes);
+    std::memcpy(header.in_out, &out, sizeof out);
+    header.payload_bytes = static_cast<std::uint32_t>(bytes);
+
+    if (t_queue == this) {
+        submit_command(entry, RingCommand::kCommitAndFetch);
+    } else {
+        RingEntry* head = mail_.load(std::memory_order_relaxed);
+        do entry.next_mail = head;
+        while (!mail_.compare_exchange_weak(head, &entry));
+        if (sleeping_.exchange(false)) {
+            const std::uint64_t one = 1;
+            [[maybe_unused]] const auto sent = ::write(wake_.get(), &one, sizeof one);
+        }
+    }
+    if (!fits) {
+        errno = EMSGSIZE;
+        return -1;
+    }
+    return written;
+}
+
+void RingQueue::drain_mail() {
+    if (mail_.load(std::memory_order_relaxed) == nullptr) return;
+    RingEntry* newest = mail_.exchange(nullptr);
+    RingEntry* oldest = nullptr;  // replies go out in the order they were made
+    while (newest) {
+        RingEntry* next = newest->next_mail;
+        newest->next_mail = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    while (oldest) {
+        RingEntry* next = oldest->next_mail;
+        submit_command(*oldest, RingCommand::kCommitAndFetch);
+        oldest = next;
+    }
+}
+
+io_uring_sqe* RingQueue::take_sqe() {
+    for (;;) {
+        if (io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_)) return sqe;
+        const int result = ::io_uring_submit(&ring_);
+        IPCFS_CHECK(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
+    }
+}
+
+void RingQueue::submit_command(RingEntry& entry, RingCommand command) {
+    entry.last = command;
+    io_uring_sqe* sqe = take_sqe();
+    std::memset(sqe, 0, 2 * sizeof *sqe);  // an SQE128
+    sqe->opcode = IORING_OP_URING_CMD;
+    sqe->flags = IOSQE_FIXED_FILE;
+    sqe->fd = 0;  // the registered one
+    sqe->cmd_op = static_cast<std::uint32_t>(command);
+    sqe->user_data = reinterpret_cast<std::uint64_t>(&entry);
+    RingCommandArea area{};
+    area.queue = static_cast<std::uint16_t>(settings_.queue);
+    if (command == RingCommand::kRegister) {
+        sqe->addr = reinterpret_cast<std::uint64_t>(entry.buffers);
+        sqe->len = 2;
+    } else {
+        area.commit_id = entry.commit_id;
+    }
+    std::memcpy(sqe->cmd, &area, sizeof area);
+}
+
+void RingQueue::await_mail() {
+    io_uring_sqe* sqe = take_sqe();
+    ::io_uring_prep_read(sqe, wake_.get(), &wake_value_, sizeof wake_value_, 0);
+    sqe->user_data = kWakeTag;
+}
+
+void RingQueue::end(const char* reason) {
+    if (ended_.exchange(true)) return;
+    if (settings_.on_end && !stop_.load()) settings_.on_end(reason);
+}
+
+void RingQueue::link(RingEntry& entry, std::shared_ptr<Parked> op, ParkRank rank) {
+    const auto list = static_cast<std::size_t>(rank);
+    lists_.with([&](Lists& lists) {
+        entry.op = std::move(op);
+        entry.rank = rank;
+        entry.next = nullptr;
+        entry.previous = std::exchange(lists.newest[list], &entry);
+        (entry.previous ? entry.previous->next : lists.oldest[list]) = &entry;
+        entry.linked.store(true, std::memory_order_release);
+    });
+    parked_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void RingQueue::unlink(RingEntry& entry) noexcept {
+    Lease last;
+    lists_.with([&](Lists& lists) {
+        if (!entry.linked.exchange(false)) return;
+        const auto list = static_cast<std::size_t>(entry.rank);
+        (entry.previous ? entry.previous->next : lists.oldest[list]) = entry.next;
+        (entry.next ? entry.next->previous : lists.newest[list]) = entry.previous;
+        last = std::move(entry.op);
+    });
+    if (last) parked_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+// When the next operations are to be asked to give up. On a timer and never at an arrival: those
+// that gave up come right back.
+Nanos RingQueue::next_rotation(Nanos moment) {
+    if (overloaded_since_.load(std::memory_order_relaxed) == 0) {
+        overloaded_since_.store(moment, std::memory_order_relaxed);
+        last_rotation_ = moment;
+        traffic_ = false;
+    }
+    return last_rotation_ + (traffic_ ? kRotateBusy : kRotateIdle);
+}
+
+void RingQueue::rotate(Nanos moment) {
+    last_rotation_ = moment;
+    traffic_ = false;
+    std::array<Lease, kRotateAtOnce> oldest;
+    const std::size_t count = lists_.with([&](Lists& lists) -> std::size_t {
+        for (std::size_t list = 0; list < kParkRanks; ++list) {
+            std::size_t taken = 0;
+            for (RingEntry* entry = lists.oldest[list]; entry && taken < kRotateAtOnce;
+                 entry = entry->next)
+                oldest[taken++] = entry->op;
+            if (taken) return taken;
+        }
+        return 0;
+    });
+    for (std::size_t i = 0; i < count; ++i) oldest[i]->interrupt(EINTR);
+    rotations_.fetch_add(count, std::memory_order_relaxed);
+}
+
+Overload RingQueue::overload() const noexcept {
+    return {overloaded_since_.load(std::memory_order_relaxed),
+            rotations_.load(std::memory_order_relaxed), parked_.load(std::memory_order_relaxed),
+            lost_.load(std::memory_order_relaxed)};
+}
+
+}  // namespace ipcfs::fuse

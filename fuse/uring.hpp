@@ -1,0 +1,156 @@
+// FUSE over io_uring: one ring for each CPU, served by one thread pinned there, because the kernel
+// queues a request on the ring of the CPU its caller runs on and a wake-up across CPUs costs ten
+// times one within. Ours and not libfuse's: there, interrupts do not reach the operation, and
+// replies from other threads deadlock or corrupt the ring.
+//
+// Only the queue's own thread touches its ring. A reply from another thread fills the entry's
+// buffers and goes through the mailbox. An entry is owned by the kernel (fetching), then by the
+// request, then, from the call that replies on, by the queue's thread. Owned by Session.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <liburing.h>
+#include <memory>
+#include <sys/uio.h>
+#include <thread>
+#include <vector>
+
+#include <base/clock.hpp>
+#include <base/fd.hpp>
+#include <base/guarded.hpp>
+#include <base/result.hpp>
+#include <fuse/counts.hpp>
+#include <fuse/parked.hpp>
+#include <fuse/uapi.hpp>
+
+struct fuse_session;
+
+namespace ipcfs::fuse {
+
+class RingQueue;
+
+// The request a thread is handling, on either transport.
+struct CurrentRequest {
+    std::uint64_t unique = 0;    // 0: none
+    RingEntry* entry = nullptr;  // null: by /dev/fuse, or replied to, or parked
+    bool parked = false;
+};
+CurrentRequest& current_request() noexcept;
+
+// An entry's memory is [page: RingHeader ... scratch for the headers, right-aligned][payload].
+struct RingEntry {
+    RingQueue* queue = nullptr;
+    std::byte* memory = nullptr;
+    iovec buffers[2] = {};
+    RingCommand last = RingCommand::kRegister;
+    std::uint64_t commit_id = 0;
+    RingEntry* next_mail = nullptr;
+    // Under the queue's lists lock:
+    std::shared_ptr<Parked> op;
+    RingEntry* previous = nullptr;
+    RingEntry* next = nullptr;
+    ParkRank rank = ParkRank::kRead;
+    std::atomic<bool> linked = false;  // read without the lock by the one who replies
+};
+
+struct RingSettings {
+    int device = -1;  // borrowed; /dev/fuse
+    fuse_session* session = nullptr;
+    unsigned queue = 0;
+    unsigned depth = 8192;
+    std::size_t max_payload = 1 << 20;
+    OpcodeCounts* counts = nullptr;
+    std::function<void(const char* reason)> on_end;  // the connection ended; on the queue's thread
+};
+
+// How far a queue, or all of a session's, is into its reserve of entries.
+struct Overload {
+    Nanos since = 0;              // SystemClock::monotonic, 0: not overloaded
+    std::uint64_t rotations = 0;  // operations asked to give up so far
+    std::size_t parked = 0;
+    std::size_t lost_entries = 0;  // refused by the kernel, never to be fetched again
+};
+
+class RingQueue {
+public:
+    explicit RingQueue(RingSettings settings);
+    ~RingQueue();  // stops and joins
+
+    // Starts the thread, which creates the ring and the entries' memory; returns when it has. The
+    // kernel knows nothing yet, so a failure here is the last chance to go on without rings.
+    Result<void> prepare();
+    // Call on all queues once the INIT reply is out, then await_registered on each.
+    void let_register();
+    Result<void> await_registered();
+    // Makes the thread end, completing nothing. Any thread; join is the caller's.
+    void stop() noexcept;
+    void join() noexcept;
+
+    // Replies to the request in `entry` with what libfuse would write to the device. Any thread,
+    // once a request. -1 with errno ENOENT when the connection is over.
+    ssize_t reply(RingEntry& entry, const iovec* iov, int count) noexcept;
+
+    // For park: on the queue's thread. For unpark: any thread.
+    void link(RingEntry& entry, std::shared_ptr<Parked> op, ParkRank rank);
+    void unlink(RingEntry& entry) noexcept;
+
+    Overload overload() const noexcept;
+
+private:
+    struct Lists {
+        std::array<RingEntry*, kParkRanks> oldest{};
+        std::array<RingEntry*, kParkRanks> newest{};
+    };
+    using Lease = std::shared_ptr<Parked>;
+
+    void run() noexcept;
+    void serve();
+    Result<void> create();
+    Result<void> register_entries();
+    bool serve_completions();
+    void complete(std::uint64_t tag, int result);
+    void handle(RingEntry& entry);
+    void submit_command(RingEntry& entry, RingCommand command);
+    void await_mail();
+    void drain_mail();
+    io_uring_sqe* take_sqe();
+    void end(const char* reason);
+    Nanos next_rotation(Nanos now);  // 0: none is due
+    void rotate(Nanos now);
+
+    RingSettings settings_;
+    unsigned limit_;  // entries that may be parked before rotation starts
+    std::byte* region_ = nullptr;
+    std::size_t region_bytes_ = 0;
+    std::vector<RingEntry> entries_;
+    io_uring ring_{};
+    bool ring_made_ = false;
+    Fd wake_;
+    std::uint64_t wake_value_ = 0;
+
+    std::atomic<RingEntry*> mail_{nullptr};
+    std::atomic<bool> sleeping_{false};
+    std::atomic<bool> stop_{false};
+    std::atomic<bool> ended_{false};
+
+    Guarded<Lists> lists_;
+    std::atomic<std::size_t> parked_{0};
+    std::atomic<Nanos> overloaded_since_{0};
+    std::atomic<std::uint64_t> rotations_{0};
+    std::atomic<std::size_t> lost_{0};
+    Nanos last_rotation_ = 0;
+    bool traffic_ = false;  // requests that did not park came since then
+
+    std::promise<Result<void>> prepared_;
+    std::promise<bool> go_;
+    std::atomic<bool> gone_{false};  // go_ was set
+    std::promise<Result<void>> registered_;
+    std::thread thread_;
+};
+
+}  // namespace ipcfs::fuse
