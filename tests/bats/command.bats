@@ -11,23 +11,13 @@ setup() {
 }
 
 teardown() {
-    stop_daemon
-}
-
-# eventually COMMAND...: until it succeeds, for at most 20 s.
-eventually() {
-    local end=$((SECONDS + 20))
-    until "$@"; do
-        if ((SECONDS > end)); then
-            echo "never happened: $*" >&2
-            return 1
-        fi
-        sleep 0.02 # between two looks, not instead of one
-    done
+    # The trees that the tests of `up` and `down` start themselves.
+    if [ -e "$BATS_TEST_TMPDIR/tree" ]; then "$IPCFS" -q --mount "$BATS_TEST_TMPDIR/tree" down || true; fi
+    clean_up
 }
 
 # has_readers CHANNEL N: the channel's status tells of N open readers.
-has_readers() { grep -qx "readers $2" "$MNT/$1/status"; }
+has_readers() { status_is "$1" readers "$2"; }
 
 field() { python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval("d"+sys.argv[1]))' "$1"; }
 
@@ -142,9 +132,9 @@ field() { python3 -c 'import json,sys; d=json.load(sys.stdin); print(eval("d"+sy
 
 @test "a waiting recv gets the message that comes" {
     "$IPCFS" mkdir jobs
-    "$IPCFS" recv jobs >"$BATS_TEST_TMPDIR/out" 3>&- &
-    local receiver=$!
-    eventually has_readers jobs 1
+    bg "$IPCFS" recv jobs >"$BATS_TEST_TMPDIR/out"
+    local receiver=$BG_PID
+    wait_until has_readers jobs 1
     "$IPCFS" send jobs here
     wait "$receiver"
     [ "$(cat "$BATS_TEST_TMPDIR/out")" = here ]
@@ -173,8 +163,8 @@ P
     run -3 "$IPCFS" send jobs --timeout 0 5
     [[ "$output" == *"jobs is full (4 of 4)"* ]]
     run -3 "$IPCFS" send jobs --timeout 50ms 5
-    "$IPCFS" send jobs 5 3>&- &
-    local sender=$!
+    bg "$IPCFS" send jobs 5
+    local sender=$BG_PID
     for expected in 1 2 3 4 5; do
         [ "$("$IPCFS" recv jobs --timeout 20s)" = "$expected" ]
     done
@@ -218,9 +208,9 @@ P
     "$IPCFS" mkdir jobs
     for command in recv follow; do
         "$IPCFS" mkdir -p jobs
-        "$IPCFS" "$command" jobs 2>"$BATS_TEST_TMPDIR/err" 3>&- &
-        local receiver=$!
-        eventually has_readers jobs 1
+        bg "$IPCFS" "$command" jobs 2>"$BATS_TEST_TMPDIR/err"
+        local receiver=$BG_PID
+        wait_until has_readers jobs 1
         "$IPCFS" rm jobs
         local code=0
         wait "$receiver" || code=$?
@@ -231,11 +221,11 @@ P
 
 @test "follow prints messages as they come, and one object a line with --json" {
     "$IPCFS" mkdir jobs
-    "$IPCFS" follow jobs --json >"$BATS_TEST_TMPDIR/out" 3>&- &
-    local follower=$!
+    bg "$IPCFS" follow jobs --json >"$BATS_TEST_TMPDIR/out"
+    local follower=$BG_PID
     seq 50 | "$IPCFS" send jobs --lines
     fifty() { [ "$(wc -l <"$BATS_TEST_TMPDIR/out")" = 50 ]; }
-    eventually fifty
+    wait_until fifty
     kill "$follower"
     wait "$follower" || true
     python3 -c 'import json,sys; print("\n".join(json.loads(l)["body"] for l in sys.stdin))' \
@@ -245,8 +235,8 @@ P
 @test "a channel of type sync hands a message over" {
     "$IPCFS" mkdir meeting --type sync
     [ "$("$IPCFS" ctl meeting type)" = sync ]
-    "$IPCFS" send meeting hello 3>&- &
-    local sender=$!
+    bg "$IPCFS" send meeting hello
+    local sender=$BG_PID
     [ "$("$IPCFS" recv meeting --timeout 20s)" = hello ]
     wait "$sender"
 }
@@ -369,9 +359,9 @@ P
 @test "a waiting send says on the terminal what it waits for" {
     "$IPCFS" mkdir jobs --set capacity=2 --set high-watermark=100
     "$IPCFS" send jobs 1 2
-    script -qefc "\"$IPCFS\" send jobs 3" "$BATS_TEST_TMPDIR/screen" </dev/null >/dev/null 3>&- &
-    local sender=$!
-    eventually grep -q "waiting: jobs is full (2 of 2)" "$BATS_TEST_TMPDIR/screen"
+    bg script -qefc "\"$IPCFS\" send jobs 3" "$BATS_TEST_TMPDIR/screen" </dev/null >/dev/null
+    local sender=$BG_PID
+    wait_until grep -q "waiting: jobs is full (2 of 2)" "$BATS_TEST_TMPDIR/screen"
     [ "$("$IPCFS" recv jobs -n 3 --timeout 20s)" = 123 ]
     wait "$sender"
 }
@@ -431,7 +421,7 @@ P
     [ "$(id -u)" = 0 ] || directory=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/ipcfs}
     kill -9 "$(cat "${directory:-/tmp/ipcfs-$(id -u)}/$name.lock")"
     dead() { ! stat "$tree" 2>/dev/null; }
-    eventually dead
+    wait_until dead
     run -4 "$IPCFS" --mount "$tree" ls
     [[ "$output" == *"down"* ]]
     run -1 "$IPCFS" doctor
