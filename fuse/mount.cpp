@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -173,8 +174,9 @@ Result<bool> clear_stale_mount(const std::string& path) {
     const auto said = [](bool cleared) {
         return Result<bool>(boost::system::in_place_value, cleared);  // Fault takes a bool, too
     };
-    struct stat info {};
-    if (::stat(path.c_str(), &info) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
+    // Not stat, which the kernel answers from attributes that it still has.
+    struct statfs info {};
+    if (::statfs(path.c_str(), &info) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
         return said(false);
     const auto full = absolute(path);
     if (!full) return full.error();

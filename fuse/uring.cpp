@@ -25,6 +25,7 @@ constexpr unsigned kSubmissions = 512;  // SQEs; a full queue is flushed, so dep
 constexpr std::size_t kRotateAtOnce = 8;
 constexpr Nanos kRotateIdle = 10 * kMillisecond;
 constexpr Nanos kRotateBusy = 2 * kMillisecond;
+constexpr Nanos kBusyFor = 100 * kMillisecond;  // after the last request that did not park
 constexpr std::uint64_t kWakeTag = 0;  // user_data of the eventfd's read; else a RingEntry*
 
 thread_local CurrentRequest t_request;
@@ -405,14 +406,13 @@ Nanos RingQueue::next_rotation(Nanos moment) {
     if (overloaded_since_.load(std::memory_order_relaxed) == 0) {
         overloaded_since_.store(moment, std::memory_order_relaxed);
         last_rotation_ = moment;
-        traffic_ = false;
     }
-    return last_rotation_ + (traffic_ ? kRotateBusy : kRotateIdle);
+    if (std::exchange(traffic_, false)) busy_until_ = moment + kBusyFor;
+    return last_rotation_ + (moment < busy_until_ ? kRotateBusy : kRotateIdle);
 }
 
 void RingQueue::rotate(Nanos moment) {
     last_rotation_ = moment;
-    traffic_ = false;
     std::array<Lease, kRotateAtOnce> oldest;
     const std::size_t count = lists_.with([&](Lists& lists) -> std::size_t {
         for (std::size_t list = 0; list < kParkRanks; ++list) {

@@ -144,7 +144,8 @@ private:
     std::atomic<std::uint64_t> rotations_{0};
     std::atomic<std::size_t> lost_{0};
     Nanos last_rotation_ = 0;
-    bool traffic_ = false;  // requests that did not park came since then
+    Nanos busy_until_ = 0;
+    bool traffic_ = false;  // a request that did not park came since next_rotation was asked
 
     std::promise<Result<void>> prepared_;
     std::promise<bool> go_;
