@@ -168,7 +168,8 @@ private:
         for (const Key& key : keys()) {
             if (key.name != name) continue;
             where_[name] = where;
-            if (!key.set(parsed_.config, value)) refuse(where, name, value, key.allowed);
+            const std::string allowed = key.set(parsed_.config, value);
+            if (!allowed.empty()) refuse(where, name, value, allowed);
             return;
         }
         for (std::string_view section : {"fuse", "log", "limits", "channel", "limits.user"}) {
@@ -205,9 +206,8 @@ private:
         }
         for (const UserKey& key : user_keys()) {
             if (key.name != leaf) continue;
-            if (!key.set(parsed_.config.limits.by_user[*uid], value)) {
-                refuse(where, name, value, key.allowed);
-            }
+            const std::string allowed = key.set(parsed_.config.limits.by_user[*uid], value);
+            if (!allowed.empty()) refuse(where, name, value, allowed);
             return;
         }
         error(where, "unknown key " + toml_string(name) + "; known in [limits.user." + user +
@@ -222,17 +222,9 @@ private:
     // What no key shows alone.
     void check_whole() {
         const Config& config = parsed_.config;
-        if (config.channel.low_watermark >= config.channel.high_watermark) {
+        if (auto checked = channel::check(config.channel); !checked) {
             error(where("channel.low-watermark", "channel.high-watermark"),
-                  "channel.low-watermark = " + std::to_string(config.channel.low_watermark) +
-                      ": must be below channel.high-watermark, which is " +
-                      std::to_string(config.channel.high_watermark));
-        }
-        if (config.channel.max_message > config.channel.bytes) {
-            error(where("channel.max-message", "channel.bytes"),
-                  "channel.max-message = " + format_size(config.channel.max_message) +
-                      ": must be at most channel.bytes, which is " +
-                      format_size(config.channel.bytes));
+                  "[channel]: " + checked.error().operation);
         }
         if (config.log.target == LogTarget::kFile && config.log.file.empty()) {
             error(where("log.target", "log.file"),

@@ -15,14 +15,13 @@
 
 #include <base/clock.hpp>
 #include <base/log.hpp>
+#include <channel/settings.hpp>
 
 namespace ipcfs::daemon {
 
 enum class Transport : std::uint8_t { kAuto, kUring, kClassic };
 enum class AllowOther : std::uint8_t { kAuto, kYes, kNo };
 enum class LogTarget : std::uint8_t { kAuto, kStderr, kFile, kJournald };
-enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest };
-enum class Schedule : std::uint8_t { kStrict, kFair };
 
 // A limit that is not there; written "unlimited".
 constexpr std::uint64_t kUnlimited = UINT64_MAX;
@@ -70,28 +69,13 @@ struct LimitsConfig {
     bool operator==(const LimitsConfig&) const = default;
 };
 
-// What a new channel's settings are; docs/channels.md explains each.
-struct ChannelConfig {
-    std::uint64_t capacity = 1000;
-    std::uint64_t bytes = 100ULL << 20;
-    std::uint64_t max_message = 1'044'480;
-    std::uint32_t high_watermark = 80;  // percent
-    std::uint32_t low_watermark = 20;   // percent
-    Overflow overflow = Overflow::kBlock;
-    Schedule schedule = Schedule::kStrict;
-    Nanos ttl = 0;  // 0: for ever
-    Nanos timeout = 5 * kSecond;
-    std::uint64_t notify_rate = 1000;  // a second
-    bool operator==(const ChannelConfig&) const = default;
-};
-
 struct Config {
     std::string mount;  // absolute
     std::string state;  // absolute
     FuseConfig fuse;
     LogConfig log;
     LimitsConfig limits;
-    ChannelConfig channel;
+    channel::Settings channel;  // of new channels
     bool operator==(const Config&) const = default;
 };
 
@@ -142,7 +126,5 @@ Reload plan_reload(const Config& running, const Config& wanted);
 
 std::string_view name_of(Transport value);
 std::string_view name_of(LogTarget value);
-std::string_view name_of(Overflow value);
-std::string_view name_of(Schedule value);
 
 }  // namespace ipcfs::daemon

@@ -21,6 +21,8 @@ namespace ipcfs::daemon {
 namespace {
 
 constexpr std::string_view kFsType = "fuse.ipcfs";
+constexpr int kLooks = 20;
+constexpr useconds_t kLookMicroseconds = 5'000;
 
 // mountinfo writes space, tab, newline and backslash as octal.
 std::string unescape(std::string_view field) {
@@ -94,10 +96,10 @@ std::optional<pid_t> read_pid(int fd) {
     return static_cast<pid_t>(*pid);
 }
 
-int lock(int fd) {
+int lock(int fd, int kind) {
     int result = 0;
     do {
-        result = flock(fd, LOCK_EX | LOCK_NB);
+        result = flock(fd, kind | LOCK_NB);
     } while (result != 0 && errno == EINTR);
     return result;
 }
@@ -149,7 +151,7 @@ std::string lock_path(const std::string& mount, uid_t uid, std::string_view runt
 
 std::optional<pid_t> lock_holder(const std::string& lock_file) {
     Fd fd(open(lock_file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (!fd || lock(fd.get()) == 0 || errno != EWOULDBLOCK) return std::nullopt;
+    if (!fd || lock(fd.get(), LOCK_SH) == 0 || errno != EWOULDBLOCK) return std::nullopt;
     return read_pid(fd.get()).value_or(0);
 }
 
@@ -159,11 +161,16 @@ Result<InstanceLock> InstanceLock::take(const std::string& lock_file, pid_t* hol
         return made.error();
     }
     if (auto checked = check_private(directory); !checked) return checked.error();
-    for (;;) {
+    for (int tries = 0;; ++tries) {
         Fd fd(open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
         if (!fd) return errno_fault("open " + lock_file);
-        if (lock(fd.get()) != 0) {
+        if (lock(fd.get(), LOCK_EX) != 0) {
             if (errno != EWOULDBLOCK) return errno_fault("lock " + lock_file);
+            // Somebody who only looks (ipcfs status) has it for a moment; a daemon keeps it.
+            if (tries < kLooks) {
+                usleep(kLookMicroseconds);
+                continue;
+            }
             *holder = read_pid(fd.get()).value_or(0);
             return Fault{EBUSY, "lock " + lock_file};
         }

@@ -12,9 +12,6 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
-constexpr std::array<std::string_view, 4> kOverflows{"block", "reject", "drop-oldest",
-                                                     "drop-newest"};
-constexpr std::array<std::string_view, 2> kSchedules{"strict", "fair"};
 
 constexpr std::uint64_t kMost = INT64_MAX;  // what TOML's integers hold
 
@@ -31,16 +28,30 @@ bool in_range(U value, T least, T most) {
     return std::cmp_greater_equal(value, least) && std::cmp_less_equal(value, most);
 }
 
+// A key whose values are right or wrong for one reason.
+template <class Target>
+KeyOf<Target> key(std::string name, std::string allowed, bool reloadable,
+                  std::function<bool(Target&, const Value&)> set,
+                  std::function<std::string(const Target&)> render) {
+    return {
+        std::move(name), reloadable,
+        [allowed = std::move(allowed), set = std::move(set)](Target& target, const Value& value) {
+            return set(target, value) ? std::string() : allowed;
+        },
+        std::move(render)};
+}
+
 // `at` maps a Config& to the member, const or not.
 template <class At>
 Key number(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
-    return {std::move(name), "a whole number " + range(least, most, plain), reloadable,
-            [=](Config& config, const Value& value) {
-                if (!value.integer || !in_range(*value.integer, least, most)) return false;
-                at(config) = static_cast<std::decay_t<decltype(at(config))>>(*value.integer);
-                return true;
-            },
-            [=](const Config& config) { return std::to_string(at(config)); }};
+    return key<Config>(
+        std::move(name), "a whole number " + range(least, most, plain), reloadable,
+        [=](Config& config, const Value& value) {
+            if (!value.integer || !in_range(*value.integer, least, most)) return false;
+            at(config) = static_cast<std::decay_t<decltype(at(config))>>(*value.integer);
+            return true;
+        },
+        [=](const Config& config) { return std::to_string(at(config)); });
 }
 
 std::optional<std::uint64_t> size_of(const Value& value) {
@@ -53,34 +64,36 @@ std::optional<std::uint64_t> size_of(const Value& value) {
 
 template <class At>
 Key size(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
-    return {std::move(name),
-            "a size such as 4096, \"64K\", \"100M\" or \"1G\", " + range(least, most, format_size),
-            reloadable,
-            [=](Config& config, const Value& value) {
-                auto bytes = size_of(value);
-                if (!bytes || !in_range(*bytes, least, most)) return false;
-                at(config) = *bytes;
-                return true;
-            },
-            [=](const Config& config) { return toml_string(format_size(at(config))); }};
+    return key<Config>(
+        std::move(name),
+        "a size such as 4096, \"64K\", \"100M\" or \"1G\", " + range(least, most, format_size),
+        reloadable,
+        [=](Config& config, const Value& value) {
+            auto bytes = size_of(value);
+            if (!bytes || !in_range(*bytes, least, most)) return false;
+            at(config) = *bytes;
+            return true;
+        },
+        [=](const Config& config) { return toml_string(format_size(at(config))); });
 }
 
 template <class At>
 Key duration(std::string name, bool reloadable, Nanos least, Nanos most, At at) {
     auto show = [](std::uint64_t value) { return format_duration(static_cast<Nanos>(value)); };
-    return {std::move(name),
-            "a duration such as \"5ms\", \"30s\", \"1h\" or 0, " +
-                range(static_cast<std::uint64_t>(least), static_cast<std::uint64_t>(most), show),
-            reloadable,
-            [=](Config& config, const Value& value) {
-                std::optional<Nanos> nanos;
-                if (value.text) nanos = parse_duration(*value.text);
-                if (!nanos && value.integer == 0) nanos = 0;
-                if (!nanos || !in_range(*nanos, least, most)) return false;
-                at(config) = *nanos;
-                return true;
-            },
-            [=](const Config& config) { return toml_string(format_duration(at(config))); }};
+    return key<Config>(
+        std::move(name),
+        "a duration such as \"5ms\", \"30s\", \"1h\" or 0, " +
+            range(static_cast<std::uint64_t>(least), static_cast<std::uint64_t>(most), show),
+        reloadable,
+        [=](Config& config, const Value& value) {
+            std::optional<Nanos> nanos;
+            if (value.text) nanos = parse_duration(*value.text);
+            if (!nanos && value.integer == 0) nanos = 0;
+            if (!nanos || !in_range(*nanos, least, most)) return false;
+            at(config) = *nanos;
+            return true;
+        },
+        [=](const Config& config) { return toml_string(format_duration(at(config))); });
 }
 
 std::string join_words(std::span<const std::string_view> words) {
@@ -95,17 +108,18 @@ std::string join_words(std::span<const std::string_view> words) {
 
 template <class At>
 Key word(std::string name, bool reloadable, std::span<const std::string_view> words, At at) {
-    return {std::move(name), join_words(words), reloadable,
-            [=](Config& config, const Value& value) {
-                if (!value.text) return false;
-                auto found = std::find(words.begin(), words.end(), *value.text);
-                if (found == words.end()) return false;
-                at(config) = static_cast<std::decay_t<decltype(at(config))>>(found - words.begin());
-                return true;
-            },
-            [=](const Config& config) {
-                return toml_string(words[static_cast<std::size_t>(at(config))]);
-            }};
+    return key<Config>(
+        std::move(name), join_words(words), reloadable,
+        [=](Config& config, const Value& value) {
+            if (!value.text) return false;
+            auto found = std::find(words.begin(), words.end(), *value.text);
+            if (found == words.end()) return false;
+            at(config) = static_cast<std::decay_t<decltype(at(config))>>(found - words.begin());
+            return true;
+        },
+        [=](const Config& config) {
+            return toml_string(words[static_cast<std::size_t>(at(config))]);
+        });
 }
 
 bool absolute(const std::string& path) {
@@ -114,15 +128,16 @@ bool absolute(const std::string& path) {
 
 template <class At>
 Key path(std::string name, bool reloadable, bool may_be_empty, At at) {
-    return {std::move(name),
-            may_be_empty ? "an absolute path, or \"\" for none" : "an absolute path", reloadable,
-            [=](Config& config, const Value& value) {
-                if (!value.text) return false;
-                if (!absolute(*value.text) && !(may_be_empty && value.text->empty())) return false;
-                at(config) = *value.text;
-                return true;
-            },
-            [=](const Config& config) { return toml_string(at(config)); }};
+    return key<Config>(
+        std::move(name), may_be_empty ? "an absolute path, or \"\" for none" : "an absolute path",
+        reloadable,
+        [=](Config& config, const Value& value) {
+            if (!value.text) return false;
+            if (!absolute(*value.text) && !(may_be_empty && value.text->empty())) return false;
+            at(config) = *value.text;
+            return true;
+        },
+        [=](const Config& config) { return toml_string(at(config)); });
 }
 
 constexpr const char* kLimitAllowed =
@@ -142,75 +157,86 @@ std::string render_limit(std::uint64_t value, bool bytes) {
 
 template <class At>
 Key limit(std::string name, bool bytes, At at) {
-    return {std::move(name), kLimitAllowed, true,
-            [=](Config& config, const Value& value) {
-                auto found = limit_of(value, bytes);
-                if (found) at(config) = *found;
-                return found.has_value();
-            },
-            [=](const Config& config) { return render_limit(at(config), bytes); }};
+    return key<Config>(
+        std::move(name), kLimitAllowed, true,
+        [=](Config& config, const Value& value) {
+            auto found = limit_of(value, bytes);
+            if (found) at(config) = *found;
+            return found.has_value();
+        },
+        [=](const Config& config) { return render_limit(at(config), bytes); });
 }
 
 UserKey user_limit(std::string name, bool bytes,
                    std::optional<std::uint64_t> UserOverride::*member) {
-    return {std::move(name), kLimitAllowed, true,
-            [=](UserOverride& target, const Value& value) {
-                auto found = limit_of(value, bytes);
-                if (found) target.*member = found;
-                return found.has_value();
-            },
-            [=](const UserOverride& target) {
-                return target.*member ? render_limit(*(target.*member), bytes) : std::string();
-            }};
+    return key<UserOverride>(
+        std::move(name), kLimitAllowed, true,
+        [=](UserOverride& target, const Value& value) {
+            auto found = limit_of(value, bytes);
+            if (found) target.*member = found;
+            return found.has_value();
+        },
+        [=](const UserOverride& target) {
+            return target.*member ? render_limit(*(target.*member), bytes) : std::string();
+        });
 }
 
 Key allow_other() {
-    return {"fuse.allow-other", "true, false or \"auto\"", false,
-            [](Config& config, const Value& value) {
-                if (value.boolean) {
-                    config.fuse.allow_other = *value.boolean ? AllowOther::kYes : AllowOther::kNo;
-                    return true;
-                }
-                if (value.text != "auto") return false;
-                config.fuse.allow_other = AllowOther::kAuto;
+    return key<Config>(
+        "fuse.allow-other", "true, false or \"auto\"", false,
+        [](Config& config, const Value& value) {
+            if (value.boolean) {
+                config.fuse.allow_other = *value.boolean ? AllowOther::kYes : AllowOther::kNo;
                 return true;
-            },
-            [](const Config& config) -> std::string {
-                if (config.fuse.allow_other == AllowOther::kAuto) return toml_string("auto");
-                return config.fuse.allow_other == AllowOther::kYes ? "true" : "false";
-            }};
+            }
+            if (value.text != "auto") return false;
+            config.fuse.allow_other = AllowOther::kAuto;
+            return true;
+        },
+        [](const Config& config) -> std::string {
+            if (config.fuse.allow_other == AllowOther::kAuto) return toml_string("auto");
+            return config.fuse.allow_other == AllowOther::kYes ? "true" : "false";
+        });
 }
 
 Key debug() {
-    return {
+    return key<Config>(
         "fuse.debug", "true or false", false,
         [](Config& config, const Value& value) {
             if (value.boolean) config.fuse.debug = *value.boolean;
             return value.boolean.has_value();
         },
-        [](const Config& config) -> std::string { return config.fuse.debug ? "true" : "false"; }};
+        [](const Config& config) -> std::string { return config.fuse.debug ? "true" : "false"; });
 }
 
-// "1000/s"
-Key notify_rate() {
-    constexpr std::uint64_t kMostRate = 1'000'000;
-    return {"channel.notify-rate", "a rate from \"1/s\" to \"1000000/s\"", true,
-            [](Config& config, const Value& value) {
-                if (!value.text || !value.text->ends_with("/s")) return false;
-                auto rate =
-                    parse_number(std::string_view(*value.text).substr(0, value.text->size() - 2));
-                if (!rate || *rate < 1 || *rate > kMostRate) return false;
-                config.channel.notify_rate = *rate;
-                return true;
+// A channel's setting: what `ctl` takes is allowed, and nothing else.
+Key channel_key(std::string_view name) {
+    // The ones that TOML has a type for.
+    const bool number = name == "capacity" || name.ends_with("-watermark");
+    return {"channel." + std::string(name), true,
+            [=](Config& config, const Value& value) -> std::string {
+                std::string text;
+                if (value.integer) {
+                    text = std::to_string(*value.integer);
+                } else if (value.text && !number) {
+                    text = *value.text;
+                }
+                auto done = channel::set(config.channel, name, text);
+                if (done) return {};
+                // "capacity '0': a number of messages from 1 to ..."
+                const std::string& why = done.error().operation;
+                auto colon = why.rfind("': ");
+                return colon == std::string::npos ? why : why.substr(colon + 3);
             },
-            [](const Config& config) {
-                return toml_string(std::to_string(config.channel.notify_rate) + "/s");
+            [=](const Config& config) {
+                std::string text = channel::get(config.channel, name);
+                return parse_number(text) ? text : toml_string(text);
             }};
 }
 
 std::vector<Key> build() {
     constexpr Nanos kYear = 365 * 24 * 3600 * kSecond;
-    return {
+    std::vector<Key> table{
         path(
             "mount", false, false, [](auto& c) -> auto& { return c.mount; }),
         path(
@@ -256,33 +282,9 @@ std::vector<Key> build() {
             "limits.waiters", false, [](auto& c) -> auto& { return c.limits.user.waiters; }),
         limit(
             "limits.total-bytes", true, [](auto& c) -> auto& { return c.limits.total_bytes; }),
-
-        number(
-            "channel.capacity", true, 1, 1'000'000'000,
-            [](auto& c) -> auto& { return c.channel.capacity; }),
-        size(
-            "channel.bytes", true, 1, 1ULL << 50, [](auto& c) -> auto& { return c.channel.bytes; }),
-        size(
-            "channel.max-message", true, 1, 1'044'480,
-            [](auto& c) -> auto& { return c.channel.max_message; }),
-        number(
-            "channel.high-watermark", true, 1, 100,
-            [](auto& c) -> auto& { return c.channel.high_watermark; }),
-        number(
-            "channel.low-watermark", true, 0, 99,
-            [](auto& c) -> auto& { return c.channel.low_watermark; }),
-        word(
-            "channel.overflow", true, kOverflows,
-            [](auto& c) -> auto& { return c.channel.overflow; }),
-        word(
-            "channel.schedule", true, kSchedules,
-            [](auto& c) -> auto& { return c.channel.schedule; }),
-        duration(
-            "channel.ttl", true, 0, kYear, [](auto& c) -> auto& { return c.channel.ttl; }),
-        duration(
-            "channel.timeout", true, 0, kYear, [](auto& c) -> auto& { return c.channel.timeout; }),
-        notify_rate(),
     };
+    for (std::string_view name : channel::kSettingKeys) table.push_back(channel_key(name));
+    return table;
 }
 
 }  // namespace
@@ -336,12 +338,6 @@ std::string_view name_of(Transport value) {
 }
 std::string_view name_of(LogTarget value) {
     return kTargets[static_cast<std::size_t>(value)];
-}
-std::string_view name_of(Overflow value) {
-    return kOverflows[static_cast<std::size_t>(value)];
-}
-std::string_view name_of(Schedule value) {
-    return kSchedules[static_cast<std::size_t>(value)];
 }
 
 }  // namespace ipcfs::daemon

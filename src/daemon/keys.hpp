@@ -27,9 +27,10 @@ Value value_from_text(std::string_view text);
 template <class Target>
 struct KeyOf {
     std::string name;         // "fuse.queue-depth"; of an override only "messages"
-    std::string allowed;      // "a whole number from 1 to 65536"
     bool reloadable = false;  // can change in a running daemon
-    std::function<bool(Target&, const Value&)> set;    // false: not allowed, nothing was changed
+    // Empty: done. Otherwise nothing was changed, and this is what is allowed: "a whole number
+    // ...".
+    std::function<std::string(Target&, const Value&)> set;
     std::function<std::string(const Target&)> render;  // as TOML; empty: leave it out
 };
 using Key = KeyOf<Config>;

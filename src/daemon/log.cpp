@@ -86,7 +86,7 @@ std::string escape(std::string_view line) {
 
 bool journal_available() {
 #if IPCFS_HAVE_SYSTEMD
-    return access("/run/systemd/journal/socket", W_OK) == 0;
+    return ::access("/run/systemd/journal/socket", W_OK) == 0;
 #else
     return false;
 #endif

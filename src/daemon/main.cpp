@@ -139,7 +139,7 @@ private:
     void introduce() {
         utsname kernel{};
         uname(&kernel);
-        const bool file = access(options_.config_file.c_str(), R_OK) == 0;
+        const bool file = ::access(options_.config_file.c_str(), R_OK) == 0;
         log_->info("ipcfsd ", IPCFS_VERSION, ", pid ", getpid(), ", uid ", around_.uid, ", ",
                    kernel.sysname, ' ', kernel.release, ", configuration ",
                    file ? options_.config_file : "built in");

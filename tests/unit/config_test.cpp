@@ -38,7 +38,7 @@ TEST(Config, OfAnEmptyFileIsTheDefaults) {
     EXPECT_EQ(parsed.config.state, "/var/lib/ipcfs");
     EXPECT_EQ(parsed.config.fuse, FuseConfig{});
     EXPECT_EQ(parsed.config.limits, LimitsConfig{});
-    EXPECT_EQ(parsed.config.channel, ChannelConfig{});
+    EXPECT_EQ(parsed.config.channel, channel::Settings{});
 }
 
 TEST(Config, PutsAnOrdinaryUsersTreeInTheirOwnDirectories) {
@@ -97,8 +97,8 @@ max-message = "64K"
     EXPECT_EQ(c.limits.user.messages, kUnlimited);
     EXPECT_EQ(c.limits.user.bytes, 2ULL << 30);
     EXPECT_EQ(c.limits.total_bytes, 12345u);
-    EXPECT_EQ(c.channel.overflow, Overflow::kDropOldest);
-    EXPECT_EQ(c.channel.schedule, Schedule::kFair);
+    EXPECT_EQ(c.channel.overflow, channel::Overflow::kDropOldest);
+    EXPECT_EQ(c.channel.schedule, queue::Schedule::kFair);
     EXPECT_EQ(c.channel.ttl, 3600 * kSecond);
     EXPECT_EQ(c.channel.notify_rate, 7u);
     EXPECT_EQ(c.channel.max_message, 65536u);
@@ -130,10 +130,10 @@ TEST(Config, TellsEveryErrorWithItsPlaceAndWhatIsAllowedInTheOrderOfTheFile) {
             "f.toml:6:15: fuse.queue-depth = 0: must be a whole number from 1 to 65536",
             "f.toml:7:17: fuse.entry-timeout = \"5\": must be a duration such as \"5ms\", "
             "\"30s\", \"1h\" or 0, from 0 to 8760h",
-            "f.toml:9:12: channel.capacity = \"many\": must be a whole number from 1 to "
-            "1000000000",
-            "f.toml:10:12: channel.overflow = an array: must be one of \"block\", \"reject\", "
-            "\"drop-oldest\", \"drop-newest\"",
+            "f.toml:9:12: channel.capacity = \"many\": must be a number of messages from 1 to "
+            "4294967296",
+            "f.toml:10:12: channel.overflow = an array: must be one of block, reject, "
+            "drop-oldest, drop-newest",
             "f.toml:11:2: unknown key \"chanel\"; known at the top are: mount, state, and the "
             "sections fuse, log, limits, channel",
         }));
@@ -171,14 +171,17 @@ TEST(Config, RefusesWhatIsJustOutOfRange) {
                             "limits.bytes=1T",
                             "limits.bytes=17179869184G",
                             "channel.capacity=0",
-                            "channel.capacity=1000000001",
+                            "channel.capacity=4294967297",
                             "channel.max-message=1044481",
                             "channel.max-message=0",
                             "channel.high-watermark=101",
-                            "channel.notify-rate=1000",
+                            "channel.notify-rate=x",
+                            "channel.capacity=1K",
+                            "channel.type=topic",
                             "channel.notify-rate=0/s",
                             "channel.notify-rate=1000001/s",
                             "channel.ttl=5",
+                            "channel.timeout=24001h",
                             "channel.schedule=",
                             "mount=",
                             "x=1",
@@ -200,7 +203,7 @@ TEST(Config, RefusesWhatIsJustOutOfRange) {
 TEST(Config, AcceptsTheEndsOfEveryRange) {
     for (const char* good :
          {"fuse.queue-depth=1", "fuse.queue-depth=65536", "fuse.threads=1024",
-          "fuse.entry-timeout=8760h", "log.max-size=4K", "channel.capacity=1000000000",
+          "fuse.entry-timeout=8760h", "log.max-size=4K", "channel.capacity=4294967296",
           "channel.max-message=1", "channel.notify-rate=1000000/s", "channel.high-watermark=100",
           "channel.low-watermark=0", "limits.bytes=0", "limits.total-bytes=unlimited"}) {
         const std::string text = good;
@@ -212,13 +215,8 @@ TEST(Config, AcceptsTheEndsOfEveryRange) {
 }
 
 TEST(Config, ChecksWhatHoldsBetweenKeys) {
-    EXPECT_EQ(read("[channel]\nlow-watermark = 80\n").errors,
-              Errors{"f.toml:2:17: channel.low-watermark = 80: must be below "
-                     "channel.high-watermark, which is 80"});
-    EXPECT_EQ(
-        read("[channel]\nbytes = \"1K\"\n").errors,
-        Errors{"f.toml:2:9: channel.max-message = 1020K: must be at most channel.bytes, which "
-               "is 1K"});
+    EXPECT_EQ(read("[channel]\nlow-watermark = 81\n").errors,
+              Errors{"f.toml:2:17: [channel]: low-watermark 81 is above high-watermark 80"});
     EXPECT_EQ(read("", {{"log.target", "file", "--log-target"}}).errors,
               Errors{"--log-target: log.target = \"file\": needs log.file, an absolute path"});
 }
@@ -294,6 +292,7 @@ const std::vector<Setting> kAllChanged{{"mount", "/a \"b\"\\\t\x01", "t"},
                                        {"channel.ttl", "1ns", "t"},
                                        {"channel.timeout", "0", "t"},
                                        {"channel.notify-rate", "2/s", "t"},
+                                       {"channel.type", "sync", "t"},
                                        {"limits.user.7.messages", "1", "t"},
                                        {"limits.user.7.bytes", "2K", "t"},
                                        {"limits.user.7.channels", "3", "t"},
