@@ -16,10 +16,17 @@ namespace {
 
 // Read and written by the signal handlers, which run on this same thread.
 volatile std::sig_atomic_t g_held_signal = 0;
+volatile std::sig_atomic_t g_holding = 0;
 volatile std::sig_atomic_t g_progress_shown = 0;
 bool g_quiet = false;
 bool g_stdout_terminal = false;
 bool g_stderr_terminal = false;
+
+// Wakes a Hold's read again and again once it should end: a signal that comes before the read has
+// begun does not interrupt it.
+timer_t g_alarm{};
+bool g_alarm_made = false;
+constexpr std::int64_t kAlarmInterval = 20'000'000;
 
 constexpr std::string_view kClearLine = "\r\033[K";
 
@@ -30,22 +37,45 @@ extern "C" void end_now(int signal) {
     ::_exit(128 + signal);
 }
 
+// 0: never.
+void set_alarm(std::int64_t first) {
+    itimerspec times{};
+    times.it_value = {first / 1'000'000'000, first % 1'000'000'000};
+    if (first > 0) times.it_interval = {0, kAlarmInterval};
+    ::timer_settime(g_alarm, 0, &times, nullptr);
+}
+
+extern "C" void on_alarm(int) {}
+
 extern "C" void hold_signal(int signal) {
     // The second Ctrl-C does not wait for a held message: its reader may have stopped for ever.
     if (g_held_signal != 0) end_now(signal);
     g_held_signal = signal;
+    int error = errno;
+    set_alarm(1);
+    errno = error;
 }
 
 void set_handlers(void (*handler)(int)) {
     struct sigaction action {};
     action.sa_handler = handler;
-    action.sa_flags = SA_RESTART;
     for (int signal : {SIGINT, SIGTERM}) {
         struct sigaction before {};
         ::sigaction(signal, nullptr, &before);
         // nohup and background jobs of a shell without job control ignore it on purpose.
         if (before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);
     }
+}
+
+void make_alarm() {
+    struct sigaction action {};
+    action.sa_handler = on_alarm;
+    ::sigaction(SIGALRM, &action, nullptr);
+    sigevent event{};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGALRM;
+    if (::timer_create(CLOCK_MONOTONIC, &event, &g_alarm) != 0) fail_errno("timer", errno);
+    g_alarm_made = true;
 }
 
 std::int64_t clock_ns(clockid_t clock) {
@@ -56,13 +86,23 @@ std::int64_t clock_ns(clockid_t clock) {
 
 }  // namespace
 
-Hold::Hold() {
+Hold::Hold(const Deadline& deadline) {
+    if (!g_alarm_made) make_alarm();
+    g_holding = 1;
     set_handlers(hold_signal);
+    constexpr std::int64_t kFar = std::int64_t{1} << 60;
+    if (deadline.set()) set_alarm(std::max<std::int64_t>(deadline.left(kFar), 1));
 }
 
 Hold::~Hold() {
+    g_holding = 0;
     if (g_held_signal != 0) end_now(g_held_signal);
+    set_alarm(0);
     set_handlers(SIG_DFL);
+}
+
+bool Hold::interrupted() const {
+    return g_held_signal != 0;
 }
 
 void set_up_terminal(bool be_quiet) {
@@ -180,8 +220,12 @@ std::int64_t Deadline::left(std::int64_t most) const {
 short poll_one(int fd, short events, std::int64_t wait) {
     // Only here can a progress line be on the screen, and only here is nothing lost by ending.
     struct Ending {
-        Ending() { set_handlers(end_now); }
-        ~Ending() { set_handlers(SIG_DFL); }
+        Ending() {
+            if (g_holding == 0) set_handlers(end_now);
+        }
+        ~Ending() {
+            if (g_holding == 0) set_handlers(SIG_DFL);
+        }
     } ending;
     Deadline deadline(wait);
     for (;;) {

@@ -1,9 +1,8 @@
 // Descriptors, whole files, waiting with a deadline, standard output, and Ctrl-C.
 //
-// Ctrl-C and SIGTERM keep their default action, which also ends a wait for a daemon that has
-// stopped (a handler would not: the kernel lets only deadly signals end a FUSE request). They are
-// caught while it polls, to wipe the progress line and exit with 128 + the signal (130 for Ctrl-C),
-// and while a Hold is alive, which delays them until a message taken from its channel is printed.
+// Ctrl-C and SIGTERM keep their default action, but for two places: while it polls they wipe the
+// progress line and exit with 128 + the signal (130 for Ctrl-C), and while a Hold is alive they end
+// a waiting read but are otherwise obeyed only when a message that was taken has been printed.
 #pragma once
 
 #include <cstdint>
@@ -65,6 +64,7 @@ class Deadline {
 public:
     explicit Deadline(std::optional<std::int64_t> wait)
         : at_(wait ? std::optional(now() + *wait) : std::nullopt) {}
+    bool set() const { return at_.has_value(); }
     bool passed() const { return at_ && now() >= *at_; }
     // Not more than `most` ns, not less than 0.
     std::int64_t left(std::int64_t most) const;
@@ -76,13 +76,17 @@ private:
 // poll(2) of one descriptor for at most `wait` ns: revents, 0 when the time is over.
 short poll_one(int fd, short events, std::int64_t wait);
 
-// Not to be nested, nor alive across poll_one.
+// Not to be nested. A read(2) that waits within it ends with EINTR at Ctrl-C, SIGTERM and the
+// deadline, even when these came just before the read; the destructor then obeys the signal.
 class Hold {
 public:
-    Hold();
+    explicit Hold(const Deadline& deadline);
     ~Hold();
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
+
+    // A signal came: leave off.
+    bool interrupted() const;
 };
 
 }  // namespace ipcfs::client

@@ -1,10 +1,10 @@
-// `ipcfs recv` and `ipcfs follow`. Both read framed/stream, one message a read, without blocking,
-// and wait with poll; so the end of a message is known, and an empty message from the channel's
-// end. A message that was read is printed before Ctrl-C is obeyed. One thread.
+// `ipcfs recv` and `ipcfs follow`. Both read framed/stream, one message a read, so the end of a
+// message is known, and an empty message from the channel's end. The read waits, not poll: waiting
+// reads are served first come, first served, wake nobody in vain, and are what a writer of a
+// channel of type sync looks for. One thread.
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
-#include <poll.h>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,7 +22,6 @@ namespace {
 
 constexpr std::size_t kRead = std::size_t{1} << 20;  // the largest read the kernel does not split
 constexpr std::size_t kMaxFrame = std::size_t{64} << 20;
-constexpr std::int64_t kSecond = 1'000'000'000;
 
 std::string_view text_of(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -63,38 +62,28 @@ std::string as_json(const FrameView& frame) {
 
 class Receiver {
 public:
-    Receiver(const Channel& channel, const ReceiveOptions& options, bool json)
-        : channel_(channel), options_(options), json_(json) {
-        fd_ = open_or_fail(channel.file("framed/stream"), O_RDONLY | O_NONBLOCK,
-                           channel.shown("framed/stream"));
-    }
+    Receiver(const Channel& channel, const ReceiveOptions& options, bool json, bool waits)
+        : channel_(channel),
+          options_(options),
+          json_(json),
+          fd_(open_or_fail(channel.file("framed/stream"), O_RDONLY | (waits ? 0 : O_NONBLOCK),
+                           channel.shown("framed/stream"))) {}
 
     // Takes and prints one message. False when there was none until the deadline.
     bool receive(const Deadline& deadline) {
-        for (;;) {
-            {
-                Hold hold;
-                if (take()) return true;
-            }
-            if (deadline.passed()) return false;
-            short ready = poll_one(fd_.get(), POLLIN, deadline.left(kSecond));
-            if ((ready & POLLIN) == 0 && (ready & (POLLERR | POLLHUP | POLLNVAL)) != 0) gone();
-        }
-    }
-
-private:
-    [[noreturn]] void gone() const { fail(kGone, channel_.shown() + " was removed"); }
-
-    // False: nothing is there now.
-    bool take() {
+        Hold hold(deadline);
         std::size_t have = 0;
         for (;;) {
             if (buffer_.size() < have + kRead) buffer_.resize(have + kRead);
             ssize_t n = ::read(fd_.get(), buffer_.data() + have, kRead);
-            if (n < 0 && errno == EINTR) continue;
+            if (n < 0 && errno == EINTR) {
+                // Only a read that took nothing is interrupted; the rest of a message never waits.
+                if (hold.interrupted() || deadline.passed()) return false;
+                continue;
+            }
             if (n < 0 && errno == EAGAIN && have == 0) return false;
             if (n < 0) fail_errno(channel_.shown(), errno);
-            if (n == 0 && have == 0) gone();
+            if (n == 0 && have == 0) fail(kGone, channel_.shown() + " was removed");
             have += static_cast<std::size_t>(n);
             FrameView frame;
             std::size_t used = 0;
@@ -109,6 +98,7 @@ private:
         }
     }
 
+private:
     void show(const FrameView& frame) const {
         if (json_) return print(as_json(frame));
         std::string body(text_of(frame.body));
@@ -121,7 +111,7 @@ private:
 
     const Channel& channel_;
     const ReceiveOptions& options_;
-    bool json_;
+    const bool json_;
     Fd fd_;
     std::vector<std::byte> buffer_;
 };
@@ -131,14 +121,15 @@ private:
 int receive(const Globals& globals, const ReceiveOptions& options) {
     Tree tree(globals.mount);
     Channel channel = tree.channel(options.channel);
-    Receiver receiver(channel, options, globals.json);
     bool drain = !options.follow && options.count == 0;
+    bool waits = options.follow || (!drain && options.timeout != 0);
+    Receiver receiver(channel, options, globals.json, waits);
     if (options.follow) {
         for (;;) receiver.receive(Deadline(std::nullopt));
     }
     for (std::uint64_t n = 0; drain || n < options.count; ++n) {
-        Deadline deadline(drain ? std::optional<std::int64_t>(0) : options.timeout);
-        if (receiver.receive(deadline)) continue;
+        // Without waiting there is no deadline to be early for: it takes what is there, or nothing.
+        if (receiver.receive(Deadline(waits ? options.timeout : std::nullopt))) continue;
         if (drain) return kOk;
         if (!globals.quiet && *options.timeout > 0) {
             fail(kNothing,
