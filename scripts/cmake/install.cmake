@@ -1,22 +1,5 @@
-# What `cmake --install` puts where. Included by the top CMakeLists.txt, after all targets are made.
-# Each file is installed once it exists in the tree.
-
-function(ipcfs_install_file path destination)
-  cmake_parse_arguments(ARG "" "RENAME" "" ${ARGN})
-  set(rename)
-  if(ARG_RENAME)
-    set(rename RENAME ${ARG_RENAME})
-  endif()
-  if(EXISTS ${CMAKE_SOURCE_DIR}/${path})
-    install(FILES ${CMAKE_SOURCE_DIR}/${path} DESTINATION ${destination} ${rename})
-  endif()
-endfunction()
-
-foreach(program ipcfsd ipcfs)
-  if(TARGET ${program})
-    install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  endif()
-endforeach()
+# What `cmake --install` puts where, beside the programs, manuals and completion, which their own
+# folders install. Included by the top CMakeLists.txt, after all targets are made.
 
 # A privately built libfuse goes along, found relative to the daemon: the build tree may then go.
 if(IPCFS_FUSE_PREFIX AND TARGET ipcfsd)
@@ -26,14 +9,8 @@ if(IPCFS_FUSE_PREFIX AND TARGET ipcfsd)
 endif()
 
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/include/ipcfs DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-file(GLOB ipcfs_manuals CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/docs/man/*.[1-8])
-foreach(page IN LISTS ipcfs_manuals)
-  string(REGEX REPLACE ".*\\." "" section ${page})
-  install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
-endforeach()
-ipcfs_install_file(client/completion/ipcfs.bash ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME ipcfs)
-ipcfs_install_file(conf/ipcfs.service lib/systemd/system)
-ipcfs_install_file(conf/ipcfs.toml ${CMAKE_INSTALL_SYSCONFDIR}/ipcfs)
-ipcfs_install_file(conf/ipcfs-modprobe.conf ${CMAKE_INSTALL_DOCDIR})
-ipcfs_install_file(LICENSE ${CMAKE_INSTALL_DOCDIR})
-ipcfs_install_file(README.md ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${CMAKE_SOURCE_DIR}/conf/ipcfs.service DESTINATION lib/systemd/system)
+install(FILES ${CMAKE_SOURCE_DIR}/conf/ipcfs.toml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/ipcfs)
+install(FILES ${CMAKE_SOURCE_DIR}/conf/ipcfs-modprobe.conf DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${CMAKE_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
