@@ -1,4 +1,4 @@
-// Locks by flock(2), mounts by /proc/self/mountinfo (proc(5)).
+// Locks by flock(2).
 #include <climits>
 #include <fcntl.h>
 #include <filesystem>
@@ -8,12 +8,13 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <base/units.hpp>
 #include <daemon/instance.hpp>
+#include <fuse/mount.hpp>
+#include <fuse/probe.hpp>
 
 extern char** environ;
 
@@ -23,38 +24,6 @@ namespace {
 constexpr std::string_view kFsType = "fuse.ipcfs";
 constexpr int kLooks = 20;
 constexpr useconds_t kLookMicroseconds = 5'000;
-
-// mountinfo writes space, tab, newline and backslash as octal.
-std::string unescape(std::string_view field) {
-    std::string plain;
-    for (std::size_t i = 0; i < field.size(); ++i) {
-        if (field[i] == '\\' && i + 3 < field.size()) {
-            plain += static_cast<char>((field[i + 1] - '0') * 64 + (field[i + 2] - '0') * 8 +
-                                       (field[i + 3] - '0'));
-            i += 3;
-        } else {
-            plain += field[i];
-        }
-    }
-    return plain;
-}
-
-// The type of the topmost mount on `mount`; empty when it is no mount point.
-std::string mounted_type(const std::string& mount) {
-    std::ifstream table("/proc/self/mountinfo");
-    std::string topmost;
-    for (std::string line; std::getline(table, line);) {
-        std::istringstream fields(line);
-        std::string id, parent, device, root, point, word, type;
-        fields >> id >> parent >> device >> root >> point;
-        if (unescape(point) != mount) continue;
-        while (fields >> word && word != "-") {
-        }
-        fields >> type;
-        topmost = type;  // later lines lie over earlier ones
-    }
-    return topmost;
-}
 
 Result<void> run_fusermount(const std::string& mount) {
     std::string program = "fusermount3", u = "-u", z = "-z", q = "-q", end = "--", path = mount;
@@ -196,17 +165,17 @@ InstanceLock::~InstanceLock() {
 }
 
 Result<int> clear_dead_mounts(const std::string& mount) {
-    for (int cleared = 0;; ++cleared) {
-        if (mounted_type(mount) != kFsType) return {boost::system::in_place_value, cleared};
-        // A mount whose daemon is gone answers at once; one that answers otherwise is alive.
-        struct statfs about {};
-        if (statfs(mount.c_str(), &about) == 0 || (errno != ENOTCONN && errno != ECONNABORTED)) {
+    int cleared = 0;
+    for (; ipcfs_mounted(mount); ++cleared) {
+        auto dead = fuse::clear_stale_mount(mount);
+        if (!dead) return dead.error();
+        if (!*dead) {
             return Fault{EBUSY, mount +
                                     " is served by an ipcfsd that does not hold the lock here "
                                     "(another user's, or one in a container)"};
         }
-        if (auto detached = detach_mount(mount); !detached) return detached.error();
     }
+    return {boost::system::in_place_value, cleared};
 }
 
 Result<void> detach_mount(const std::string& mount) {
@@ -216,7 +185,8 @@ Result<void> detach_mount(const std::string& mount) {
 }
 
 bool ipcfs_mounted(const std::string& mount) {
-    return mounted_type(mount) == kFsType;
+    auto top = fuse::top_mount_at(mount);
+    return top && top->type == kFsType;
 }
 
 Result<void> ensure_directory(const std::string& path, mode_t mode) {

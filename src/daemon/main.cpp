@@ -198,7 +198,10 @@ private:
             log_->warn("still stopping after ", round,
                        " s, held by: ", what.empty() ? "(unknown)" : what);
             manager_.status("stopping, held by: " + what);
-            if (round == kStopRounds) leave(exit_code_);
+            if (round == kStopRounds) {
+                log_->error("not waiting any longer: ending");
+                leave(exit_code_);
+            }
             watch_stop(round + 1);
         });
     }
@@ -210,6 +213,7 @@ private:
                 log_->error(detached.error().message());
             }
         }
+        lock_.reset();
         _exit(code);
     }
 
