@@ -22,7 +22,7 @@ wait_until() {
     done
 }
 
-is_mounted() { [ "$(stat -f -c %T "$MNT" 2>/dev/null)" = fuseblk ] || grep -q " $MNT fuse" /proc/mounts; }
+is_mounted() { grep -q " $MNT fuse" /proc/mounts; }
 is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 is_gone() { ! is_running "$1"; }
 mounted_or_dead() { { is_mounted && [ -d "$MNT/kern" ]; } || is_gone "$DAEMON_PID"; }

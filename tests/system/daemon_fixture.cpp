@@ -27,6 +27,24 @@ std::string environment(const char* name, const char* otherwise) {
     return value != nullptr && *value != 0 ? value : otherwise;
 }
 
+pid_t g_ward = -1;  // of a process that only looks after the daemon
+
+// Goes on as process 1 of a new pid namespace. The caller stays behind as its parent, hands SIGTERM
+// on and ends as it ended.
+void enter_own_processes() {
+    if (unshare(CLONE_NEWPID) != 0) _exit(126);
+    g_ward = fork();
+    if (g_ward == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        return;
+    }
+    signal(SIGTERM, [](int number) { kill(g_ward, number); });
+    int status = 0;
+    while (waitpid(g_ward, &status, 0) < 0 && errno == EINTR) {
+    }
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 125);
+}
+
 }  // namespace
 
 bool wait_until(const std::function<bool()>& condition, std::chrono::milliseconds patience) {
@@ -77,6 +95,7 @@ Daemon::Daemon(const Options& options) {
         CPU_ZERO(&all);
         for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &all);
         sched_setaffinity(0, sizeof all, &all);
+        if (options.own_processes) enter_own_processes();
         execvp(argv[0], argv.data());
         _exit(127);
     }

@@ -34,6 +34,7 @@ public:
     struct Options {
         std::vector<std::string> arguments;  // behind those every test gives
         std::string config;                  // the text of --config; empty: the defaults
+        bool own_processes = false;          // in a pid namespace of its own: it sees no others
     };
 
     // Starts the daemon and waits until it answers on its mount. See running() for the outcome.

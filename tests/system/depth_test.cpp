@@ -147,7 +147,7 @@ protected:
 
 class SmallDepth : public Depth {
 protected:
-    Daemon::Options options() const override { return {{"--queue-depth", "32"}, {}}; }
+    Daemon::Options options() const override { return {{"--queue-depth", "32"}, {}, false}; }
 };
 
 TEST_F(SmallDepth, DoesNotStopAnybodyOnTheCpuOfAHundredReaders) {

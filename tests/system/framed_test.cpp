@@ -124,6 +124,29 @@ TEST_F(Framed, AnInheritedDescriptorIsTheWritersMessage) {
     EXPECT_EQ(got.header.sender_pid, static_cast<std::uint32_t>(sender.pid()));
 }
 
+class FramedFromElsewhere : public Framed {
+protected:
+    Daemon::Options options() const override { return {{}, {}, true}; }
+};
+
+// For the daemon's pid namespace the sender has no number; who it is, is known all the same.
+TEST_F(FramedFromElsewhere, ASenderWhosePidIsNotVisibleKeepsItsUser) {
+    const std::string path = at("jobs/framed/queue");
+    Child sender(Child::As{1001, -1}, [path](std::string&) {
+        FrameHeader forged;
+        forged.sender_pid = 1;
+        const Fd out = open_file(path, O_WRONLY);
+        return out && write_to(out.get(), frame(forged, "far away")) > 0 ? 0 : 1;
+    });
+    ASSERT_EQ(sender.wait(), 0);
+    const auto got = take();
+    EXPECT_EQ(got.body, "far away");
+    EXPECT_EQ(got.header.sender_pid, 0U);
+    EXPECT_EQ(got.header.sender_tid, 0U);
+    EXPECT_EQ(got.header.sender_uid, 1001U);
+    EXPECT_EQ(got.header.sender_gid, 1001U);
+}
+
 TEST_F(Framed, AThreadOfTheSenderIsNamed) {
     std::uint32_t thread_id = 0;
     std::thread writer([&] {

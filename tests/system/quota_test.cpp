@@ -19,7 +19,8 @@ protected:
     Daemon::Options options() const override {
         return {{"--set", "limits.messages=50", "--set", "limits.bytes=100K", "--set",
                  "limits.channels=5", "--set", "limits.open-files=20", "--set", "limits.waiters=4"},
-                {}};
+                {},
+                false};
     }
     void SetUp() override {
         MountedTest::SetUp();

@@ -78,10 +78,11 @@ TEST_F(Sync, WritersAreLetInOneByOneInTheirOrder) {
     std::vector<Child> writers;
     std::vector<std::string> expected;
     for (int i = 0; i < 10; ++i) {
+        const long before = waiting("meet");
         expected.push_back("m" + std::to_string(i));
         writers.push_back(writing(expected.back()));
-        // The first is in its write; the others wait at open, in this order.
-        ASSERT_TRUE(wait_until([&] { return depth("meet") == 1 && waiting("meet") >= i; }))
+        // The first waits in its write; the others wait at open, in this order.
+        ASSERT_TRUE(wait_until([&] { return depth("meet") == 1 && waiting("meet") == before + 1; }))
             << i << ": " << waiting("meet");
     }
     std::vector<std::string> received;
