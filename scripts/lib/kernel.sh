@@ -36,9 +36,3 @@ mounts_below() {
     awk -v dir="$1" '($3 == "fuse.ipcfs" || $3 == "fuse") && ($2 == dir || index($2, dir "/") == 1) { print $2 }' \
         /proc/self/mounts | sort -r
 }
-
-# ipcfs_answers DIR: a live ipcfs is mounted there.
-ipcfs_answers() {
-    [[ $(awk -v dir="$1" '$2 == dir { type = $3 } END { print type }' /proc/self/mounts) == fuse.ipcfs ]] &&
-        timeout 5 stat -f "$1" >/dev/null 2>&1
-}
