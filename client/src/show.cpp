@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -19,8 +21,61 @@ void show(const Globals& globals, const Pairs& pairs) {
     print(globals.json ? Json().object(pairs).take() : render(pairs, output_is_terminal()));
 }
 
+// A time of the tree (ns since the epoch) as local time, to the millisecond.
+std::string local_time(std::uint64_t nanos) {
+    auto seconds = static_cast<time_t>(nanos / 1'000'000'000);
+    tm parts{};
+    ::localtime_r(&seconds, &parts);
+    std::array<char, 48> text{};
+    std::size_t length = std::strftime(text.data(), text.size(), "%F %T", &parts);
+    std::snprintf(text.data() + length, text.size() - length, ".%03u",
+                  static_cast<unsigned>(nanos / 1'000'000 % 1000));
+    return text.data();
+}
+
+// Times and durations as people read them; columns in which nothing but 0 stands left out.
+Table for_people(const Table& table) {
+    constexpr std::array<std::string_view, 6> kAlways{"channel", "depth",    "bytes",
+                                                      "size",    "priority", "used"};
+    constexpr std::array<std::string_view, 5> kTimes{"time", "deadline", "created", "last_arrival",
+                                                     "last_delivery"};
+    auto any = [](const auto& names, std::string_view name) {
+        return std::find(names.begin(), names.end(), name) != names.end();
+    };
+    if (table.rows.empty()) return table;
+    Table out;
+    out.rows.resize(table.rows.size());
+    for (const std::string& column : table.columns) {
+        auto empty = [&](const auto& row) { return table.cell(row, column) == "0"; };
+        bool blank = std::all_of(table.rows.begin(), table.rows.end(), empty);
+        if (blank && !any(kAlways, column)) continue;
+        out.columns.push_back(column);
+        bool latency = column.starts_with("latency_") && column != "latency_count";
+        for (std::size_t r = 0; r < table.rows.size(); ++r) {
+            std::string cell(table.cell(table.rows[r], column));
+            auto number = parse_number(cell);
+            if (number && any(kTimes, column)) cell = *number == 0 ? "-" : local_time(*number);
+            if (number && (latency || column == "oldest_age")) {
+                cell = human_duration(static_cast<std::int64_t>(*number));
+            }
+            out.rows[r].push_back(std::move(cell));
+        }
+    }
+    return out;
+}
+
 void show(const Globals& globals, const Table& table) {
-    print(globals.json ? Json().array(table).take() : render(table, output_is_terminal()));
+    if (globals.json) return print(Json().array(table).take());
+    Table shown = for_people(table);
+    // One row of many columns, as a channel's own `stats`, is easier to read downwards.
+    if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
+        Pairs pairs;
+        for (std::size_t c = 0; c < shown.columns.size(); ++c) {
+            pairs.emplace_back(shown.columns[c], shown.rows[0][c]);
+        }
+        return print(render(pairs, output_is_terminal()));
+    }
+    print(render(shown, output_is_terminal()));
 }
 
 // A column of numbers, added up.
@@ -39,10 +94,12 @@ Pairs summary(const Tree& tree) {
     if (!channels) return pairs;
     Table table = parse_table(*channels);
     pairs.emplace_back("channels", std::to_string(table.rows.size()));
-    for (std::string_view column : {"depth", "bytes", "readers", "writers", "waiting"}) {
+    for (std::string_view column :
+         {"depth", "bytes", "readers", "writers", "waiting_readers", "waiting_writers"}) {
         if (!table.column(column)) continue;
-        pairs.emplace_back(column == "depth" ? "messages" : column,
-                           std::to_string(total(table, column)));
+        std::string key(column == "depth" ? "messages" : column);
+        std::replace(key.begin(), key.end(), '_', '-');
+        pairs.emplace_back(key, std::to_string(total(table, column)));
     }
     return pairs;
 }

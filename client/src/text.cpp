@@ -212,7 +212,9 @@ std::string human_size(std::uint64_t bytes) {
 std::string human_duration(std::int64_t nanos) {
     std::array<char, 48> text{};
     auto seconds = static_cast<double>(nanos) / 1e9;
-    if (nanos < 1'000'000) {
+    if (nanos < 1000) {
+        std::snprintf(text.data(), text.size(), "%lldns", static_cast<long long>(nanos));
+    } else if (nanos < 1'000'000) {
         std::snprintf(text.data(), text.size(), "%.0fus", seconds * 1e6);
     } else if (nanos < 1'000'000'000) {
         std::snprintf(text.data(), text.size(), "%.0fms", seconds * 1e3);
