@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::size_t kHeaderRoom = 4096;  // what libfuse and the kernel add to max_write
 constexpr std::size_t kRingMemory = 64ULL << 30;
+constexpr std::chrono::milliseconds kNotifyPatience{300};
 constexpr int kInitPatience = 5000;  // ms; the kernel sends INIT at mount
 
 // Gets a reader out of read(2) at the end; its handler does nothing.
@@ -189,15 +190,18 @@ Result<void> Session::start() {
     install_wake_signal();
     QuietThreads quiet;
     if (auto answered = answer_init(); !answered) return answered;
+    const bool uring = !rings_.empty();
+    report_.transport = uring ? Transport::kUring : Transport::kClassic;
+    report_.readers = config_.reader_threads;
+    if (report_.readers == 0) report_.readers = std::max(2U, std::thread::hardware_concurrency());
+    if (uring) report_.readers = 1;
+    // Handlers may ask for the report and the counts: nothing changes from the first request on.
+    for (unsigned i = 0; i < report_.readers; ++i) readers_.push_back(std::make_unique<Reader>());
+
     for (auto& ring : rings_) ring->let_register();
     for (auto& ring : rings_)
         if (auto registered = ring->await_registered(); !registered) return registered;
-
-    const bool uring = !rings_.empty();
-    report_.transport = uring ? Transport::kUring : Transport::kClassic;
-    unsigned readers = config_.reader_threads;
-    if (readers == 0) readers = std::max(2U, std::thread::hardware_concurrency());
-    return start_readers(uring ? 1 : readers);
+    return start_readers();
 }
 
 Result<void> Session::answer_init() {
@@ -271,12 +275,10 @@ std::string Session::prepare_rings(std::uint64_t offered) {
     return {};
 }
 
-Result<void> Session::start_readers(unsigned count) {
-    report_.readers = count;
-    for (unsigned i = 0; i < count; ++i) {
-        auto& reader = *readers_.emplace_back(std::make_unique<Reader>());
+Result<void> Session::start_readers() {
+    for (auto& reader : readers_) {
         try {
-            reader.thread = std::thread([this, &reader] { read_requests(reader); });
+            reader->thread = std::thread([this, r = reader.get()] { read_requests(*r); });
         } catch (const std::exception&) {
             return Fault{EAGAIN, "start a reader of /dev/fuse"};
         }
@@ -336,6 +338,8 @@ void Session::stop() noexcept {
     }
     if (session_) ::fuse_session_exit(session_);
     mount_.unmount();
+    // Without privilege that aborted nothing: these replies are what frees the clients.
+    for (const auto& op : parked_.operations()) op->interrupt(ENOTCONN);
     for (auto& ring : rings_) ring->stop();
     // A reader may be between its look at `stopping_` and the read: signal until it is through.
     for (auto& reader : readers_)
@@ -346,10 +350,9 @@ void Session::stop() noexcept {
     for (auto& reader : readers_)
         if (reader->thread.joinable()) reader->thread.join();
     for (auto& ring : rings_) ring->join();
-    for (const auto& op : parked_.operations()) op->interrupt(ENOTCONN);
-    // The abort above ends a notification that waits for an inode.
+    for (const auto& op : parked_.operations()) op->interrupt(ENOTCONN);  // parked meanwhile
     std::unique_lock gate(gate_.mutex);
-    gate_.empty.wait(gate, [this] { return gate_.inside == 0; });
+    gate_.empty.wait_for(gate, kNotifyPatience, [this] { return gate_.inside == 0; });
 }
 
 bool Session::park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket) {

@@ -130,7 +130,7 @@ private:
     Result<void> answer_init();
     std::string prepare_rings(std::uint64_t offered);  // empty, or why not
     ssize_t write_init_reply(iovec* iov, int count) noexcept;
-    Result<void> start_readers(unsigned count);
+    Result<void> start_readers();
     void read_requests(Reader& reader) noexcept;
     void interrupt(std::uint64_t unique) noexcept;
     void ended(const std::string& reason) noexcept;

@@ -209,6 +209,10 @@ void RingQueue::serve() {
         if (!serve_completions()) break;
         if (due != 0 && now() >= due) rotate(now());
     }
+    if (running && !ended_.load()) {  // stopped, not aborted: the last replies still go out
+        drain_mail();
+        ::io_uring_submit(&ring_);
+    }
 }
 
 bool RingQueue::serve_completions() {

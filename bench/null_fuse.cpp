@@ -1,0 +1,205 @@
+// A FUSE server that does nothing, to measure what the transport alone costs: one file `file` that
+// takes every write and answers every read with 64 bytes (or as many as were written last), opened
+// as ipcfs opens its message files. On our Session with either transport, or on libfuse's own loop
+// (--libfuse-loop) as the honest baseline for both. Runs until SIGINT, SIGTERM or unmount.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string>
+#include <string_view>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fuse/session.hpp>
+
+using namespace ipcfs;
+using namespace ipcfs::fuse;
+
+namespace {
+
+constexpr fuse_ino_t kFile = 2;
+constexpr double kForever = 86400;
+std::atomic<std::size_t> last_size{64};  // the program's only state
+const std::array<char, 1 << 20> kZeros{};
+
+struct stat attributes(fuse_ino_t node) {
+    struct stat info {};
+    info.st_ino = node;
+    info.st_mode = node == FUSE_ROOT_ID ? S_IFDIR | 0777 : S_IFREG | 0666;
+    info.st_nlink = 1;
+    return info;
+}
+
+void lookup(fuse_req_t req, fuse_ino_t, const char* name) {
+    if (std::string_view(name) != "file") {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    fuse_entry_param entry{};
+    entry.ino = kFile;
+    entry.attr = attributes(kFile);
+    entry.attr_timeout = entry.entry_timeout = kForever;
+    fuse_reply_entry(req, &entry);
+}
+
+void get_attributes(fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
+    const auto info = attributes(node);
+    fuse_reply_attr(req, &info, kForever);
+}
+
+void set_attributes(fuse_req_t req, fuse_ino_t node, struct stat*, int, fuse_file_info*) {
+    get_attributes(req, node, nullptr);
+}
+
+void open_file(fuse_req_t req, fuse_ino_t, fuse_file_info* file) {
+    file->direct_io = 1;
+    file->noflush = 1;
+    fuse_reply_open(req, file);
+}
+
+void read_file(fuse_req_t req, fuse_ino_t, std::size_t size, off_t, fuse_file_info*) {
+    const std::size_t bytes =
+        std::min({size, last_size.load(std::memory_order_relaxed), kZeros.size()});
+    fuse_reply_buf(req, kZeros.data(), bytes);
+}
+
+void write_file(fuse_req_t req, fuse_ino_t, const char*, std::size_t size, off_t, fuse_file_info*) {
+    last_size.store(size, std::memory_order_relaxed);
+    fuse_reply_write(req, size);
+}
+
+void begin(void*, fuse_conn_info* connection) {
+    connection->max_write = 1 << 20;
+    connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ);
+}
+
+fuse_lowlevel_ops operations() {
+    fuse_lowlevel_ops ops{};
+    ops.init = begin;
+    ops.lookup = lookup;
+    ops.getattr = get_attributes;
+    ops.setattr = set_attributes;
+    ops.open = open_file;
+    ops.read = read_file;
+    ops.write = write_file;
+    return ops;
+}
+
+struct Options {
+    std::string mount;
+    std::string transport = "classic";
+    unsigned threads = 0;
+    unsigned depth = 8192;
+    bool libfuse_loop = false;
+};
+
+[[noreturn]] void usage() {
+    std::fputs(
+        "usage: null_fuse --mount DIR [--transport classic|uring] [--threads N] [--depth N]\n"
+        "                 [--libfuse-loop]\n",
+        stderr);
+    std::exit(2);
+}
+
+Options parse(int argc, char** argv) {
+    Options options;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view word = argv[i];
+        const auto value = [&]() -> std::string {
+            if (i + 1 >= argc) usage();
+            return argv[++i];
+        };
+        if (word == "--mount")
+            options.mount = value();
+        else if (word == "--transport")
+            options.transport = value();
+        else if (word == "--threads")
+            options.threads = static_cast<unsigned>(std::atoi(value().c_str()));
+        else if (word == "--depth")
+            options.depth = static_cast<unsigned>(std::atoi(value().c_str()));
+        else if (word == "--libfuse-loop")
+            options.libfuse_loop = true;
+        else
+            usage();
+    }
+    if (options.mount.empty() || (options.transport != "classic" && options.transport != "uring"))
+        usage();
+    return options;
+}
+
+int run_libfuse_loop(const Options& options) {
+    std::string words[] = {"null_fuse", "-o", "default_permissions,max_read=1048576"};
+    char* argv[] = {words[0].data(), words[1].data(), words[2].data()};
+    fuse_args args = FUSE_ARGS_INIT(3, argv);
+    auto ops = operations();
+    ops.init = [](void* user, fuse_conn_info* connection) {
+        begin(user, connection);
+        connection->max_read = 1 << 20;  // must repeat the mount option
+    };
+    fuse_session* session = fuse_session_new(&args, &ops, sizeof ops, nullptr);
+    if (!session || fuse_set_signal_handlers(session) != 0 ||
+        fuse_session_mount(session, options.mount.c_str()) != 0)
+        return 1;
+    fuse_loop_config* config = fuse_loop_cfg_create();
+    if (options.threads) fuse_loop_cfg_set_max_threads(config, options.threads);
+    std::printf("ready transport=libfuse-loop libfuse=%s\n", fuse_pkgversion());
+    std::fflush(stdout);
+    fuse_session_loop_mt(session, config);
+    fuse_loop_cfg_destroy(config);
+    fuse_session_unmount(session);
+    fuse_remove_signal_handlers(session);
+    fuse_session_destroy(session);
+    return 0;
+}
+
+int run_session(const Options& options) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, nullptr);
+    const Fd told(signalfd(-1, &signals, SFD_CLOEXEC));
+    const Fd over(eventfd(0, EFD_CLOEXEC));
+
+    SessionConfig config;
+    config.mountpoint = options.mount;
+    config.transport = options.transport == "uring" ? Transport::kUring : Transport::kClassic;
+    config.reader_threads = options.threads;
+    config.ring_depth = options.depth;
+    config.on_end = [&over](const std::string&) { eventfd_write(over.get(), 1); };
+    auto session = Session::open(std::move(config), operations(), nullptr);
+    if (!session) {
+        std::fprintf(stderr, "null_fuse: %s\n", session.error().message().c_str());
+        return 1;
+    }
+    if (const auto started = (*session)->start(); !started) {
+        std::fprintf(stderr, "null_fuse: %s\n", started.error().message().c_str());
+        return 1;
+    }
+    const auto& report = (*session)->report();
+    const bool uring = report.transport == Transport::kUring;
+    std::printf("ready transport=%s queues=%u depth=%u readers=%u libfuse=%s %s\n",
+                uring ? "uring" : "classic", report.queues, report.depth, report.readers,
+                report.libfuse_version.c_str(), report.why_not_uring.c_str());
+    std::fflush(stdout);
+    pollfd waits[] = {{told.get(), POLLIN, 0}, {over.get(), POLLIN, 0}};
+    while (::poll(waits, 2, -1) < 0 && errno == EINTR) {
+    }
+    (*session)->stop();
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const Options options = parse(argc, argv);
+    return options.libfuse_loop ? run_libfuse_loop(options) : run_session(options);
+}

@@ -1,0 +1,133 @@
+// Ringing. ring() and refresh() run on any thread; serve() on the doorbell's own.
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <fuse/doorbell.hpp>
+#include <tree/node.hpp>
+
+namespace ipcfs::fuse {
+
+Doorbell::Doorbell(std::string mountpoint, channel::Registry& registry, Session& session)
+    : mountpoint_(std::move(mountpoint)), registry_(registry), session_(session) {}
+
+Doorbell::~Doorbell() {
+    stop();
+}
+
+void Doorbell::start() {
+    std::scoped_lock hold(mutex_);
+    stopping_ = false;
+    threads_.emplace_back([this] { serve(); });
+}
+
+void Doorbell::stop() noexcept {
+    std::vector<std::thread> threads;
+    std::list<Task> dropped;
+    {
+        std::scoped_lock hold(mutex_);
+        stopping_ = true;
+        threads.swap(threads_);
+        dropped.swap(tasks_);
+    }
+    changed_.notify_all();
+    for (std::thread& thread : threads) thread.join();
+}
+
+void Doorbell::ring(channel::Channel& channel, Target target) noexcept {
+    // One that is pending has not been performed: it will tell of this arrival too.
+    if (channel.bell_pending.exchange(true, std::memory_order_acq_rel)) return;
+    Nanos gap = kSecond / static_cast<Nanos>(channel.settings().notify_rate);
+    Nanos due = channel.last_ring.load(std::memory_order_relaxed) + gap;
+    add(Task{channel.shared_from_this(), target, false, 0, due});
+}
+
+void Doorbell::refresh(channel::Channel& channel) noexcept {
+    add(Task{channel.shared_from_this(), Target::kQueue, true, 0, 0});
+}
+
+void Doorbell::add(Task task) noexcept {
+    registry_.read(task.channel->id(), static_cast<std::uint8_t>(tree::Kind::kChannel),
+                   [](const channel::Attributes& made) { return made; },
+                   [&](const channel::Attributes& attributes) { task.owner = attributes.uid; });
+    {
+        std::scoped_lock hold(mutex_);
+        if (stopping_) return;
+        tasks_.push_back(std::move(task));
+        if (idle_ == 0 && threads_.size() < kMostThreads) {
+            threads_.emplace_back([this] { serve(); });
+        }
+    }
+    changed_.notify_one();
+}
+
+std::list<Doorbell::Task>::iterator Doorbell::pick(Nanos now, Nanos& look_again) {
+    look_again = kForever;
+    for (auto at = tasks_.begin(); at != tasks_.end(); ++at) {
+        if (at->due > now) {
+            look_again = std::min(look_again, at->due);
+            continue;
+        }
+        auto busy = busy_for_.find(at->owner);
+        if (busy == busy_for_.end() || busy->second < kMostForOwner) return at;
+    }
+    return tasks_.end();
+}
+
+void Doorbell::serve() noexcept {
+    SystemClock clock;
+    std::unique_lock hold(mutex_);
+    while (!stopping_) {
+        Nanos look_again = kForever;
+        Nanos now = clock.monotonic();
+        auto at = pick(now, look_again);
+        if (at == tasks_.end()) {
+            ++idle_;
+            if (look_again == kForever) {
+                changed_.wait(hold);
+            } else {
+                changed_.wait_for(hold, std::chrono::nanoseconds(look_again - now));
+            }
+            --idle_;
+            continue;
+        }
+        std::list<Task> mine;
+        mine.splice(mine.begin(), tasks_, at);
+        const Task& task = mine.front();
+        ++busy_for_[task.owner];
+        hold.unlock();
+        perform(task);
+        uid_t owner = task.owner;
+        mine.clear();  // may free a channel
+        hold.lock();
+        if (--busy_for_[owner] == 0) busy_for_.erase(owner);
+        if (!tasks_.empty() && idle_ > 0) changed_.notify_one();
+    }
+}
+
+void Doorbell::perform(const Task& task) noexcept {
+    channel::Channel& channel = *task.channel;
+    if (task.refresh_only) {
+        tree::NodeId queue{channel.id(), tree::Kind::kQueue};
+        (void)session_.notify_inval_inode(queue.raw(), -1, 0);
+        return;
+    }
+    channel.last_ring.store(SystemClock().monotonic(), std::memory_order_relaxed);
+    // From here on an arrival asks for another ring.
+    channel.bell_pending.store(false, std::memory_order_release);
+    timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
+    for (int attempt = 0; attempt < 3; ++attempt) {  // it may be renamed meanwhile
+        std::string path = registry_.path(channel.id());
+        if (path.empty()) break;
+        path.insert(0, "/").insert(0, mountpoint_);
+        path.append(task.target == Target::kQueue ? "/queue" : "/next");
+        if (::utimensat(AT_FDCWD, path.c_str(), times, AT_SYMLINK_NOFOLLOW) == 0) {
+            rung_.fetch_add(1, std::memory_order_relaxed);
+            return;
+        }
+        if (errno != ENOENT) break;
+    }
+    failed_.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace ipcfs::fuse

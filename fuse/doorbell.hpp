@@ -1,0 +1,71 @@
+// The doorbell: inotify sees only what goes through the mount, so arrivals by any other way than a
+// write on `queue` are rung by a utimensat(2) of `queue`'s mtime through the daemon's own mount, which
+// inotify reports as IN_MODIFY. That takes the inode's lock, which a client can hold for as long as it
+// likes (a write from a page that faults for ever), so ringing has threads of its own, as many as are
+// stuck and one more, two for each owner of channels. Coalesced: at most one ring is pending for a
+// channel, and notify-rate bounds them; the last arrival is always rung.
+#pragma once
+
+#include <condition_variable>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <channel/registry.hpp>
+#include <fuse/session.hpp>
+
+namespace ipcfs::fuse {
+
+class Doorbell final : public channel::Doorbell {
+public:
+    // `mountpoint` is served by `session`. Rings from start() on.
+    Doorbell(std::string mountpoint, channel::Registry& registry, Session& session);
+    ~Doorbell() override;
+
+    void start();
+    // Rings nothing any more. After Session::stop(), so that no thread is inside the mount.
+    void stop() noexcept;
+
+    void ring(channel::Channel& channel, Target target) noexcept override;
+    void refresh(channel::Channel& channel) noexcept override;
+
+    // Rings done, and rings that failed (the channel was gone, or access was denied).
+    std::uint64_t rung() const noexcept { return rung_.load(std::memory_order_relaxed); }
+    std::uint64_t failed() const noexcept { return failed_.load(std::memory_order_relaxed); }
+
+private:
+    struct Task {
+        std::shared_ptr<channel::Channel> channel;
+        Target target = Target::kQueue;
+        bool refresh_only = false;
+        uid_t owner = 0;
+        Nanos due = 0;
+    };
+    static constexpr std::size_t kMostThreads = 32;
+    static constexpr int kMostForOwner = 2;
+
+    void add(Task task) noexcept;
+    void serve() noexcept;
+    // Under the lock: the first task that may run now; or when to look again.
+    std::list<Task>::iterator pick(Nanos now, Nanos& look_again);
+    void perform(const Task& task) noexcept;
+
+    std::string mountpoint_;
+    channel::Registry& registry_;
+    Session& session_;
+    std::atomic<std::uint64_t> rung_{0}, failed_{0};
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::list<Task> tasks_;
+    std::map<uid_t, int> busy_for_;
+    std::vector<std::thread> threads_;
+    std::size_t idle_ = 0;
+    bool stopping_ = true;
+};
+
+}  // namespace ipcfs::fuse

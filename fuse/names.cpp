@@ -1,0 +1,242 @@
+// FUSE requests of names and attributes, and the table of operations. On the session's threads.
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <array>
+#include <cstring>
+#include <fuse/operations.hpp>
+#include <fuse/waiting.hpp>
+
+namespace ipcfs::fuse {
+namespace {
+
+using tree::NodeId;
+using tree::NodeInfo;
+
+timespec to_timespec(Nanos nanos) noexcept {
+    return {static_cast<time_t>(nanos / kSecond), static_cast<long>(nanos % kSecond)};
+}
+
+struct stat to_stat(const NodeInfo& info) noexcept {
+    struct stat st {};
+    st.st_ino = info.id.raw();
+    st.st_mode = info.mode;
+    st.st_nlink = info.links;
+    st.st_uid = info.uid;
+    st.st_gid = info.gid;
+    st.st_size = static_cast<off_t>(info.size);
+    st.st_blksize = 4096;
+    st.st_atim = to_timespec(info.accessed);
+    st.st_mtim = to_timespec(info.modified);
+    st.st_ctim = to_timespec(info.changed);
+    return st;
+}
+
+void reply_entry(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
+    if (!info) return reply_fault(req, info.error());
+    fuse_entry_param entry{};
+    entry.ino = info->id.raw();
+    entry.generation = 1;
+    entry.attr = to_stat(*info);
+    entry.attr_timeout = door_of(req).attr_timeout();
+    entry.entry_timeout = door_of(req).entry_timeout();
+    fuse_reply_entry(req, &entry);
+}
+
+void reply_attr(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
+    if (!info) return reply_fault(req, info.error());
+    struct stat st = to_stat(*info);
+    fuse_reply_attr(req, &st, door_of(req).attr_timeout());
+}
+
+void reply_done(fuse_req_t req, const Result<void>& done) noexcept {
+    fuse_reply_err(req, done ? 0 : done.error().code);
+}
+
+void op_init(void*, fuse_conn_info* connection) noexcept {
+    auto want = [&](auto flag) {
+        if (connection->capable & static_cast<decltype(connection->capable)>(flag)) {
+            connection->want |= static_cast<decltype(connection->want)>(flag);
+        }
+    };
+    want(FUSE_CAP_POSIX_ACL);  // with default_permissions: the kernel checks modes and ACLs
+    want(FUSE_CAP_DONT_MASK);  // default ACLs replace the umask
+    want(FUSE_CAP_ATOMIC_O_TRUNC);
+    want(FUSE_CAP_PARALLEL_DIROPS);
+    want(FUSE_CAP_NO_OPENDIR_SUPPORT);
+    connection->want &= ~static_cast<decltype(connection->want)>(
+        FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+        FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_WRITEBACK_CACHE);
+    connection->max_background = 1024;
+    connection->congestion_threshold = 768;
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
+    reply_entry(req, door_of(req).tree().lookup(NodeId::from(parent), name));
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
+    reply_attr(req, door_of(req).tree().stat(NodeId::from(ino)));
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int set, fuse_file_info*) noexcept {
+    tree::Change change;
+    if (set & FUSE_SET_ATTR_MODE) change.mode = st->st_mode & 07777;
+    if (set & FUSE_SET_ATTR_UID) change.uid = st->st_uid;
+    if (set & FUSE_SET_ATTR_GID) change.gid = st->st_gid;
+    if (set & FUSE_SET_ATTR_SIZE) change.size = static_cast<std::uint64_t>(st->st_size);
+    reply_attr(req, door_of(req).tree().change(NodeId::from(ino), change));
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) noexcept {
+    tree::NewChannel made;
+    made.mode = mode;
+    made.umask = fuse_req_ctx(req)->umask;
+    made.subject = subject_of(req, nullptr);
+    reply_entry(req, door_of(req).tree().make_channel(NodeId::from(parent), name, made));
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
+    reply_done(req, door_of(req).tree().remove_channel(NodeId::from(parent), name));
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t to_parent,
+               const char* to_name, unsigned flags) noexcept {
+    constexpr unsigned kNoReplace = 1;  // RENAME_NOREPLACE
+    if (flags & ~kNoReplace) {
+        fuse_reply_err(req, EINVAL);
+        return;
+    }
+    reply_done(req, door_of(req).tree().rename(NodeId::from(parent), name, NodeId::from(to_parent),
+                                               to_name, (flags & kNoReplace) != 0));
+}
+
+// Everything but channels is fixed.
+void op_unlink(fuse_req_t req, fuse_ino_t, const char*) noexcept {
+    fuse_reply_err(req, EPERM);
+}
+void op_mknod(fuse_req_t req, fuse_ino_t, const char*, mode_t, dev_t) noexcept {
+    fuse_reply_err(req, EPERM);
+}
+void op_symlink(fuse_req_t req, const char*, fuse_ino_t, const char*) noexcept {
+    fuse_reply_err(req, EPERM);
+}
+void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) noexcept {
+    fuse_reply_err(req, EPERM);
+}
+void op_create(fuse_req_t req, fuse_ino_t, const char*, mode_t, fuse_file_info*) noexcept {
+    fuse_reply_err(req, EPERM);
+}
+void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
+    fuse_reply_err(req, 0);  // nothing is kept on disk yet
+}
+
+void op_readdir(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset,
+                fuse_file_info*) noexcept {
+    constexpr std::size_t kMost = 1U << 16;
+    std::vector<char> buffer(std::min(size, kMost));
+    std::size_t used = 0;
+    auto listed = door_of(req).tree().list(
+        NodeId::from(ino), static_cast<std::uint64_t>(offset),
+        [&](std::string_view name, NodeId node, bool directory, std::uint64_t cookie) {
+            char text[256];
+            std::size_t length = std::min(name.size(), sizeof text - 1);
+            std::memcpy(text, name.data(), length);
+            text[length] = '\0';
+            struct stat st {};
+            st.st_ino = node.raw();
+            st.st_mode = directory ? S_IFDIR : S_IFREG;
+            std::size_t entry = fuse_add_direntry(req, buffer.data() + used, buffer.size() - used,
+                                                  text, &st, static_cast<off_t>(cookie));
+            if (entry > buffer.size() - used) return false;
+            used += entry;
+            return true;
+        });
+    if (!listed) return reply_fault(req, listed.error());
+    fuse_reply_buf(req, buffer.data(), used);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t) noexcept {
+    struct statvfs st {};
+    st.f_bsize = st.f_frsize = 4096;
+    st.f_namemax = 255;
+    st.f_files = door_of(req).tree().channels();
+    fuse_reply_statfs(req, &st);
+}
+
+// Sends a value the way getxattr(2) and listxattr(2) want it: its size, or itself if there is room.
+void reply_sized(fuse_req_t req, std::string_view value, std::size_t size) noexcept {
+    if (size == 0) {
+        fuse_reply_xattr(req, value.size());
+    } else if (value.size() > size) {
+        fuse_reply_err(req, ERANGE);
+    } else {
+        fuse_reply_buf(req, value.data(), value.size());
+    }
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char* name, std::size_t size) noexcept {
+    auto value = door_of(req).tree().get_xattr(NodeId::from(ino), name);
+    if (!value) return reply_fault(req, value.error());
+    reply_sized(req, *value, size);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) noexcept {
+    auto names = door_of(req).tree().list_xattrs(NodeId::from(ino));
+    if (!names) return reply_fault(req, names.error());
+    std::string all;
+    for (const std::string& name : *names) all.append(name).push_back('\0');
+    reply_sized(req, all, size);
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value,
+                 std::size_t size, int flags) noexcept {
+    constexpr int kCreate = 1, kReplace = 2;  // XATTR_CREATE, XATTR_REPLACE
+    reply_done(req, door_of(req).tree().set_xattr(
+                        NodeId::from(ino), name, std::string_view(value, size),
+                        (flags & kCreate) != 0, (flags & kReplace) != 0, subject_of(req, nullptr)));
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
+    reply_done(req, door_of(req).tree().remove_xattr(NodeId::from(ino), name));
+}
+
+}  // namespace
+
+std::uint64_t Door::init_flags() noexcept {
+    return 1ULL << 28;  // FUSE_HANDLE_KILLPRIV_V2: no look at security.capability before a write
+}
+
+const fuse_lowlevel_ops& Door::operations() noexcept {
+    static const fuse_lowlevel_ops ops = [] {
+        fuse_lowlevel_ops all{};
+        all.init = op_init;
+        all.lookup = op_lookup;
+        all.getattr = op_getattr;
+        all.setattr = op_setattr;
+        all.mknod = op_mknod;
+        all.mkdir = op_mkdir;
+        all.unlink = op_unlink;
+        all.rmdir = op_rmdir;
+        all.symlink = op_symlink;
+        all.rename = op_rename;
+        all.link = op_link;
+        all.create = op_create;
+        all.open = op_open;
+        all.read = op_read;
+        all.write = op_write;
+        all.release = op_release;
+        all.fsync = op_fsync;
+        all.readdir = op_readdir;
+        all.statfs = op_statfs;
+        all.getxattr = op_getxattr;
+        all.setxattr = op_setxattr;
+        all.listxattr = op_listxattr;
+        all.removexattr = op_removexattr;
+        all.poll = op_poll;
+        return all;
+    }();
+    return ops;
+}
+
+}  // namespace ipcfs::fuse

@@ -1,0 +1,24 @@
+// The handlers of FUSE requests. Private to fuse/: door.cpp has those of open files, names.cpp those
+// of names and attributes and the table of all.
+#pragma once
+
+#include <fuse/door.hpp>
+
+namespace ipcfs::fuse {
+
+inline Door& door_of(fuse_req_t req) noexcept {
+    return *static_cast<Door*>(Session::of(req).user());
+}
+inline void reply_fault(fuse_req_t req, const Fault& fault) noexcept {
+    fuse_reply_err(req, fault.code);
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept;
+void op_release(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept;
+void op_read(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset,
+             fuse_file_info* fi) noexcept;
+void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
+              fuse_file_info* fi) noexcept;
+void op_poll(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi, fuse_pollhandle* poll) noexcept;
+
+}  // namespace ipcfs::fuse

@@ -1,0 +1,99 @@
+// Operations of the tree that wait for a FUSE request, and the handle behind fi->fh. Private to fuse/.
+#pragma once
+
+#include <fuse/door.hpp>
+#include <fuse/session.hpp>
+#include <tree/open_file.hpp>
+
+namespace ipcfs::fuse {
+
+// What fi->fh points at, from OPEN to RELEASE.
+struct Handle {
+    std::shared_ptr<tree::OpenFile> file;
+    // The thread that used it last and its process (tid << 32 | pid): asking the kernel at each
+    // write would cost more than the rest of it.
+    std::atomic<std::uint64_t> who{0};
+};
+
+// The requester; `handle` may remember its process, or be null.
+access::Subject subject_of(fuse_req_t req, Handle* handle) noexcept;
+
+// Sends a read's parts or its error. False: the requester is gone.
+bool send(fuse_req_t req, const tree::Delivery& delivery) noexcept;
+// Answers OPEN with a new handle for `file`. False: the requester is gone.
+bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
+               const access::Subject& opener) noexcept;
+
+class WaitingRead final : public tree::ReadOperation, public Parked {
+public:
+    WaitingRead(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
+                const tree::ReadRequest& request)
+        : ReadOperation(std::move(file), request), req_(req) {}
+    void interrupt(int error) noexcept override { cancel(error); }
+    ParkTicket ticket;
+
+private:
+    bool reply(const tree::Delivery& delivery) noexcept override {
+        Session::of(req_).unpark(ticket);
+        return send(req_, delivery);
+    }
+    fuse_req_t req_;
+};
+
+class WaitingWrite final : public tree::WriteOperation, public Parked {
+public:
+    WaitingWrite(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending,
+                 std::size_t size)
+        : WriteOperation(std::move(file), std::move(pending), size), req_(req) {}
+    void interrupt(int error) noexcept override { cancel(error); }
+    ParkTicket ticket;
+
+private:
+    void reply(int error, std::size_t size) noexcept override {
+        Session::of(req_).unpark(ticket);
+        if (error) {
+            fuse_reply_err(req_, error);
+        } else {
+            fuse_reply_write(req_, size);
+        }
+    }
+    fuse_req_t req_;
+};
+
+class WaitingOpen final : public tree::GateOperation, public Parked {
+public:
+    WaitingOpen(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
+                const access::Subject& opener)
+        : GateOperation(std::move(file)), req_(req), opener_(opener) {}
+    void interrupt(int error) noexcept override { cancel(error); }
+    ParkTicket ticket;
+
+private:
+    void reply(int error, const std::shared_ptr<tree::OpenFile>& file) noexcept override {
+        Session::of(req_).unpark(ticket);
+        if (error) {
+            fuse_reply_err(req_, error);
+        } else {
+            send_open(req_, file, opener_);
+        }
+    }
+    fuse_req_t req_;
+    access::Subject opener_;
+};
+
+// A poll handle of the kernel's.
+class PollHandle final : public channel::PollTicket {
+public:
+    PollHandle(Session& session, fuse_pollhandle* handle, unsigned wanted)
+        : session_(session), handle_(handle) {
+        events = wanted;
+    }
+    ~PollHandle() override { fuse_pollhandle_destroy(handle_); }
+    void notify() noexcept override { (void)session_.notify_poll(handle_); }
+
+private:
+    Session& session_;
+    fuse_pollhandle* handle_;
+};
+
+}  // namespace ipcfs::fuse
