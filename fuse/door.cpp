@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <base/guarded.hpp>
 #include <base/process.hpp>
 #include <cstring>
 #include <fuse/operations.hpp>
@@ -13,6 +14,28 @@ namespace ipcfs::fuse {
 
 using tree::Delivery;
 using tree::Outcome;
+
+struct Door::Handles {
+    Guarded<boost::intrusive::list<Handle, boost::intrusive::constant_time_size<false>>> open;
+};
+
+Door::Door(tree::Tree& tree, Logger& log, DoorConfig config)
+    : tree_(tree), log_(log), config_(config), handles_(std::make_unique<Handles>()) {}
+
+Door::~Door() {
+    handles_->open.with([](auto& open) {
+        open.clear_and_dispose([](Handle* handle) { delete handle; });
+    });
+}
+
+void Door::add(std::unique_ptr<Handle> handle) noexcept {
+    handles_->open.with([&](auto& open) { open.push_back(*handle.release()); });
+}
+
+void Door::remove(Handle& handle) noexcept {
+    handles_->open.with([&](auto& open) { open.erase(open.iterator_to(handle)); });
+    delete &handle;
+}
 
 access::Subject subject_of(fuse_req_t req, Handle* handle) noexcept {
     const fuse_ctx* ctx = fuse_req_ctx(req);
@@ -57,9 +80,13 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
     // keep another thread's write from it by the lock of the file position.
     if (file->positionless()) out.open_flags |= FOPEN_STREAM;
     handle->file = std::move(file);
-    if (fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out) != 0) return false;
-    handle.release();  // until RELEASE
-    return true;
+    // Once the answer is out, RELEASE may come on another thread.
+    Door& door = door_of(req);
+    Handle& added = *handle;
+    door.add(std::move(handle));
+    if (fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out) == 0) return true;
+    door.remove(added);
+    return false;
 }
 
 namespace {
@@ -101,7 +128,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
 }
 
 void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
-    delete &handle_of(fi);
+    door_of(req).remove(handle_of(fi));
     fuse_reply_err(req, 0);
 }
 

@@ -15,15 +15,24 @@ struct DoorConfig {
     Nanos attr_timeout = 3600 * kSecond;
 };
 
+struct Handle;
+
 class Door {
 public:
-    Door(tree::Tree& tree, Logger& log, DoorConfig config)
-        : tree_(tree), log_(log), config_(config) {}
+    Door(tree::Tree& tree, Logger& log, DoorConfig config);
+    // Closes what clients held open when the connection ended. After Session::stop().
+    ~Door();
+    Door(const Door&) = delete;
+    Door& operator=(const Door&) = delete;
 
     // The operations, to be given to Session::open with this as `user`.
     static const fuse_lowlevel_ops& operations() noexcept;
     // Raw INIT flags to ask for.
     static std::uint64_t init_flags() noexcept;
+
+    // Open files of the kernel's, from OPEN to RELEASE.
+    void add(std::unique_ptr<Handle> handle) noexcept;
+    void remove(Handle& handle) noexcept;
 
     tree::Tree& tree() noexcept { return tree_; }
     Logger& log() noexcept { return log_; }
@@ -35,6 +44,8 @@ private:
     tree::Tree& tree_;
     Logger& log_;
     DoorConfig config_;
+    struct Handles;
+    std::unique_ptr<Handles> handles_;
 };
 
 }  // namespace ipcfs::fuse

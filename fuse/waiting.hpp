@@ -1,6 +1,8 @@
 // Operations of the tree that wait for a FUSE request, and the handle behind fi->fh. Private to fuse/.
 #pragma once
 
+#include <boost/intrusive/list.hpp>
+
 #include <fuse/door.hpp>
 #include <fuse/session.hpp>
 #include <tree/open_file.hpp>
@@ -8,7 +10,7 @@
 namespace ipcfs::fuse {
 
 // What fi->fh points at, from OPEN to RELEASE.
-struct Handle {
+struct Handle : boost::intrusive::list_base_hook<> {
     std::shared_ptr<tree::OpenFile> file;
     // The thread that used it last and its process (tid << 32 | pid): asking the kernel at each
     // write would cost more than the rest of it.

@@ -36,6 +36,8 @@ public:
     // While a writer holds the inode lock of `queue` (type sync), the event goes to `next` instead.
     enum class Target : std::uint8_t { kQueue, kNext };
     virtual void ring(Channel& channel, Target target) noexcept = 0;
+    // A delivery that the kernel did not see on `queue`: the times it keeps of that file are old.
+    virtual void refresh(Channel& channel) noexcept = 0;
 };
 
 // What all channels share. Outlives them.
@@ -174,6 +176,8 @@ public:
 
     // All or nothing. EINVAL, EBUSY; the reason stays in `status`.
     Result<void> control(std::string_view text);
+    // Publishes an event about the channel itself (created, removed: of a sub-channel).
+    void announce(EventKind kind, std::uint64_t detail) noexcept;
     // A text for `last-error` in `status`.
     void note_error(std::string text) noexcept;
 
@@ -191,7 +195,9 @@ public:
     std::pair<Nanos, Nanos> times() const noexcept;
     // Whether a delivery by another file than `queue` has to refresh what the kernel keeps.
     std::atomic<bool> attributes_cached{false};
-    std::atomic<bool> bell_pending{false};  // owned by the doorbell
+    // Owned by the doorbell: whether a ring is pending, and when the last one was (monotonic).
+    std::atomic<bool> bell_pending{false};
+    std::atomic<Nanos> last_ring{0};
 
     void on_time(Nanos now) noexcept override;
 

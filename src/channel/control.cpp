@@ -131,6 +131,11 @@ void Channel::emit(Locked& locked, EventKind kind, std::uint8_t priority, std::u
                                           .detail = detail});
 }
 
+void Channel::announce(EventKind kind, std::uint64_t detail) noexcept {
+    Locked locked(*this);
+    emit(locked, kind, 255, 0, detail);
+}
+
 void Channel::arm(Locked& locked, Nanos deadline) noexcept {
     if (deadline >= armed_) return;
     armed_ = deadline;

@@ -27,6 +27,7 @@ struct Attributes {
     mode_t mode = 0;  // permission bits, with set-group-id and sticky
     Nanos changed = 0;
     std::map<std::string, std::string, std::less<>> xattrs;  // ACLs too, as the kernel passes them
+    std::shared_ptr<access::Charge> held;  // what the owner is charged for them
 };
 
 class Registry {

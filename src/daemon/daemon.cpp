@@ -1,32 +1,369 @@
-// TEMPORARY BODY: builds and mounts nothing. The wiring of engine, tree and FUSE replaces this
-// file.
+// The wiring: clock, timers and accounts, the registry, the tree, the FUSE door, the doorbell. Built
+// and torn down on the main thread; the doors' own threads run in between.
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+
+#include <access/account.hpp>
+#include <channel/registry.hpp>
 #include <daemon/daemon.hpp>
+#include <daemon/instance.hpp>
+#include <fuse/door.hpp>
+#include <fuse/doorbell.hpp>
+#include <fuse/probe.hpp>
+#include <fuse/session.hpp>
+#include <tree/tree.hpp>
 
 namespace ipcfs::daemon {
+namespace {
 
-struct Daemon::State {};
+constexpr Nanos kWatchPeriod = kSecond;
 
-Daemon::Daemon() : state_(std::make_unique<State>()) {}
+access::Limits to_limits(const UserLimits& limits) {
+    return {limits.messages, limits.bytes, limits.channels, limits.open_files, limits.waiters};
+}
+
+// Names of requests by opcode, as FUSE numbers them (linux/fuse.h).
+constexpr std::array<const char*, 53> kOpcodeNames{
+    "0",           "LOOKUP",   "FORGET",      "GETATTR",    "SETATTR",   "READLINK",    "SYMLINK",
+    "7",           "MKNOD",    "MKDIR",       "UNLINK",     "RMDIR",     "RENAME",      "LINK",
+    "OPEN",        "READ",     "WRITE",       "STATFS",     "RELEASE",   "19",          "FSYNC",
+    "SETXATTR",    "GETXATTR", "LISTXATTR",   "REMOVEXATTR", "FLUSH",    "INIT",        "OPENDIR",
+    "READDIR",     "RELEASEDIR", "FSYNCDIR",  "GETLK",      "SETLK",     "SETLKW",      "ACCESS",
+    "CREATE",      "INTERRUPT", "BMAP",       "DESTROY",    "IOCTL",     "POLL",        "NOTIFY_REPLY",
+    "BATCH_FORGET", "FALLOCATE", "READDIRPLUS", "RENAME2",  "LSEEK",     "COPY_FILE_RANGE",
+    "SETUPMAPPING", "REMOVEMAPPING", "SYNCFS", "TMPFILE",   "STATX"};
+
+std::uint64_t resident_bytes() {
+    std::ifstream statm("/proc/self/statm");
+    std::uint64_t size = 0, resident = 0;
+    statm >> size >> resident;
+    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace
+
+struct Daemon::State {
+    State(const Config& wanted, Logger& logger, Loop& event_loop)
+        : log(logger),
+          loop(event_loop),
+          own_uid(::geteuid()),
+          config(std::in_place, wanted),
+          mount(wanted.mount),
+          ledger([wanted, own = own_uid](uid_t uid) {
+                     return to_limits(limits_for(wanted, uid, own));
+                 },
+                 wanted.limits.total_bytes),
+          environment{clock, timers, pool, ledger},
+          registry(environment, wanted.channel, wanted.mount.size() + 16),
+          pump(event_loop, clock) {
+        timers.set_kick(pump.kick());
+        pump.attach(timers);
+    }
+    ~State() {
+        stop();
+        environment.doorbell.store(nullptr);
+        bell.reset();
+        door.reset();
+        session.reset();
+    }
+
+    Result<void> start();
+    void stop() noexcept;
+    tree::System system();
+    std::string version() const;
+    std::string degraded() const;
+    void resources(insight::Table& table) const;
+    Result<void> set_config(std::string_view text);
+    Result<void> take_over(const Config& wanted);
+    void watch();
+    void ended(const std::string& why);
+    std::vector<std::string> report() const;
+
+    Logger& log;
+    Loop& loop;
+    const uid_t own_uid;
+    Guarded<Config> config;
+    const std::string mount;
+    SystemClock clock;
+    TimerQueue timers;
+    queue::MessagePool pool;
+    access::Ledger ledger;
+    channel::Environment environment;
+    channel::Registry registry;
+    TimerPump pump;
+    std::unique_ptr<tree::Tree> tree;
+    std::unique_ptr<fuse::Session> session;
+    std::unique_ptr<fuse::Door> door;
+    std::unique_ptr<fuse::Doorbell> bell;
+    std::atomic<const char*> holding{nullptr};
+    std::atomic<bool> stopped{false};
+    std::uint64_t watched_rotations = 0;
+    bool was_overloaded = false;
+
+    struct End {
+        std::function<void(bool, const std::string&)> tell;
+        bool over = false;
+        std::string why;
+    };
+    Guarded<End> end;
+};
+
+Result<void> Daemon::State::start() {
+    Config wanted = config.with([](const Config& c) { return c; });
+    tree = std::make_unique<tree::Tree>(registry, ledger, log, system());
+    door = std::make_unique<fuse::Door>(
+        *tree, log, fuse::DoorConfig{wanted.fuse.entry_timeout, wanted.fuse.attr_timeout});
+
+    fuse::SessionConfig session_config;
+    session_config.mountpoint = wanted.mount;
+    session_config.transport = wanted.fuse.transport == Transport::kClassic
+                                   ? fuse::Transport::kClassic
+                                   : fuse::Transport::kUring;
+    session_config.ring_depth = wanted.fuse.queue_depth;
+    session_config.reader_threads = wanted.fuse.threads;
+    session_config.allow_other =
+        wanted.fuse.allow_other == AllowOther::kYes ||
+        (wanted.fuse.allow_other == AllowOther::kAuto && (own_uid == 0 || fuse_conf_allows_other()));
+    session_config.extra_init_flags = fuse::Door::init_flags();
+    session_config.debug = wanted.fuse.debug;
+    session_config.on_end = [this](const std::string& why) { ended(why); };
+
+    auto opened = fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
+    if (!opened) return opened.error();
+    session = std::move(*opened);
+    if (auto started = session->start(); !started) return started;
+    if (wanted.fuse.transport == Transport::kUring &&
+        session->report().transport != fuse::Transport::kUring) {
+        log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
+    }
+    bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
+    bell->start();
+    environment.doorbell.store(bell.get(), std::memory_order_release);
+    loop.after(kWatchPeriod, [this] { watch(); });
+    return {};
+}
+
+void Daemon::State::stop() noexcept {
+    if (stopped.exchange(true)) return;
+    holding = "ending the waiting operations";
+    registry.shut_down();
+    if (session) {
+        holding = "unmounting and joining the FUSE threads";
+        session->stop();
+    }
+    if (bell) {
+        holding = "joining the doorbell's threads";
+        environment.doorbell.store(nullptr);
+        bell->stop();
+    }
+    holding = nullptr;
+}
+
+void Daemon::State::ended(const std::string& why) {
+    auto tell = end.with([&](End& e) {
+        e.over = true;
+        e.why = why;
+        return e.tell;
+    });
+    if (tell) tell(!ipcfs_mounted(mount), why);
+}
+
+tree::System Daemon::State::system() {
+    tree::System system;
+    system.version = [this] { return version(); };
+    system.config = [this] {
+        return config.with([](const Config& c) { return to_toml(c); });
+    };
+    system.set_config = [this](std::string_view text) { return set_config(text); };
+    system.resources = [this](insight::Table& table) { resources(table); };
+    system.degraded = [this] { return degraded(); };
+    system.uid = own_uid;
+    system.gid = ::getegid();
+    return system;
+}
+
+std::string Daemon::State::version() const {
+    const fuse::SessionReport& r = session->report();
+    std::string text = "ipcfs " IPCFS_VERSION "\n";
+    text += "libfuse " + r.libfuse_version + "\n";
+    text += "kernel " + fuse::probe_kernel().release + "\n";
+    text += "fuse-protocol " + std::to_string(r.proto_major) + "." + std::to_string(r.proto_minor) +
+            "\n";
+    bool uring = r.transport == fuse::Transport::kUring;
+    text += std::string("transport ") + (uring ? "uring" : "classic") + "\n";
+    if (!r.why_not_uring.empty()) text += "why-not-uring " + r.why_not_uring + "\n";
+    text += "queues " + std::to_string(r.queues) + "\nqueue-depth " + std::to_string(r.depth) + "\n";
+    text += "pid " + std::to_string(::getpid()) + "\n";
+    return text;
+}
+
+std::string Daemon::State::degraded() const {
+    if (!session) return {};
+    fuse::Overload overload = session->overload();
+    if (overload.since == 0) return {};
+    return "more operations wait (" + std::to_string(overload.parked) +
+           ") than the io_uring queues hold: waiting reads are rotated and everything is slower; "
+           "raise fuse.queue-depth (" +
+           std::to_string(session->report().depth) + ")";
+}
+
+void Daemon::State::resources(insight::Table& table) const {
+    auto row = [&](std::string_view scope, std::uint64_t id, std::string_view name,
+                   std::uint64_t used, std::uint64_t limit = 0) {
+        table.row().cell(scope).cell(id).cell(name).cell(used).cell(limit);
+    };
+    row("daemon", 0, "rss", resident_bytes());
+    row("daemon", 0, "channels", registry.size());
+    if (!session) return;
+    fuse::Overload overload = session->overload();
+    row("fuse", 0, "parked", session->parked(),
+        std::uint64_t{session->report().depth} * session->report().queues);
+    row("fuse", 0, "rotations", overload.rotations);
+    row("fuse", 0, "overloaded", overload.since ? 1 : 0);
+    if (bell) {
+        row("doorbell", 0, "rung", bell->rung());
+        row("doorbell", 0, "failed", bell->failed());
+    }
+    fuse::RequestCounts counts = session->requests();
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+        if (counts[i] == 0) continue;
+        std::string name = i < kOpcodeNames.size() ? kOpcodeNames[i] : std::to_string(i);
+        row("request", 0, name, counts[i]);
+    }
+}
+
+// `log.level debug`, a key and its value a line: what a running daemon can take over.
+Result<void> Daemon::State::set_config(std::string_view text) {
+    Config running = config.with([](const Config& c) { return c; });
+    ConfigSource source{surroundings(), "kern/ipc/config", to_toml(running), {}};
+    while (!text.empty()) {
+        std::string_view line = text.substr(0, text.find('\n'));
+        text.remove_prefix(std::min(text.size(), line.size() + 1));
+        auto word = line.find_first_not_of(" \t");
+        if (word == std::string_view::npos || line[word] == '#') continue;
+        line.remove_prefix(word);
+        auto gap = line.find_first_of(" \t=");
+        auto value = line.find_first_not_of(" \t=", gap);
+        if (gap == std::string_view::npos || value == std::string_view::npos) {
+            return Fault{EINVAL, "key and value expected: " + std::string(line.substr(0, 64))};
+        }
+        source.settings.push_back({std::string(line.substr(0, gap)), std::string(line.substr(value)),
+                                   "kern/ipc/config"});
+    }
+    Parsed parsed = read_config(source);
+    if (!parsed.errors.empty()) return Fault{EINVAL, parsed.errors.front()};
+    Reload plan = plan_reload(running, parsed.config);
+    if (!plan.restart.empty()) return Fault{EINVAL, plan.restart.front() + " takes a restart"};
+    for (const std::string& key : plan.changed) {
+        if (key.starts_with("log.") && key != "log.level") {
+            return Fault{EINVAL, key + ": of log.*, only log.level is changed here; see SIGHUP"};
+        }
+    }
+    log.set_level(plan.config.log.level);
+    return take_over(plan.config);
+}
+
+Result<void> Daemon::State::take_over(const Config& wanted) {
+    ledger.reload([wanted, own = own_uid](
+                      uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
+                  wanted.limits.total_bytes);
+    registry.set_defaults(wanted.channel);
+    config.with([&](Config& running) {
+        running.log = wanted.log;
+        running.limits = wanted.limits;
+        running.channel = wanted.channel;
+    });
+    return {};
+}
+
+// On the loop, every second: says in the log when the queues run over, and when that ends.
+void Daemon::State::watch() {
+    if (stopped) return;
+    fuse::Overload overload = session->overload();
+    bool overloaded = overload.since != 0;
+    if (overloaded != was_overloaded) {
+        if (overloaded) {
+            log.warn(degraded());
+        } else {
+            log.info("the io_uring queues have room again; ",
+                     overload.rotations - watched_rotations, " reads were asked to come again");
+            watched_rotations = overload.rotations;
+        }
+        was_overloaded = overloaded;
+    }
+    loop.after(kWatchPeriod, [this] { watch(); });
+}
+
+std::vector<std::string> Daemon::State::report() const {
+    const fuse::SessionReport& r = session->report();
+    std::vector<std::string> lines;
+    lines.push_back("libfuse " + r.libfuse_version + ", FUSE protocol " +
+                    std::to_string(r.proto_major) + "." + std::to_string(r.proto_minor));
+    if (r.transport == fuse::Transport::kUring) {
+        lines.push_back("transport: io_uring, " + std::to_string(r.queues) + " queues of " +
+                        std::to_string(r.depth) + " entries");
+    } else {
+        lines.push_back("transport: classic, " + std::to_string(r.readers) + " threads" +
+                        (r.why_not_uring.empty() ? "" : " (io_uring: " + r.why_not_uring + ")"));
+    }
+    if (!r.custom_io) {
+        lines.push_back("off: io_uring and later INIT flags; this libfuse was built without custom io");
+    }
+    if (!r.allow_other) {
+        lines.push_back("off: other users cannot see this tree (allow_other)");
+    }
+    fuse::KernelFacts kernel = fuse::probe_kernel();
+    if (kernel.default_request_timeout || kernel.max_request_timeout) {
+        lines.push_back("warning: fs.fuse request timeouts are set (default " +
+                        std::to_string(kernel.default_request_timeout) + " s, at most " +
+                        std::to_string(kernel.max_request_timeout) +
+                        " s): the kernel ends this mount when a reader waits for longer; set "
+                        "fs.fuse.max_request_timeout=0");
+    }
+    return lines;
+}
+
+Daemon::Daemon() = default;
 Daemon::~Daemon() = default;
 
-Result<std::unique_ptr<Daemon>> Daemon::create(const Config&, Logger&, Loop&) {
-    return std::unique_ptr<Daemon>(new Daemon);
+Result<std::unique_ptr<Daemon>> Daemon::create(const Config& config, Logger& log, Loop& loop) {
+    std::unique_ptr<Daemon> daemon(new Daemon);
+    daemon->state_ = std::make_unique<State>(config, log, loop);
+    if (auto started = daemon->state_->start(); !started) return started.error();
+    return daemon;
 }
 
 std::vector<std::string> Daemon::report() const {
-    return {"temporary build: nothing is mounted"};
+    return state_->report();
 }
 
-void Daemon::on_end(std::function<void(bool, const std::string&)>) {}
-
-Result<void> Daemon::reload(const Config&) {
-    return {};
+void Daemon::on_end(std::function<void(bool, const std::string&)> ended) {
+    auto [over, why] = state_->end.with([&](State::End& end) {
+        end.tell = ended;
+        return std::pair{end.over, end.why};
+    });
+    if (over) ended(!ipcfs_mounted(state_->mount), why);
 }
 
-void Daemon::stop() {}
+Result<void> Daemon::reload(const Config& config) {
+    return state_->take_over(config);
+}
+
+void Daemon::stop() {
+    state_->stop();
+}
 
 std::vector<std::string> Daemon::holding() const {
-    return {};
+    const char* what = state_->holding;
+    if (!what) return {};
+    std::vector<std::string> lines{what};
+    if (state_->session && state_->session->parked() > 0) {
+        lines.push_back(std::to_string(state_->session->parked()) + " operations are still waiting");
+    }
+    return lines;
 }
 
 }  // namespace ipcfs::daemon

@@ -1,0 +1,24 @@
+// Other processes: pidfds and the thread group of a thread. Raw system calls; any thread.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+
+#include <base/fd.hpp>
+#include <base/result.hpp>
+
+namespace ipcfs {
+
+// A pidfd of the process with that (thread-group) id. ESRCH when there is none.
+Result<Fd> open_process(pid_t pid);
+// Whether the process of a pidfd has ended.
+bool process_ended(const Fd& pidfd) noexcept;
+// Sends `signal` with siginfo: si_code SI_QUEUE, si_value the low bits of `value`. See
+// pidfd_send_signal(2).
+Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value);
+// The thread-group id ("pid") of thread `tid`; 0 when it is not visible from here or gone. About a
+// microsecond for a main thread, a read of /proc otherwise.
+pid_t thread_group(pid_t tid) noexcept;
+
+}  // namespace ipcfs

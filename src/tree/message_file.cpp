@@ -1,0 +1,311 @@
+// Reading and writing of messages as files. Any thread.
+#include <poll.h>
+
+#include <algorithm>
+#include <cstring>
+#include <tree/message_file.hpp>
+
+namespace ipcfs::tree {
+
+using channel::Push;
+using channel::Take;
+using queue::MessageRef;
+using queue::Wake;
+
+namespace {
+
+std::uint8_t priority_of(Kind kind) {
+    switch (kind) {
+        case Kind::kCritical: return queue::kCritical;
+        case Kind::kHigh: return queue::kHigh;
+        case Kind::kLow: return queue::kLow;
+        default: return queue::kNormal;
+    }
+}
+
+bool is_framed(Kind kind) {
+    return kind == Kind::kFramedQueue || kind == Kind::kFramedNext || kind == Kind::kFramedStream;
+}
+
+FrameHeader header_of(const queue::Message& message) {
+    const queue::Envelope& e = message.envelope;
+    FrameHeader h;
+    h.type = static_cast<FrameType>(e.type);
+    h.flags = static_cast<std::uint16_t>((e.redelivered ? kFrameRedelivered : 0) |
+                                         (e.drop_when_late ? kFrameExpires : 0));
+    h.priority = e.priority;
+    h.sequence = e.sequence;
+    h.message_id = e.id;
+    h.correlation_id = e.correlation;
+    h.time = static_cast<std::uint64_t>(e.time);
+    h.deadline = static_cast<std::uint64_t>(e.deadline);
+    h.sender_pid = static_cast<std::uint32_t>(e.sender.pid);
+    h.sender_tid = static_cast<std::uint32_t>(e.sender.tid);
+    h.sender_uid = e.sender.uid;
+    h.sender_gid = e.sender.gid;
+    encode_header(h, message.extensions(), message.body());
+    return h;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::Channel> channel,
+                                                       Kind kind, OpenMode mode,
+                                                       const access::Subject& subject) {
+    access::Account& account = channel->environment().ledger.account(subject.uid);
+    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
+    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
+    return std::make_shared<MessageFile>(std::move(channel), kind, mode, account,
+                                         std::move(*charge));
+}
+
+MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode,
+                         access::Account& account, access::Charge charge)
+    : channel_(std::move(channel)),
+      kind_(kind),
+      mode_(mode),
+      style_(kind == Kind::kNext || kind == Kind::kFramedNext       ? Style::kOne
+             : kind == Kind::kStream || kind == Kind::kFramedStream ? Style::kFollow
+                                                                    : Style::kDrain),
+      framed_(is_framed(kind)),
+      priority_(priority_of(kind)),
+      via_(kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
+      account_(account),
+      charge_(std::move(charge)) {}
+
+MessageFile::~MessageFile() {
+    channel_->leave(turn_);
+    channel_->forget(poll_slot_);
+    channel_->closed(mode_.reads, mode_.writes);
+}
+
+// ---- reading --------------------------------------------------------------------------------------
+
+Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
+    {
+        std::scoped_lock hold(mutex_);
+        if (current_.message) {
+            std::uint64_t from = positionless() ? current_.done : request.offset - current_.base;
+            if ((positionless() || request.offset >= current_.base) && from < current_.size) {
+                current_.done = std::min<std::uint64_t>(current_.size, from + request.size);
+                fill(current_, from, request.size, to);
+                return Outcome::kDone;
+            }
+        }
+        if (style_ == Style::kOne && current_.one_taken) return Outcome::kDone;
+    }
+    MessageRef message;
+    switch (channel_->try_take(message)) {
+        case Take::kTaken:
+            adopt(std::move(message), request.offset, request.size, to);
+            return Outcome::kDone;
+        case Take::kRemoved: return Outcome::kDone;
+        case Take::kEmpty: break;
+    }
+    if (style_ == Style::kDrain) return Outcome::kDone;
+    if (!request.nonblocking) return Outcome::kWait;
+    to.error = EAGAIN;
+    return Outcome::kDone;
+}
+
+void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to) {
+    MessageRef before;  // freed after the lock
+    std::scoped_lock hold(mutex_);
+    before = std::move(current_.message);
+    if (framed_) current_.header = header_of(*message);
+    current_.size = framed_ ? sizeof(FrameHeader) + message->content().size()
+                            : message->body().size();
+    current_.base = offset;
+    current_.done = std::min<std::uint64_t>(current_.size, size);
+    current_.one_taken = true;
+    current_.message = std::move(message);
+    to.fresh = true;
+    fill(current_, 0, size, to);
+}
+
+void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t size,
+                       Delivery& to) const {
+    to.message = current.message;
+    auto cut = [&](std::span<const std::byte> piece) {
+        std::size_t skip = std::min<std::uint64_t>(from, piece.size());
+        from -= skip;
+        piece = piece.subspan(skip, std::min(size, piece.size() - skip));
+        size -= piece.size();
+        return piece;
+    };
+    if (!framed_) {
+        to.parts[0] = cut(current.message->body());
+        return;
+    }
+    to.header = current.header;
+    to.parts[0] = cut(std::as_bytes(std::span(&to.header, 1)));
+    to.parts[1] = cut(current.message->content());
+}
+
+void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
+    if (!delivery.fresh) return;
+    MessageRef message = std::move(delivery.message);
+    if (!sent) {
+        {
+            std::scoped_lock hold(mutex_);
+            if (current_.message == message) current_ = Current{};
+        }
+        return channel_->give_back(std::move(message));
+    }
+    channel_->delivered(*message);
+    // From here on the reader keeps it, for re-reading; the sender owes nothing any more.
+    message->charged_message.reset();
+    message->charged_bytes =
+        access::Charge::force(account_, access::Resource::kBytes, message->size());
+    if (kind_ != Kind::kQueue &&
+        channel_->attributes_cached.exchange(false, std::memory_order_relaxed)) {
+        if (auto* bell = channel_->environment().doorbell.load(std::memory_order_acquire)) {
+            bell->refresh(*channel_);
+        }
+    }
+}
+
+void MessageFile::start_read(ReadOperation& operation) noexcept {
+    channel_->take(operation);
+}
+
+void MessageFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
+    channel_->cancel(operation, why);
+}
+
+void MessageFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
+    switch (operation.why) {
+        case Wake::kServed:
+            return adopt(std::move(operation.message), operation.request().offset,
+                         operation.request().size, to);
+        case Wake::kRemoved: return;
+        case Wake::kShutdown: to.error = ENOTCONN; return;
+        default: to.error = operation.cancel_error(); return;
+    }
+}
+
+// ---- writing --------------------------------------------------------------------------------------
+
+int MessageFile::add(MessageRef message, const access::Subject& sender, access::Account& account,
+                     queue::Batch& batch) {
+    if (!message) return ENOMEM;
+    auto one = access::Charge::take(account, access::Resource::kMessages, 1);
+    auto bytes = access::Charge::take(account, access::Resource::kBytes, message->size());
+    if (!one || !bytes) return EDQUOT;
+    message->charged_message = std::move(*one);
+    message->charged_bytes = std::move(*bytes);
+    message->envelope.sender = sender;
+    batch.add(std::move(message));
+    return 0;
+}
+
+int MessageFile::parse_frames(const WriteRequest& request, access::Account& account,
+                              queue::Batch& batch) {
+    std::span<const std::byte> rest = request.data;
+    while (!rest.empty()) {
+        FrameView frame;
+        std::size_t consumed = 0;
+        FrameError wrong = decode(rest, frame, consumed, channel::kMaxWrite);
+        if (wrong != FrameError::kNone) {
+            channel_->note_error(std::string("framed write: frame ") +
+                                 std::to_string(batch.count + 1) + ": " + to_string(wrong));
+            return EINVAL;
+        }
+        const FrameHeader& h = frame.header;
+        bool passes = h.type == FrameType::kCapability || h.type == FrameType::kHandoff;
+        if (passes || h.capability_id || h.payload_id || h.deadline > INT64_MAX) {
+            channel_->note_error("framed write: capabilities, payloads and hand-offs are not in "
+                                 "this version, and a deadline is below 2^63 ns");
+            return EINVAL;
+        }
+        MessageRef message =
+            channel_->environment().messages.make(frame.extensions, frame.body);
+        if (!message) return ENOMEM;
+        queue::Envelope& e = message->envelope;
+        e.priority = h.priority;
+        e.type = static_cast<std::uint8_t>(h.type);
+        e.id = h.message_id;
+        e.correlation = h.correlation_id;
+        e.deadline = static_cast<Nanos>(h.deadline);
+        e.drop_when_late = (h.flags & kFrameExpires) != 0;
+        if (int error = add(std::move(message), request.subject, account, batch)) return error;
+        rest = rest.subspan(consumed);
+    }
+    return 0;
+}
+
+int MessageFile::parse(const WriteRequest& request, queue::Batch& batch) {
+    if (request.data.size() > channel::kMaxWrite) return EMSGSIZE;
+    access::Account& account = request.subject.uid == account_.uid()
+                                   ? account_
+                                   : channel_->environment().ledger.account(request.subject.uid);
+    if (framed_) return parse_frames(request, account, batch);
+    MessageRef message = channel_->environment().messages.make({}, request.data);
+    if (message) message->envelope.priority = priority_;
+    return add(std::move(message), request.subject, account, batch);
+}
+
+Outcome MessageFile::try_write(const WriteRequest& request, queue::Batch& pending,
+                               int& error) noexcept {
+    error = parse(request, pending);
+    if (error || pending.count == 0) return Outcome::kDone;
+    switch (channel_->try_push(pending, via_, !request.nonblocking, &turn_)) {
+        case Push::kQueued: return Outcome::kDone;
+        case Push::kFull: error = ENOBUFS; return Outcome::kDone;
+        case Push::kTooLong: error = EMSGSIZE; return Outcome::kDone;
+        case Push::kRemoved: error = EPIPE; return Outcome::kDone;
+        case Push::kWait: break;
+    }
+    if (!request.nonblocking) return Outcome::kWait;
+    error = EAGAIN;
+    return Outcome::kDone;
+}
+
+void MessageFile::start_write(WriteOperation& operation) noexcept {
+    operation.via = via_;
+    channel_->push(operation, &turn_);
+}
+
+void MessageFile::cancel_write(WriteOperation& operation, Wake why) noexcept {
+    channel_->cancel(operation, why);
+}
+
+// ---- opening and polling --------------------------------------------------------------------------
+
+Outcome MessageFile::try_gate(int& error) noexcept {
+    error = 0;
+    if (mode_.reads || mode_.nonblocking) return Outcome::kDone;
+    switch (channel_->try_gate(turn_)) {
+        case channel::Gate::kOpen: return Outcome::kDone;
+        case channel::Gate::kRemoved: error = EPIPE; return Outcome::kDone;
+        case channel::Gate::kWait: break;
+    }
+    return Outcome::kWait;
+}
+
+void MessageFile::start_gate(GateOperation& operation) noexcept {
+    channel_->gate(operation, turn_);
+}
+
+void MessageFile::cancel_gate(GateOperation& operation, Wake why) noexcept {
+    channel_->cancel(operation, why);
+}
+
+std::optional<access::Charge> MessageFile::charge_waiter() noexcept {
+    return access::Charge::take(account_, access::Resource::kWaiters, 1);
+}
+
+unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
+    unsigned ready = channel_->poll(poll_slot_, std::move(ticket));
+    {
+        std::scoped_lock hold(mutex_);
+        if (current_.message && current_.done < current_.size) ready |= POLLIN;
+        if (style_ == Style::kOne && current_.one_taken) ready |= POLLIN;
+    }
+    if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
+    if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);
+    return ready;
+}
+
+}  // namespace ipcfs::tree

@@ -1,0 +1,80 @@
+// An open message file: queue, next, stream, priority/*, and framed/ of them. Any thread; its own
+// short lock guards the message being read.
+#pragma once
+
+#include <mutex>
+
+#include <tree/node.hpp>
+#include <tree/open_file.hpp>
+
+namespace ipcfs::tree {
+
+// How a message file was opened.
+struct OpenMode {
+    bool reads = false;
+    bool writes = false;
+    bool nonblocking = false;
+};
+
+class MessageFile final : public OpenFile, public std::enable_shared_from_this<MessageFile> {
+public:
+    // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
+    static Result<std::shared_ptr<MessageFile>> open(std::shared_ptr<channel::Channel> channel,
+                                                     Kind kind, OpenMode mode,
+                                                     const access::Subject& subject);
+    MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode,
+                access::Account& account, access::Charge charge);
+    ~MessageFile() override;
+
+    bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
+    Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
+    void settle(Delivery& delivery, bool sent) noexcept override;
+    Outcome try_write(const WriteRequest& request, queue::Batch& pending, int& error) noexcept override;
+    Outcome try_gate(int& error) noexcept override;
+    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
+
+    void start_read(ReadOperation& operation) noexcept override;
+    void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;
+    void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
+    void start_write(WriteOperation& operation) noexcept override;
+    void cancel_write(WriteOperation& operation, queue::Wake why) noexcept override;
+    void start_gate(GateOperation& operation) noexcept override;
+    void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
+    std::optional<access::Charge> charge_waiter() noexcept override;
+
+private:
+    // Which reads wait, and what comes after a message.
+    enum class Style : std::uint8_t { kDrain, kOne, kFollow };
+    // The message delivered last, as this open file shows it.
+    struct Current {
+        queue::MessageRef message;
+        FrameHeader header;       // framed only
+        std::uint64_t base = 0;   // file position of its first byte
+        std::uint64_t size = 0;   // bytes as shown
+        std::uint64_t done = 0;   // how far into it the last read came
+        bool one_taken = false;   // kOne: it has had its message
+    };
+
+    void adopt(queue::MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to);
+    void fill(const Current& current, std::uint64_t from, std::size_t size, Delivery& to) const;
+    int parse(const WriteRequest& request, queue::Batch& batch);
+    int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
+    int add(queue::MessageRef message, const access::Subject& sender, access::Account& account,
+            queue::Batch& batch);
+
+    std::shared_ptr<channel::Channel> channel_;
+    const Kind kind_;
+    const OpenMode mode_;
+    const Style style_;
+    const bool framed_;
+    const std::uint8_t priority_;
+    const queue::Via via_;
+    access::Account& account_;
+    access::Charge charge_;
+    channel::Turn turn_;
+    channel::PollSlot poll_slot_;
+    std::mutex mutex_;
+    Current current_;
+};
+
+}  // namespace ipcfs::tree

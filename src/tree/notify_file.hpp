@@ -1,0 +1,68 @@
+// An open `notify`: the channel's events as text lines, one a read, from the open on. A slow reader
+// loses the least urgent ones first and is told how many. Writing sets the filter of this open file,
+// or registers a signal for the writing process. Any thread.
+#pragma once
+
+#include <deque>
+#include <mutex>
+
+#include <base/fd.hpp>
+#include <tree/message_file.hpp>
+
+namespace ipcfs::tree {
+
+class NotifyFile final : public OpenFile,
+                         public channel::EventListener,
+                         public std::enable_shared_from_this<NotifyFile> {
+public:
+    static Result<std::shared_ptr<NotifyFile>> open(std::shared_ptr<channel::Channel> channel,
+                                                    OpenMode mode,
+                                                    const access::Subject& subject);
+    NotifyFile(std::shared_ptr<channel::Channel> channel, OpenMode mode, access::Account& account,
+               access::Charge charge);
+    ~NotifyFile() override;
+
+    bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
+    Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
+    Outcome try_write(const WriteRequest& request, queue::Batch& pending, int& error) noexcept override;
+    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
+    void start_read(ReadOperation& operation) noexcept override;
+    void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;
+    void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
+    std::optional<access::Charge> charge_waiter() noexcept override;
+
+    bool on_event(const channel::Event& event) noexcept override;
+
+    // The hub holds this, so that the file itself can go when the door lets go of it.
+    class Listener;
+
+private:
+    static constexpr std::size_t kBuffered = 256;
+    std::shared_ptr<const std::string> next_line();
+    void show(std::shared_ptr<const std::string> text, const ReadRequest& request, Delivery& to);
+    bool buffer(const channel::Event& event);
+
+    std::shared_ptr<channel::Channel> channel_;
+    const OpenMode mode_;
+    access::Account& account_;
+    access::Charge charge_;
+    std::shared_ptr<Listener> listener_;
+
+    std::mutex mutex_;
+    channel::EventFilter filter_;
+    std::deque<channel::Event> events_;
+    std::uint64_t lost_ = 0;
+    std::uint64_t window_ = 0, in_window_ = 0;  // of the filter's rate: the second, and its count
+    bool gone_ = false;
+    queue::WaiterList waiting_;
+    std::unique_ptr<channel::PollTicket> ticket_;
+    std::shared_ptr<const std::string> current_;  // the line delivered last
+    std::uint64_t base_ = 0, done_ = 0;
+};
+
+// `signal SIGUSR1 [filter]`: registers the process of `subject`. EINVAL, EPERM (SIGKILL, SIGSTOP),
+// ESRCH where the process is not visible, EDQUOT.
+Result<void> register_signal(channel::Channel& channel, std::string_view text,
+                             const access::Subject& subject, access::Account& account);
+
+}  // namespace ipcfs::tree

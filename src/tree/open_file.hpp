@@ -1,0 +1,163 @@
+// An open file as a door sees it, and the operations on it that may wait. A door first tries; where
+// that answers kWait it makes an operation object, makes it findable for its interrupts, and starts
+// it. The operation completes exactly once, now or later, on any thread, and can be cancelled.
+// Every method of OpenFile may be called from any thread, also for one file at once.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include <access/subject.hpp>
+#include <channel/channel.hpp>
+#include <ipcfs/frame.hpp>
+#include <queue/waiter.hpp>
+
+namespace ipcfs::tree {
+
+class OpenFile;
+
+enum class Outcome : std::uint8_t { kDone, kWait };
+
+struct ReadRequest {
+    std::size_t size = 0;
+    std::uint64_t offset = 0;
+    bool nonblocking = false;
+};
+
+// What a read gives the client. Its parts stay valid as long as it lives; it does not move, since a
+// part may point into it.
+struct Delivery {
+    Delivery() = default;
+    Delivery(const Delivery&) = delete;
+    Delivery& operator=(const Delivery&) = delete;
+
+    int error = 0;                                     // an errno; 0: the parts
+    std::array<std::span<const std::byte>, 2> parts{};  // one after the other; both empty: end of file
+    // What the parts point into:
+    queue::MessageRef message;
+    FrameHeader header;
+    std::shared_ptr<const std::string> text;
+    bool fresh = false;  // the message is being delivered for the first time
+
+    std::size_t size() const noexcept { return parts[0].size() + parts[1].size(); }
+};
+
+struct WriteRequest {
+    std::span<const std::byte> data;
+    access::Subject subject;
+    bool nonblocking = false;
+};
+
+// A read that waits. Made by the door as a shared pointer.
+class ReadOperation : public queue::ReadWaiter, public std::enable_shared_from_this<ReadOperation> {
+public:
+    ReadOperation(std::shared_ptr<OpenFile> file, const ReadRequest& request)
+        : request_(request), file_(std::move(file)) {}
+
+    const ReadRequest& request() const noexcept { return request_; }
+    // Once, after construction. The operation keeps itself alive until it has replied.
+    void start() noexcept;
+    // Ends it with `error` unless it is completing already. Any thread, any time.
+    void cancel(int error) noexcept;
+    int cancel_error() const noexcept { return cancel_error_.load(std::memory_order_relaxed); }
+
+    void finish() noexcept final;
+
+    // A notify file's answer, in place of a message.
+    std::shared_ptr<const std::string> text;
+
+protected:
+    // Sends the answer. False: the client is gone, it did not get it.
+    virtual bool reply(const Delivery& delivery) noexcept = 0;
+
+private:
+    ReadRequest request_;
+    std::shared_ptr<OpenFile> file_;
+    std::shared_ptr<ReadOperation> self_;
+    std::atomic<int> cancel_error_{EINTR};
+    access::Charge charge_;
+};
+
+// A write that waits; `pending` is what try_write left in it.
+class WriteOperation : public queue::WriteWaiter,
+                       public std::enable_shared_from_this<WriteOperation> {
+public:
+    WriteOperation(std::shared_ptr<OpenFile> file, queue::Batch&& pending, std::size_t size)
+        : size_(size), file_(std::move(file)) {
+        batch = std::move(pending);
+    }
+    void start() noexcept;
+    void cancel(int error) noexcept;
+    void finish() noexcept final;
+
+protected:
+    // `error` 0: all `size` bytes were taken.
+    virtual void reply(int error, std::size_t size) noexcept = 0;
+
+private:
+    std::size_t size_;
+    std::shared_ptr<OpenFile> file_;
+    std::shared_ptr<WriteOperation> self_;
+    std::atomic<int> cancel_error_{EINTR};
+    access::Charge charge_;
+};
+
+// An open that waits at the gate.
+class GateOperation : public channel::OpenWaiter,
+                      public std::enable_shared_from_this<GateOperation> {
+public:
+    explicit GateOperation(std::shared_ptr<OpenFile> file) : file_(std::move(file)) {}
+    void start() noexcept;
+    void cancel(int error) noexcept;
+    void finish() noexcept final;
+
+protected:
+    virtual void reply(int error, const std::shared_ptr<OpenFile>& file) noexcept = 0;
+
+private:
+    std::shared_ptr<OpenFile> file_;
+    std::shared_ptr<GateOperation> self_;
+    std::atomic<int> cancel_error_{EINTR};
+    access::Charge charge_;
+};
+
+class OpenFile {
+public:
+    virtual ~OpenFile() = default;
+
+    // No position at all: reads and writes may wait at the same time (type and access decide).
+    virtual bool positionless() const noexcept { return false; }
+
+    virtual Outcome try_read(const ReadRequest& request, Delivery& to) noexcept = 0;
+    // After the answer of a read: whether the client has it. A fresh message it does not have goes back.
+    virtual void settle(Delivery& /*delivery*/, bool /*sent*/) noexcept {}
+    // kDone with an errno (0: all was written), or kWait with what is to be written in `pending`.
+    virtual Outcome try_write(const WriteRequest& request, queue::Batch& pending,
+                              int& error) noexcept = 0;
+    // Whether the open may proceed. kDone with an errno, or kWait.
+    virtual Outcome try_gate(int& error) noexcept {
+        error = 0;
+        return Outcome::kDone;
+    }
+
+    // POLLIN POLLOUT POLLHUP as they are now; `ticket`, if any, is notified at the next change.
+    virtual unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept = 0;
+
+    // For the operations above.
+    virtual void start_read(ReadOperation& operation) noexcept = 0;
+    virtual void cancel_read(ReadOperation& operation, queue::Wake why) noexcept = 0;
+    virtual void finish_read(ReadOperation& operation, Delivery& to) noexcept = 0;
+    virtual void start_write(WriteOperation&) noexcept {}
+    virtual void cancel_write(WriteOperation&, queue::Wake) noexcept {}
+    virtual void start_gate(GateOperation&) noexcept {}
+    virtual void cancel_gate(GateOperation&, queue::Wake) noexcept {}
+    // Charges a waiting operation to whoever opened the file; empty over the limit.
+    virtual std::optional<access::Charge> charge_waiter() noexcept { return access::Charge(); }
+};
+
+}  // namespace ipcfs::tree

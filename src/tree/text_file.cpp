@@ -1,0 +1,42 @@
+// Text snapshots. Any thread.
+#include <poll.h>
+
+#include <algorithm>
+#include <tree/text_file.hpp>
+
+namespace ipcfs::tree {
+
+Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
+    std::shared_ptr<const std::string> text;
+    {
+        std::scoped_lock hold(mutex_);
+        if (!text_ || (written_ && request.offset == 0)) {
+            text_ = std::make_shared<const std::string>(make_());
+            written_ = false;
+        }
+        text = text_;
+    }
+    if (request.offset < text->size()) {
+        auto all = std::as_bytes(std::span(*text));
+        std::size_t from = request.offset;
+        to.parts[0] = all.subspan(from, std::min(request.size, all.size() - from));
+    }
+    to.text = std::move(text);
+    return Outcome::kDone;
+}
+
+Outcome TextFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
+    error = take_ ? take_(std::string_view(reinterpret_cast<const char*>(request.data.data()),
+                                           request.data.size()),
+                          request.subject)
+                  : EACCES;
+    std::scoped_lock hold(mutex_);
+    written_ = true;
+    return Outcome::kDone;
+}
+
+unsigned TextFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
+    return POLLIN | (take_ ? POLLOUT : 0U);
+}
+
+}  // namespace ipcfs::tree

@@ -1,0 +1,148 @@
+// What the files that show a text say. Any thread; each call is one consistent snapshot of a channel.
+#include <insight/table.hpp>
+#include <ipcfs/frame.hpp>
+#include <tree/tree.hpp>
+
+namespace ipcfs::tree {
+
+using channel::Snapshot;
+using channel::State;
+using insight::Table;
+
+namespace {
+
+const char* name_of(State state) {
+    switch (state) {
+        case State::kOk: return "ok";
+        case State::kPaused: return "paused";
+        case State::kClosed: return "closed";
+    }
+    return "ok";
+}
+
+void line(std::string& text, std::string_view key, std::string_view value) {
+    text.append(key).append(" ").append(value).append("\n");
+}
+void line(std::string& text, std::string_view key, std::uint64_t value) {
+    line(text, key, std::to_string(value));
+}
+
+std::string path_cell(const std::string& path) {
+    return path.empty() ? std::string("/") : path;
+}
+
+}  // namespace
+
+std::string status_text(const channel::Channel& channel, const std::string& degraded) {
+    Snapshot s = channel.snapshot();
+    std::string text;
+    bool short_of = s.state == State::kOk && !degraded.empty();
+    line(text, "state", short_of ? "degraded" : name_of(s.state));
+    if (short_of) line(text, "why", degraded);
+    if (*s.why) line(text, "why", s.why);
+    line(text, "type", channel::name_of(s.settings.type));
+    line(text, "depth", s.depth);
+    line(text, "capacity", s.settings.capacity);
+    line(text, "bytes", s.bytes);
+    line(text, "readers", s.readers);
+    line(text, "writers", s.writers);
+    line(text, "waiting", s.waiting_readers + s.waiting_writers);
+    line(text, "waiting-readers", s.waiting_readers);
+    line(text, "waiting-writers", s.waiting_writers);
+    line(text, "oldest-age-ns", static_cast<std::uint64_t>(s.oldest_age));
+    if (!s.last_error.empty()) line(text, "last-error", insight::escaped(s.last_error));
+    return text;
+}
+
+std::string stats_text(const channel::Channel& channel) {
+    Snapshot s = channel.snapshot();
+    const channel::Counters& c = s.counters;
+    Table t({"enqueued", "enqueued_bytes", "delivered", "delivered_bytes", "depth", "bytes",
+             "rejected", "timed_out", "dropped_oldest", "dropped_newest", "expired", "purged",
+             "withdrawn", "given_back", "pauses", "rings", "latency_count", "latency_p50",
+             "latency_p95", "latency_p99", "latency_max", "created"});
+    t.row().cell(c.enqueued).cell(c.enqueued_bytes).cell(c.delivered).cell(c.delivered_bytes);
+    t.cell(s.depth).cell(s.bytes).cell(c.rejected).cell(c.timed_out).cell(c.dropped_oldest);
+    t.cell(c.dropped_newest).cell(c.expired).cell(c.purged).cell(c.withdrawn).cell(c.given_back);
+    t.cell(c.pauses).cell(c.rings).cell(s.samples).cell(s.p50).cell(s.p95).cell(s.p99).cell(s.max);
+    t.cell(s.created);
+    return std::move(t).text();
+}
+
+std::string peek_text(const channel::Channel& channel) {
+    Table t({"sequence", "id", "time", "priority", "type", "size", "pid", "tid", "uid", "gid",
+             "correlation", "deadline", "redelivered"});
+    for (const channel::Listed& m : channel.list()) {
+        const queue::Envelope& e = m.envelope;
+        t.row().cell(e.sequence).cell(e.id).cell(e.time).cell(unsigned{e.priority});
+        t.cell(to_string(static_cast<FrameType>(e.type))).cell(m.size);
+        t.cell(e.sender.pid).cell(e.sender.tid).cell(e.sender.uid).cell(e.sender.gid);
+        t.cell(e.correlation).cell(e.deadline).cell(e.redelivered ? 1 : 0);
+    }
+    return std::move(t).text();
+}
+
+std::string messages_text(const channel::Registry& registry) {
+    Table t({"channel", "enqueued", "enqueued_bytes", "delivered", "delivered_bytes", "depth",
+             "bytes", "rejected", "timed_out", "dropped_oldest", "dropped_newest", "expired",
+             "purged", "withdrawn", "given_back", "latency_count", "latency_p50", "latency_p95",
+             "latency_p99", "latency_max"});
+    registry.for_each([&](const auto& channel, const std::string& path) {
+        Snapshot s = channel->snapshot();
+        const channel::Counters& c = s.counters;
+        t.row().cell(path_cell(path)).cell(c.enqueued).cell(c.enqueued_bytes).cell(c.delivered);
+        t.cell(c.delivered_bytes).cell(s.depth).cell(s.bytes).cell(c.rejected).cell(c.timed_out);
+        t.cell(c.dropped_oldest).cell(c.dropped_newest).cell(c.expired).cell(c.purged);
+        t.cell(c.withdrawn).cell(c.given_back).cell(s.samples).cell(s.p50).cell(s.p95).cell(s.p99);
+        t.cell(s.max);
+    });
+    return std::move(t).text();
+}
+
+std::string channels_text(channel::Registry& registry) {
+    Table t({"channel", "type", "state", "depth", "bytes", "capacity", "readers", "writers",
+             "waiting_readers", "waiting_writers", "oldest_age", "last_arrival", "last_delivery",
+             "created", "uid", "pauses"});
+    registry.for_each([&](const auto& channel, const std::string& path) {
+        Snapshot s = channel->snapshot();
+        uid_t uid = 0;
+        registry.read(
+            channel->id(), static_cast<std::uint8_t>(Kind::kChannel),
+            [](const channel::Attributes& made) { return made; },
+            [&](const channel::Attributes& attributes) { uid = attributes.uid; });
+        t.row().cell(path_cell(path)).cell(channel::name_of(s.settings.type));
+        t.cell(name_of(s.state)).cell(s.depth).cell(s.bytes).cell(s.settings.capacity);
+        t.cell(s.readers).cell(s.writers).cell(s.waiting_readers).cell(s.waiting_writers);
+        t.cell(s.oldest_age).cell(s.last_arrival).cell(s.last_delivery).cell(s.created).cell(uid);
+        t.cell(s.counters.pauses);
+    });
+    return std::move(t).text();
+}
+
+std::string notifications_text(channel::Registry& registry) {
+    Table t({"channel", "listeners", "events", "rings"});
+    registry.for_each([&](const auto& channel, const std::string& path) {
+        t.row().cell(path_cell(path)).cell(channel->events().sweep());
+        t.cell(channel->events().published()).cell(channel->snapshot().counters.rings);
+    });
+    return std::move(t).text();
+}
+
+std::string resources_text(const access::Ledger& ledger, const System& system) {
+    Table t({"scope", "id", "resource", "used", "limit"});
+    ledger.for_each([&](const access::Account& account) {
+        for (std::size_t i = 0; i < access::kResources; ++i) {
+            auto resource = static_cast<access::Resource>(i);
+            std::uint64_t limit = account.limit(resource);
+            t.row().cell("user").cell(account.uid()).cell(access::kResourceNames[i]);
+            t.cell(account.used(resource)).cell(limit == access::kUnlimited ? 0 : limit);
+        }
+    });
+    std::uint64_t limit = ledger.total_limit();
+    t.row().cell("total").cell(0).cell("bytes").cell(ledger.total_bytes());
+    t.cell(limit == access::kUnlimited ? 0 : limit);
+    if (system.resources) system.resources(t);
+    return std::move(t).text();
+}
+
+}  // namespace ipcfs::tree

@@ -1,0 +1,116 @@
+// The tree: which files there are and what is done to each, for every door alike. A door translates
+// its requests into these calls and their faults into its errors; it knows no queue. Permissions of
+// path look-up and open are checked by the door's kernel (default_permissions); what is not theirs to
+// check (a setting through an xattr, write access to read-only files) is checked here. Any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <access/account.hpp>
+#include <access/subject.hpp>
+#include <base/log.hpp>
+#include <base/result.hpp>
+#include <channel/registry.hpp>
+#include <insight/table.hpp>
+#include <tree/message_file.hpp>
+#include <tree/node.hpp>
+#include <tree/open_file.hpp>
+
+namespace ipcfs::tree {
+
+// What the tree asks of the daemon for the files under kern/ipc.
+struct System {
+    std::function<std::string()> version;  // `key value` lines
+    std::function<std::string()> config;
+    std::function<Result<void>(std::string_view)> set_config;
+    // More rows of stats/resources: scope, id, resource, used, limit.
+    std::function<void(insight::Table&)> resources;
+    // What every channel's `status` should say of the daemon being short of something; empty: nothing.
+    std::function<std::string()> degraded;
+    uid_t uid = 0;  // who owns the root and kern/
+    gid_t gid = 0;
+};
+
+// What setattr(2) and its kin change.
+struct Change {
+    std::optional<mode_t> mode;
+    std::optional<uid_t> uid;
+    std::optional<gid_t> gid;
+    std::optional<std::uint64_t> size;
+    bool times = false;
+};
+
+struct NewChannel {
+    mode_t mode = 0777;
+    mode_t umask = 022;
+    access::Subject subject;
+};
+
+class Tree {
+public:
+    Tree(channel::Registry& registry, access::Ledger& ledger, Logger& log, System system);
+
+    // ENOENT, ESTALE (the channel is gone).
+    Result<NodeInfo> lookup(NodeId parent, std::string_view name) const;
+    Result<NodeInfo> stat(NodeId node) const;
+    Result<NodeInfo> change(NodeId node, const Change& change);
+
+    // A channel. EEXIST also for reserved names, EPERM below kern/, EDQUOT, ENAMETOOLONG.
+    Result<NodeInfo> make_channel(NodeId parent, std::string_view name, const NewChannel& made);
+    Result<void> remove_channel(NodeId parent, std::string_view name);
+    Result<void> rename(NodeId parent, std::string_view name, NodeId to_parent,
+                        std::string_view to_name, bool keep);
+
+    // Entries of a directory after `cookie` (0: from the start) until `visit` returns false. `visit`
+    // is given the cookie of the entry; it copies, and calls nothing.
+    using Visit = std::function<bool(std::string_view name, NodeId node, bool directory,
+                                     std::uint64_t cookie)>;
+    Result<void> list(NodeId directory, std::uint64_t cookie, const Visit& visit) const;
+    NodeId parent(NodeId node) const;
+
+    // ENODATA, ENOTSUP, E2BIG, EDQUOT; EPERM for a setting by another than the owner.
+    Result<std::string> get_xattr(NodeId node, std::string_view name) const;
+    Result<std::vector<std::string>> list_xattrs(NodeId node) const;
+    Result<void> set_xattr(NodeId node, std::string_view name, std::string_view value, bool create,
+                           bool replace, const access::Subject& subject);
+    Result<void> remove_xattr(NodeId node, std::string_view name);
+
+    // EACCES where the file is not of that direction, EPIPE, EDQUOT. The file may still have to pass
+    // its gate (OpenFile::try_gate).
+    Result<std::shared_ptr<OpenFile>> open(NodeId node, OpenMode mode,
+                                           const access::Subject& subject);
+
+    // For statfs: channels there are.
+    std::size_t channels() const { return registry_.size(); }
+    channel::Registry& registry() noexcept { return registry_; }
+
+private:
+    static channel::Registry::Initial initial(Kind kind);
+    Result<std::shared_ptr<channel::Channel>> channel_of(NodeId node) const;
+    Result<NodeInfo> describe(NodeId node) const;
+    std::string text_of(Kind kind, const std::shared_ptr<channel::Channel>& channel) const;
+    Result<void> set_setting(NodeId node, std::string_view key, std::string_view value,
+                             const access::Subject& subject);
+    Result<void> set_acl(NodeId node, std::string_view name, std::string_view value);
+
+    channel::Registry& registry_;
+    access::Ledger& ledger_;
+    Logger& log_;
+    System system_;
+};
+
+// Texts of the files that show one (src/tree/texts.cpp).
+std::string status_text(const channel::Channel& channel, const std::string& degraded);
+std::string stats_text(const channel::Channel& channel);
+std::string peek_text(const channel::Channel& channel);
+std::string messages_text(const channel::Registry& registry);
+std::string channels_text(channel::Registry& registry);
+std::string notifications_text(channel::Registry& registry);
+std::string resources_text(const access::Ledger& ledger, const System& system);
+
+}  // namespace ipcfs::tree

@@ -1,0 +1,193 @@
+// Extended attributes: settings as user.ipcfs.*, ACLs, and whatever else users keep. Any thread.
+#include <access/acl.hpp>
+#include <algorithm>
+#include <tree/tree.hpp>
+
+namespace ipcfs::tree {
+
+using channel::Attributes;
+using channel::Registry;
+
+namespace {
+
+constexpr std::string_view kSettings = "user.ipcfs.";
+constexpr std::string_view kUser = "user.";
+constexpr std::string_view kDefaultAcl = "system.posix_acl_default";
+constexpr std::string_view kAccessAcl = "system.posix_acl_access";
+constexpr std::size_t kMostUserBytes = 65536;  // of names and values, a file
+
+bool is_acl(std::string_view name) {
+    return name == kDefaultAcl || name == kAccessAcl;
+}
+
+// What users keep on one file: counted, and charged to the file's owner.
+std::size_t user_bytes(const Attributes& attributes) {
+    std::size_t bytes = 0;
+    for (const auto& [name, value] : attributes.xattrs) bytes += name.size() + value.size();
+    return bytes;
+}
+
+}  // namespace
+
+Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
+    if (name.starts_with(kSettings) && node.channel != Registry::kRootId) {
+        auto channel = channel_of(node);
+        if (!channel) return channel.error();
+        std::string value =
+            channel::get((*channel)->settings(), name.substr(kSettings.size()));
+        if (value.empty()) return Fault{ENODATA, "getxattr: no such setting"};
+        return value;
+    }
+    if (!name.starts_with(kUser) && !is_acl(name)) return Fault{ENODATA, "getxattr"};
+    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
+        return Fault{ENODATA, "getxattr"};
+    }
+    std::optional<std::string> value;
+    bool found = registry_.read(node.channel, static_cast<std::uint8_t>(node.kind),
+                                initial(node.kind), [&](const Attributes& attributes) {
+                                    auto at = attributes.xattrs.find(name);
+                                    if (at != attributes.xattrs.end()) value = at->second;
+                                });
+    if (!found) return Fault{ESTALE, "getxattr: the channel is gone"};
+    if (!value) return Fault{ENODATA, "getxattr"};
+    return *value;
+}
+
+Result<std::vector<std::string>> Tree::list_xattrs(NodeId node) const {
+    std::vector<std::string> names;
+    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) return names;
+    if (node.kind == Kind::kChannel) {
+        for (std::string_view key : channel::kSettingKeys) {
+            names.push_back(std::string(kSettings).append(key));
+        }
+    }
+    bool found = registry_.read(node.channel, static_cast<std::uint8_t>(node.kind),
+                                initial(node.kind), [&](const Attributes& attributes) {
+                                    for (const auto& [name, value] : attributes.xattrs) {
+                                        names.push_back(name);
+                                    }
+                                });
+    if (!found) return Fault{ESTALE, "listxattr: the channel is gone"};
+    return names;
+}
+
+Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_view value,
+                               const access::Subject& subject) {
+    auto channel = channel_of(node);
+    if (!channel) return channel.error();
+    uid_t owner = 0;
+    registry_.read(node.channel, static_cast<std::uint8_t>(Kind::kChannel),
+                   initial(Kind::kChannel),
+                   [&](const Attributes& attributes) { owner = attributes.uid; });
+    if (subject.uid != owner && subject.uid != 0) {
+        return Fault{EPERM, "setxattr: settings are the owner's"};
+    }
+    if (channel::get((*channel)->settings(), key).empty() ||
+        value.find_first_of("\n#") != std::string_view::npos) {
+        (*channel)->note_error("xattr: no such setting, or a bad value");
+        return Fault{EINVAL, "setxattr: no such setting"};
+    }
+    return (*channel)->control(std::string(key).append(" ").append(value));
+}
+
+Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view value) {
+    const FileSpec* spec = spec_of(node.kind);
+    if (name == kDefaultAcl && spec && !spec->directory) return Fault{EACCES, "setxattr: no directory"};
+    std::optional<access::Acl> acl;
+    if (value.size() > 4) {
+        auto parsed = access::parse_acl(std::as_bytes(std::span(value)));
+        if (!parsed) return parsed.error();
+        acl = *parsed;
+    }
+    bool found = registry_.change(
+        node.channel, static_cast<std::uint8_t>(node.kind), initial(node.kind),
+        [&](Attributes& attributes) {
+            if (acl && name == kAccessAcl) {
+                attributes.mode = (attributes.mode & 07000) | access::mode_of(*acl);
+            }
+            if (!acl || (name == kAccessAcl && access::is_minimal(*acl))) {
+                auto at = attributes.xattrs.find(name);
+                if (at != attributes.xattrs.end()) attributes.xattrs.erase(at);
+            } else {
+                attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
+            }
+            attributes.changed = registry_.environment().clock.realtime();
+        });
+    if (!found) return Fault{ESTALE, "setxattr: the channel is gone"};
+    return {};
+}
+
+Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_view value, bool create,
+                             bool replace, const access::Subject& subject) {
+    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
+        return Fault{EPERM, "setxattr: a file of the system"};
+    }
+    if (name.starts_with(kSettings)) {
+        if (node.channel == Registry::kRootId) return Fault{ENOTSUP, "setxattr: no channel"};
+        if (create) return Fault{EEXIST, "setxattr: settings are always there"};
+        return set_setting(node, name.substr(kSettings.size()), value, subject);
+    }
+    if (is_acl(name)) return set_acl(node, name, value);
+    if (!name.starts_with(kUser)) return Fault{ENOTSUP, "setxattr"};
+    Result<void> done;
+    std::shared_ptr<access::Charge> freed;
+    bool found = registry_.change(
+        node.channel, static_cast<std::uint8_t>(node.kind), initial(node.kind),
+        [&](Attributes& attributes) {
+            auto at = attributes.xattrs.find(name);
+            bool there = at != attributes.xattrs.end();
+            if (there && create) {
+                done = Fault{EEXIST, "setxattr"};
+                return;
+            }
+            if (!there && replace) {
+                done = Fault{ENODATA, "setxattr"};
+                return;
+            }
+            std::size_t bytes = user_bytes(attributes) + name.size() + value.size() -
+                                (there ? name.size() + at->second.size() : 0);
+            if (bytes > kMostUserBytes) {
+                done = Fault{ENOSPC, "setxattr: 64 KiB a file at most"};
+                return;
+            }
+            freed = std::move(attributes.held);
+            auto charge = access::Charge::take(ledger_.account(attributes.uid),
+                                               access::Resource::kBytes, bytes);
+            if (!charge) {
+                attributes.held = std::move(freed);
+                done = Fault{EDQUOT, "setxattr: the owner's limit of bytes is reached"};
+                return;
+            }
+            attributes.held = std::make_shared<access::Charge>(std::move(*charge));
+            attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
+            attributes.changed = registry_.environment().clock.realtime();
+        });
+    if (!found) return Fault{ESTALE, "setxattr: the channel is gone"};
+    return done;
+}
+
+Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
+    if (name.starts_with(kSettings)) return Fault{EPERM, "removexattr: settings are always there"};
+    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
+        return Fault{EPERM, "removexattr: a file of the system"};
+    }
+    if (is_acl(name)) return set_acl(node, name, {});
+    Result<void> done;
+    bool found = registry_.change(
+        node.channel, static_cast<std::uint8_t>(node.kind), initial(node.kind),
+        [&](Attributes& attributes) {
+            auto at = attributes.xattrs.find(name);
+            if (at == attributes.xattrs.end()) {
+                done = Fault{ENODATA, "removexattr"};
+                return;
+            }
+            attributes.xattrs.erase(at);
+            attributes.held = std::make_shared<access::Charge>(
+                access::Charge::force(ledger_.account(attributes.uid), access::Resource::kBytes,
+                                      user_bytes(attributes)));
+        });
+    if (!found) return Fault{ESTALE, "removexattr: the channel is gone"};
+    return done;
+}
+
+}  // namespace ipcfs::tree
