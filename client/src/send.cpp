@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
+#include <memory>
 #include <poll.h>
 #include <span>
 #include <string>
@@ -20,7 +23,8 @@
 namespace ipcfs::client {
 namespace {
 
-constexpr std::size_t kMaxWrite = 1044480;  // what the kernel hands over as one write, bytes
+// What the kernel never splits, header and body, bytes.
+constexpr std::size_t kMaxWrite = 1044480;
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRefresh = 500 * kMillisecond;  // of the progress line
 
@@ -118,7 +122,7 @@ public:
             fail(kUsage, "an empty message can only be sent with a header; add --type data");
         }
         std::string bytes = put_on(dress_, message);
-        if (bytes.size() > kMaxWrite) too_long(message.size());
+        if (bytes.size() > kMaxWrite) too_long(message.size(), bytes.size() - message.size());
         Deadline deadline(timeout_);
         std::int64_t started = now();
         std::int64_t backoff = 0;
@@ -127,7 +131,7 @@ public:
             if (n == static_cast<ssize_t>(bytes.size())) break;
             if (n >= 0) fail(kError, channel_.shown() + ": only a part was written");
             if (errno == EINTR) continue;
-            if (errno == EMSGSIZE) too_long(message.size());
+            if (errno == EMSGSIZE) too_long(message.size(), 0);
             if (errno != EAGAIN) fail_errno(channel_.shown() + after_some(), errno);
             wait(deadline, started, backoff);
         }
@@ -142,11 +146,11 @@ private:
         return sent_ == 0 ? "" : " (after " + std::to_string(sent_) + " messages)";
     }
 
-    [[noreturn]] void too_long(std::size_t length) const {
+    [[noreturn]] void too_long(std::size_t length, std::size_t header) const {
         std::string limit(find(read_settings(), "max-message"));
+        if (header > 0) limit = std::to_string(kMaxWrite - header) + ", with the header it needs";
         fail(kError, channel_.shown() + after_some() + ": a message of " + std::to_string(length) +
-                         " bytes is too long; max-message is " +
-                         (limit.empty() ? std::to_string(kMaxWrite) : limit));
+                         " bytes is too long; the limit is " + limit);
     }
 
     Pairs read_settings() const {
@@ -183,8 +187,10 @@ private:
         Pairs state = read_status(channel_);
         Pairs settings = read_settings();
         if (find(settings, "type") == "sync") return channel_.shown() + " has no reader waiting";
-        std::string text =
-            channel_.shown() + (find(state, "state") == "paused" ? " is paused" : " is full");
+        // It pauses by itself when it is full; `why` tells the two apart.
+        bool held =
+            find(state, "state") == "paused" && find(state, "why").starts_with("by command");
+        std::string text = channel_.shown() + (held ? " is paused" : " is full");
         auto depth = find(state, "depth");
         auto capacity = find(settings, "capacity");
         if (depth.empty() || capacity.empty()) return text;

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <memory>
 #include <optional>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <failure.hpp>
@@ -94,8 +95,12 @@ std::vector<Mount> mounts() {
 }
 
 Health health(const std::string& root) {
+    // statfs asks the daemon itself; names and attributes the kernel may answer from its cache.
+    struct statfs about {};
     std::string version = root + "/kern/ipc/version";
-    if (::access(version.c_str(), F_OK) == 0) return Health::kMounted;
+    if (::statfs(root.c_str(), &about) == 0 && ::access(version.c_str(), F_OK) == 0) {
+        return Health::kMounted;
+    }
     return errno == ENOTCONN || errno == ECONNABORTED ? Health::kDead : Health::kNotMounted;
 }
 

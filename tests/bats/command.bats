@@ -182,7 +182,7 @@ P
 @test "send says which limit a message is over, and sends nothing of it" {
     "$IPCFS" mkdir jobs --set max-message=10
     run -1 "$IPCFS" send jobs 12345678901
-    [[ "$output" == *"11 bytes is too long; max-message is 10"* ]]
+    [[ "$output" == *"11 bytes is too long; the limit is 10"* ]]
     run -1 bash -c 'head -c 2000000 /dev/zero | "$1" send jobs' _ "$IPCFS"
     [ "$(cat "$MNT/jobs/queue")" = "" ]
 }
@@ -192,6 +192,9 @@ P
     head -c 1044480 /dev/urandom >"$BATS_TEST_TMPDIR/large"
     "$IPCFS" send jobs --file "$BATS_TEST_TMPDIR/large"
     "$IPCFS" recv jobs | cmp - "$BATS_TEST_TMPDIR/large"
+    run -1 "$IPCFS" send jobs -p 7 --file "$BATS_TEST_TMPDIR/large"
+    [[ "$output" == *"the limit is 1044384, with the header it needs"* ]]
+    truncate -s 1044384 "$BATS_TEST_TMPDIR/large"
     "$IPCFS" send jobs -p 7 --file "$BATS_TEST_TMPDIR/large"
     "$IPCFS" recv jobs | cmp - "$BATS_TEST_TMPDIR/large"
 }
