@@ -1,0 +1,74 @@
+// What the engine's benchmarks share: an engine of their own, and a message's way through it as the
+// tree takes it.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <access/account.hpp>
+#include <base/clock.hpp>
+#include <base/timer_queue.hpp>
+#include <channel/channel.hpp>
+#include <channel/registry.hpp>
+#include <queue/message.hpp>
+
+namespace ipcfs::bench {
+
+struct World {
+    SystemClock clock;
+    TimerQueue timers;
+    queue::MessagePool messages;
+    access::Ledger ledger;
+    channel::Environment environment{clock, timers, messages, ledger};
+    channel::Registry registry{environment, channel::Settings{}, 4};
+    access::Account& account = ledger.account(1000);
+
+    std::shared_ptr<channel::Channel> make(const std::string& name,
+                                           std::uint64_t parent = channel::Registry::kRootId) {
+        channel::Attributes attributes;
+        attributes.mode = 0777;
+        auto made = registry.create(parent, name, std::move(attributes), account);
+        if (!made) throw std::runtime_error(made.error().message());
+        return *made;
+    }
+    // Channels c0, c1, ... below the root, until there are `count`.
+    void fill(std::size_t count) {
+        while (registry.size() < count) make("c" + std::to_string(registry.size()));
+    }
+
+    // A batch of one message, charged as a client's is.
+    queue::Batch batch(std::span<const std::byte> body, std::uint8_t priority = queue::kNormal) {
+        queue::MessageRef message = messages.make({}, body);
+        message->charged_message = *access::Charge::take(account, access::Resource::kMessages, 1);
+        message->charged_bytes =
+            *access::Charge::take(account, access::Resource::kBytes, message->size());
+        message->envelope.priority = priority;
+        queue::Batch one;
+        one.add(std::move(message));
+        return one;
+    }
+    void push(channel::Channel& to, std::span<const std::byte> body,
+              std::uint8_t priority = queue::kNormal) {
+        queue::Batch one = batch(body, priority);
+        if (to.try_push(one, queue::Via::kQueueFile, true, nullptr) != channel::Push::kQueued) {
+            throw std::runtime_error("a push did not queue");
+        }
+    }
+    std::size_t pop(channel::Channel& from) {
+        queue::MessageRef message;
+        if (from.try_take(message) != channel::Take::kTaken) {
+            throw std::runtime_error("a pop found nothing");
+        }
+        from.delivered(*message);
+        return message->body().size();
+    }
+};
+
+class Run;
+void measure_traffic_of_threads(Run& run);  // engine_traffic.cpp
+
+}  // namespace ipcfs::bench

@@ -1,0 +1,196 @@
+// Group fuse: what the mounted tree costs, beside a FUSE server that does nothing (the limit) and
+// beside what the kernel offers for messages between processes.
+#include "fuse.hpp"
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "census.hpp"
+#include "processes.hpp"
+
+namespace ipcfs::bench {
+namespace {
+
+constexpr unsigned kPairsUring = 400;  // a round's; about 10 us a message
+constexpr unsigned kPairsClassic = 150;
+constexpr unsigned kPairsKernel = 2'000;
+
+unsigned pairs(Transport transport) {
+    return transport == Transport::kUring ? kPairsUring : kPairsClassic;
+}
+
+// Measured together, reported one against the other.
+class Contest {
+public:
+    void add(std::string name, Round round) {
+        names_.push_back(std::move(name));
+        rounds_.push_back(std::move(round));
+    }
+    void run(unsigned rounds) { medians_ = interleave(rounds, rounds_); }
+    bool has(const std::string& name) const { return index(name) < names_.size(); }
+    Row row(const std::string& what, const std::string& subject, const std::string& baseline,
+            Target target = {}) const {
+        return {what,
+                medians_.at(index(subject)).at(0),
+                "ns",
+                has(baseline) ? baseline : baseline + " (none on this kernel)",
+                has(baseline) ? std::optional(medians_.at(index(baseline)).at(0)) : std::nullopt,
+                target};
+    }
+
+private:
+    std::size_t index(const std::string& name) const {
+        std::size_t at = 0;
+        while (at < names_.size() && names_[at] != name) ++at;
+        return at;
+    }
+    std::vector<std::string> names_;
+    std::vector<Round> rounds_;
+    std::vector<Figures> medians_;
+};
+
+const char* const kKernelLinks[] = {"pipe", "POSIX mq", "Unix seqpacket"};
+
+std::unique_ptr<Link> open_kernel_link(const std::string& name) {
+    if (name == "pipe") return open_pipe();
+    if (name == "POSIX mq") return open_mq();
+    return open_seqpacket();
+}
+
+std::string of(const char* program, Transport transport) {
+    return std::string(program) + ", " + name_of(transport);
+}
+
+void measure_write_and_read(Run& run, const Server (&ipcfs)[2]) {
+    const Server null[] = {{run, Server::Program::kNull, Transport::kUring},
+                           {run, Server::Program::kNull, Transport::kClassic}};
+    const Server loop(run, Server::Program::kNullLoop, Transport::kClassic);
+    for (const Place place : kPlaces) {
+        const std::string where = name_of(place);
+        run.progress("fuse: write + read, " + where);
+        run_on(place);
+        std::vector<std::unique_ptr<Link>> links;
+        Contest contest;
+        const auto add = [&](const std::string& name, std::unique_ptr<Link> link, unsigned count) {
+            if (!link) return;
+            contest.add(name, write_and_read(*link, run.count(count)));
+            links.push_back(std::move(link));
+        };
+        for (std::size_t i = 0; i < 2; ++i) {
+            const Transport transport = kTransports[i];
+            add(of("ipcfs", transport), open_channel(ipcfs[i], "jobs", "queue"), pairs(transport));
+            add(of("null server", transport), open_null(null[i]), pairs(transport));
+        }
+        add("null server, libfuse's loop", open_null(loop), kPairsClassic);
+        for (const char* name : kKernelLinks) add(name, open_kernel_link(name), kPairsKernel);
+        contest.run(run.rounds());
+
+        const std::string what = "write + read 64 B, ";
+        for (const Transport transport : kTransports) {
+            run.add(contest.row(what + name_of(transport) + ", " + where, of("ipcfs", transport),
+                                of("null server", transport), ratio_at_most(1.15)));
+        }
+        run.add(contest.row(what + "classic, " + where, "ipcfs, classic",
+                            "null server, libfuse's loop"));
+        run.add(contest.row(what + "classic, " + where, "ipcfs, classic", "ipcfs, io_uring",
+                            ratio_at_least(3)));
+        for (const char* name : kKernelLinks) {
+            run.add(contest.row(what + "io_uring, " + where, "ipcfs, io_uring", name));
+        }
+    }
+    run_on(Place::kFree);
+}
+
+// Two processes; each waits for the other's message before it sends its own.
+struct PingPong {
+    std::unique_ptr<Link> ping, pong;
+
+    void answer() {
+        std::array<std::byte, kMessageSize> buffer;
+        for (;;) {
+            const std::size_t size = ping->receive(buffer);
+            if (size == 0) return;
+            pong->send(std::span(buffer).first(size));
+        }
+    }
+    Round round(unsigned count) {
+        return [this, count] {
+            std::array<std::byte, kMessageSize> buffer{};
+            return Figures{time_each(count, [&] {
+                ping->send(buffer);
+                if (pong->receive(buffer) != kMessageSize) throw std::runtime_error("no answer");
+            })};
+        };
+    }
+};
+
+void measure_ping_pong(Run& run, const Server (&ipcfs)[2]) {
+    for (const Place place : kPlaces) {
+        const std::string where = place == Place::kOneCpu ? "same CPU" : "free";
+        run.progress("fuse: ping-pong, " + where);
+        run_on(place);
+        std::deque<PingPong> pairs_of;  // outlive the children's forks
+        Children children;
+        Contest contest;
+        const auto add = [&](const std::string& name, PingPong pair, unsigned count) {
+            if (!pair.ping || !pair.pong) return;
+            PingPong& kept = pairs_of.emplace_back(std::move(pair));
+            children.add([&] { kept.answer(); });
+            contest.add(name, kept.round(run.count(count)));
+        };
+        for (std::size_t i = 0; i < 2; ++i) {
+            add(of("ipcfs", kTransports[i]),
+                {open_channel(ipcfs[i], "ping", "stream"),
+                 open_channel(ipcfs[i], "pong", "stream")},
+                pairs(kTransports[i]) / 2);
+        }
+        for (const char* name : kKernelLinks) {
+            add(name, {open_kernel_link(name), open_kernel_link(name)}, kPairsKernel / 4);
+        }
+        contest.run(run.rounds());
+        for (const Transport transport : kTransports) {
+            for (const char* name : kKernelLinks) {
+                run.add(
+                    contest.row(std::string("ping-pong 64 B, ") + name_of(transport) + ", " + where,
+                                of("ipcfs", transport), name));
+            }
+        }
+    }
+    run_on(Place::kFree);
+}
+
+}  // namespace
+
+Round write_and_read(Link& link, unsigned count) {
+    return [&link, count] {
+        std::array<std::byte, kMessageSize> message{};
+        std::array<std::byte, 4 * kMessageSize> buffer;
+        return Figures{time_each(count, [&] {
+            link.send(message);
+            if (link.receive(std::span(buffer).first(kMessageSize)) != kMessageSize) {
+                throw std::runtime_error("what was written did not come back");
+            }
+        })};
+    };
+}
+
+void run_fuse(Run& run) {
+    {
+        const Server ipcfs[] = {{run, Server::Program::kIpcfs, Transport::kUring},
+                                {run, Server::Program::kIpcfs, Transport::kClassic}};
+        for (const Server& server : ipcfs) {
+            for (const char* name : {"jobs", "ping", "pong"}) server.make_channel(name);
+        }
+        measure_write_and_read(run, ipcfs);
+        measure_ping_pong(run, ipcfs);
+    }
+    measure_waiting_readers(run);
+    measure_idle_channels(run);
+    measure_traffic_of_processes(run);
+}
+
+}  // namespace ipcfs::bench

@@ -1,0 +1,46 @@
+// The groups of benchmarks. A new one is a function here and a line in groups.cpp.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "report.hpp"
+
+namespace ipcfs::bench {
+
+// One run of ipcfs-bench, as the groups see it. Main's; one thread.
+class Run {
+public:
+    struct Options {
+        unsigned rounds = 15;  // that count, of each contestant
+        bool quick = false;    // shorter rounds: for a look, not for a figure to keep
+        std::string daemon;    // path of ipcfsd
+        std::string null_server;
+        std::string directory;  // for mounts; removed at the end
+    };
+    Run(Options options, Report& report) : options_(std::move(options)), report_(report) {}
+
+    const Options& options() const { return options_; }
+    unsigned rounds() const { return options_.rounds; }
+    // How often a round of `count` operations does its operation.
+    unsigned count(unsigned count) const { return options_.quick ? (count + 3) / 4 : count; }
+    void add(Row row) { report_.add(std::move(row)); }
+    // To stderr, for who waits.
+    void progress(const std::string& what) const;
+
+private:
+    Options options_;
+    Report& report_;
+};
+
+struct Group {
+    const char* name;
+    const char* about;
+    void (*run)(Run&);
+};
+std::span<const Group> groups();
+
+void run_engine(Run& run);
+void run_fuse(Run& run);
+
+}  // namespace ipcfs::bench

@@ -1,0 +1,130 @@
+// Starting, asking and ending servers.
+#include "servers.hpp"
+
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <signal.h>
+#include <sstream>
+#include <stdexcept>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include "measure.hpp"
+#include "processes.hpp"
+#include <base/fd.hpp>
+
+namespace ipcfs::bench {
+namespace {
+
+constexpr long kFuseMagic = 0x65735546;
+constexpr std::int64_t kPatience = 10'000'000'000;
+
+std::string slurp(const std::string& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
+const char* name_of(Transport transport) {
+    return transport == Transport::kUring ? "io_uring" : "classic";
+}
+
+Server::Server(const Run& run, Program program, Transport transport) {
+    directory_ = run.options().directory + "/XXXXXX";
+    if (mkdtemp(directory_.data()) == nullptr) must(-1, "mkdtemp " + directory_);
+    mount_ = directory_ + "/mnt";
+    must(mkdir(mount_.c_str(), 0755), "mkdir " + mount_);
+    const std::string output = directory_ + "/output";
+
+    const std::string carried_by = transport == Transport::kUring ? "uring" : "classic";
+    std::vector<std::string> words;
+    if (program == Program::kIpcfs) {
+        words = {run.options().daemon,  "--foreground", "--mount",  mount_,         "--state",
+                 directory_ + "/state", "--transport",  carried_by, "--log-target", "stderr"};
+    } else {
+        words = {run.options().null_server, "--mount", mount_, "--transport", carried_by};
+        if (program == Program::kNullLoop) words.push_back("--libfuse-loop");
+    }
+    pid_ = fork_child([&] {
+        run_on(Place::kFree);  // the server is never where the benchmark pins itself
+        const Fd out(open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+        dup2(out.get(), STDOUT_FILENO);
+        dup2(out.get(), STDERR_FILENO);
+        std::vector<char*> argv;
+        for (auto& word : words) argv.push_back(word.data());
+        argv.push_back(nullptr);
+        execv(argv[0], argv.data());
+        must(-1, "exec " + words[0]);
+    });
+    const auto until = now_ns() + kPatience;
+    while (!serves()) {
+        const bool ended = wait_for(pid_, 0);
+        if (ended || now_ns() > until) {
+            if (ended) pid_ = -1;
+            const std::string said = slurp(output);
+            throw std::runtime_error(words[0] + " does not serve: " + said);
+        }
+        usleep(2000);
+    }
+    // One that fell back to another transport must not be measured under the wrong name.
+    if (program == Program::kNullLoop) return;
+    const bool agreed =
+        program == Program::kIpcfs
+            ? value("kern/ipc/version", "transport") == carried_by
+            : slurp(output).find("transport=" + carried_by + " ") != std::string::npos;
+    if (!agreed) throw std::runtime_error(words[0] + " does not use transport " + carried_by);
+}
+
+Server::~Server() {
+    if (pid_ > 0) {
+        kill(pid_, SIGTERM);
+        if (!wait_for(pid_, kPatience)) {
+            kill(pid_, SIGKILL);
+            wait_for(pid_, kPatience);
+        }
+    }
+    umount2(mount_.c_str(), MNT_DETACH);
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_, ignored);
+}
+
+bool Server::serves() const {
+    struct statfs about {};
+    struct stat root {};
+    return statfs(mount_.c_str(), &about) == 0 && about.f_type == kFuseMagic &&
+           stat(mount_.c_str(), &root) == 0;
+}
+
+void Server::make_channel(const std::string& name, const std::string& settings) const {
+    must(mkdir(at(name).c_str(), 0777), "mkdir " + name);
+    if (settings.empty()) return;
+    const Fd file(
+        static_cast<int>(must(open(at(name + "/ctl").c_str(), O_WRONLY | O_CLOEXEC), "ctl")));
+    must(write(file.get(), settings.data(), settings.size()), "ctl: " + settings);
+}
+
+std::string Server::value(const std::string& file, const std::string& key) const {
+    std::istringstream lines(slurp(at(file)));
+    for (std::string word, rest; lines >> word && std::getline(lines >> std::ws, rest);) {
+        if (word == key) return rest;
+    }
+    return "";
+}
+
+std::uint64_t Server::resident() const {
+    std::istringstream lines(slurp("/proc/" + std::to_string(pid_) + "/status"));
+    for (std::string line; std::getline(lines, line);) {
+        if (line.rfind("VmRSS:", 0) == 0) return std::stoull(line.substr(6)) * 1024;
+    }
+    throw std::runtime_error("no VmRSS of " + std::to_string(pid_));
+}
+
+}  // namespace ipcfs::bench

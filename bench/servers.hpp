@@ -1,0 +1,44 @@
+// FUSE servers under measurement: the real ipcfsd and null_fuse, each on a temporary mount of its
+// own, with everything else at its defaults. One thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <sys/types.h>
+
+#include "groups.hpp"
+
+namespace ipcfs::bench {
+
+enum class Transport { kUring, kClassic };
+constexpr Transport kTransports[] = {Transport::kUring, Transport::kClassic};
+const char* name_of(Transport transport);
+
+class Server {
+public:
+    // kNullLoop: null_fuse on libfuse's own loop instead of our transport; classic.
+    enum class Program { kIpcfs, kNull, kNullLoop };
+
+    // Starts it and waits until it serves. Throws, with the end of its output, when it does not.
+    Server(const Run& run, Program program, Transport transport);
+    Server(const Server&) = delete;
+    Server& operator=(const Server&) = delete;
+    ~Server();
+
+    // Below the mount.
+    std::string at(const std::string& path) const { return mount_ + "/" + path; }
+    // A channel; `settings` are lines for its ctl.
+    void make_channel(const std::string& name, const std::string& settings = "") const;
+    // The value of `key` in a file of `key value` lines.
+    std::string value(const std::string& file, const std::string& key) const;
+    // Resident memory, bytes.
+    std::uint64_t resident() const;
+
+private:
+    bool serves() const;
+
+    std::string directory_, mount_;
+    pid_t pid_ = -1;
+};
+
+}  // namespace ipcfs::bench
