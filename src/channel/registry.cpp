@@ -4,20 +4,25 @@
 #include <channel/registry.hpp>
 #include <mutex>
 
+#include <boost/unordered/unordered_flat_map.hpp>
+
 namespace ipcfs::channel {
 
-struct Registry::Entry {
+// What a look-up touches comes first, in one cache line.
+struct alignas(64) Registry::Entry {
     struct Children {
-        std::unordered_map<std::string_view, Entry*> by_name;  // keys are the entries' own names
+        // Open addressing: with thousands of channels a look-up is a matter of cache misses. Keys are
+        // the entries' own names.
+        boost::unordered_flat_map<std::string_view, Entry*> by_name;
         std::map<std::uint64_t, Entry*> by_id;
     };
-    std::uint64_t id = 0;
     std::string name;
-    Entry* parent = nullptr;
     std::shared_ptr<Channel> channel;
+    std::unique_ptr<Children> children;
+    std::uint64_t id = 0;
+    Entry* parent = nullptr;
     Attributes made;  // of the channel when it was made
     std::vector<std::pair<std::uint8_t, Attributes>> changed;  // files that differ
-    std::unique_ptr<Children> children;
     access::Charge charge;
     bool going = false;  // being removed: nothing may be made in it
 
