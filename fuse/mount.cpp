@@ -174,10 +174,16 @@ Result<bool> clear_stale_mount(const std::string& path) {
     const auto said = [](bool cleared) {
         return Result<bool>(boost::system::in_place_value, cleared);  // Fault takes a bool, too
     };
-    // Not stat, which the kernel answers from attributes that it still has.
+    // Not stat, which the kernel answers from attributes that it still has. ECANCELED: the daemon
+    // was killed just now and its rings are still being taken down.
     struct statfs info {};
-    if (::statfs(path.c_str(), &info) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
-        return said(false);
+    int error = 0;
+    for (int tries = 0; tries < 100; ++tries) {
+        error = ::statfs(path.c_str(), &info) == 0 ? 0 : errno;
+        if (error != ECANCELED && error != EINTR) break;
+        ::usleep(10'000);
+    }
+    if (error != ENOTCONN && error != ECONNABORTED) return said(false);
     const auto full = absolute(path);
     if (!full) return full.error();
     const auto top = top_mount_at(*full);

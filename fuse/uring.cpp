@@ -25,6 +25,7 @@ constexpr unsigned kSubmissions = 512;  // SQEs; a full queue is flushed, so dep
 constexpr std::size_t kRotateAtOnce = 8;
 constexpr Nanos kRotateIdle = 10 * kMillisecond;
 constexpr Nanos kRotateBusy = 2 * kMillisecond;
+constexpr Nanos kOverloadOver = kSecond;        // without a rotation
 constexpr Nanos kBusyFor = 100 * kMillisecond;  // after the last request that did not park
 constexpr std::uint64_t kWakeTag = 0;  // user_data of the eventfd's read; else a RingEntry*
 
@@ -180,19 +181,13 @@ void RingQueue::serve() {
     while (running && !stop_.load(std::memory_order_relaxed) &&
            !ended_.load(std::memory_order_relaxed)) {
         drain_mail();
-        const std::size_t parked = parked_.load(std::memory_order_relaxed);
-        const Nanos due = parked > limit_ ? next_rotation(now()) : 0;
-        if (due == 0 && overloaded_since_.load(std::memory_order_relaxed) != 0)
-            overloaded_since_.store(0, std::memory_order_relaxed);
-
+        const Nanos due = next_tick();
+        int result = 0;
         // A poster that sees `sleeping_` writes the eventfd; one that came before left its mail.
         sleeping_.store(true);
         if (mail_.load() != nullptr || stop_.load()) {
-            sleeping_.store(false);
-            continue;
-        }
-        int result = 0;
-        if (due != 0) {
+            result = ::io_uring_submit(&ring_);
+        } else if (due != 0) {
             const Nanos left = std::max<Nanos>(due - now(), 1);
             __kernel_timespec wait{left / kSecond, left % kSecond};
             io_uring_cqe* first = nullptr;
@@ -207,7 +202,7 @@ void RingQueue::serve() {
             break;
         }
         if (!serve_completions()) break;
-        if (due != 0 && now() >= due) rotate(now());
+        if (due != 0) tick(due);
     }
     if (running && !ended_.load()) {  // stopped, not aborted: the last replies still go out
         drain_mail();
@@ -404,19 +399,33 @@ void RingQueue::unlink(RingEntry& entry) noexcept {
     if (last) parked_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-// When the next operations are to be asked to give up. On a timer and never at an arrival: those
-// that gave up come right back.
-Nanos RingQueue::next_rotation(Nanos moment) {
+// When to look next whether operations must give up; 0: no need to. On a timer and never at an
+// arrival: those that gave up come right back.
+Nanos RingQueue::next_tick() {
     if (overloaded_since_.load(std::memory_order_relaxed) == 0) {
-        overloaded_since_.store(moment, std::memory_order_relaxed);
-        last_rotation_ = moment;
+        if (parked_.load(std::memory_order_relaxed) <= limit_) return 0;
+        last_tick_ = last_rotation_ = now();
+        busy_until_ = 0;
+        traffic_ = false;
+        overloaded_since_.store(last_tick_, std::memory_order_relaxed);
     }
-    if (std::exchange(traffic_, false)) busy_until_ = moment + kBusyFor;
-    return last_rotation_ + (moment < busy_until_ ? kRotateBusy : kRotateIdle);
+    if (std::exchange(traffic_, false)) busy_until_ = now() + kBusyFor;
+    return last_tick_ + (last_tick_ < busy_until_ ? kRotateBusy : kRotateIdle);
 }
 
-void RingQueue::rotate(Nanos moment) {
-    last_rotation_ = moment;
+void RingQueue::tick(Nanos due) {
+    const Nanos moment = now();
+    if (moment < due) return;
+    last_tick_ = moment;
+    if (parked_.load(std::memory_order_relaxed) > limit_) {
+        last_rotation_ = moment;
+        rotate();
+    } else if (moment - last_rotation_ > kOverloadOver) {
+        overloaded_since_.store(0, std::memory_order_relaxed);
+    }
+}
+
+void RingQueue::rotate() {
     std::array<Lease, kRotateAtOnce> oldest;
     const std::size_t count = lists_.with([&](Lists& lists) -> std::size_t {
         for (std::size_t list = 0; list < kParkRanks; ++list) {

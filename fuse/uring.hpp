@@ -120,8 +120,9 @@ private:
     void drain_mail();
     io_uring_sqe* take_sqe();
     void end(const char* reason);
-    Nanos next_rotation(Nanos now);  // 0: none is due
-    void rotate(Nanos now);
+    Nanos next_tick();
+    void tick(Nanos due);
+    void rotate();
 
     RingSettings settings_;
     unsigned limit_;  // entries that may be parked before rotation starts
@@ -143,9 +144,11 @@ private:
     std::atomic<Nanos> overloaded_since_{0};
     std::atomic<std::uint64_t> rotations_{0};
     std::atomic<std::size_t> lost_{0};
+    // Of the overload that lasts; the queue's thread:
+    Nanos last_tick_ = 0;
     Nanos last_rotation_ = 0;
     Nanos busy_until_ = 0;
-    bool traffic_ = false;  // a request that did not park came since next_rotation was asked
+    bool traffic_ = false;  // a request that did not park came since next_tick
 
     std::promise<Result<void>> prepared_;
     std::promise<bool> go_;

@@ -1,0 +1,37 @@
+// The smallest file system that makes requests wait: one file, `pipe`. A write queues a message or
+// hands it to the reader that waits longest; a read takes one or waits. Serves the transport's
+// tests; its session runs the handlers, the test's threads are the clients.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include <fuse/session.hpp>
+
+namespace ipcfs::fuse {
+
+class PipeFs {
+public:
+    // Mounts on `path`. `config.mountpoint` is overwritten.
+    static Result<std::unique_ptr<PipeFs>> serve(const std::string& path, SessionConfig config);
+
+    Session& session() { return *session_; }
+    std::size_t queued();
+
+private:
+    class Read;
+    static fuse_lowlevel_ops operations();
+    void read(fuse_req_t req, std::size_t size);
+    void write(fuse_req_t req, std::string message);
+    void answer(const std::shared_ptr<Read>& waiting, std::string message);
+
+    std::mutex mutex_;
+    std::deque<std::string> messages_;
+    std::deque<std::shared_ptr<Read>> waiting_;
+    std::unique_ptr<Session> session_;  // last: ends before the queues do
+};
+
+}  // namespace ipcfs::fuse
