@@ -227,7 +227,8 @@ private:
         if (options_.force)
             fail(kError, channel.shown() + ": messages come in faster than they can be purged");
         fail(kError, channel.shown() + " holds " + (depth.empty() ? "" : depth + " ") +
-                         "messages; throw them away with: ipcfs rm --force");
+                         (depth == "1" ? "message" : "messages") +
+                         "; to remove it with all that: ipcfs rm --force");
     }
 
     const Tree& tree_;

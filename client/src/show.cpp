@@ -35,8 +35,8 @@ std::string local_time(std::uint64_t nanos) {
 
 // Times and durations as people read them; columns in which nothing but 0 stands left out.
 Table for_people(const Table& table) {
-    constexpr std::array<std::string_view, 6> kAlways{"channel", "depth",    "bytes",
-                                                      "size",    "priority", "used"};
+    constexpr std::array<std::string_view, 8> kAlways{"channel",  "depth", "bytes", "size",
+                                                      "priority", "used",  "id",    "uid"};
     constexpr std::array<std::string_view, 5> kTimes{"time", "deadline", "created", "last_arrival",
                                                      "last_delivery"};
     auto any = [](const auto& names, std::string_view name) {
@@ -54,8 +54,13 @@ Table for_people(const Table& table) {
         for (std::size_t r = 0; r < table.rows.size(); ++r) {
             std::string cell(table.cell(table.rows[r], column));
             auto number = parse_number(cell);
-            if (number && any(kTimes, column)) cell = *number == 0 ? "-" : local_time(*number);
-            if (number && (latency || column == "oldest_age")) {
+            bool span = latency || column == "oldest_age";
+            bool time = any(kTimes, column);
+            if (number == 0 && (span || time || column == "limit")) {
+                cell = "-";  // none
+            } else if (number && time) {
+                cell = local_time(*number);
+            } else if (number && span) {
                 cell = human_duration(static_cast<std::int64_t>(*number));
             }
             out.rows[r].push_back(std::move(cell));

@@ -311,7 +311,7 @@ P
     [[ "$output" == *"rm -r"* ]]
     "$IPCFS" send jobs/sub one
     run -1 "$IPCFS" rm -r jobs
-    [[ "$output" == *"1 messages"*--force* ]]
+    [[ "$output" == *"1 message;"*--force* ]]
     "$IPCFS" rm -r --force jobs
     [ ! -e "$MNT/jobs" ]
     run -1 "$IPCFS" rm jobs
