@@ -241,14 +241,7 @@ int up(const Globals& globals, const UpOptions& options) {
 }
 
 int down(const Globals& globals, const DownOptions& options) {
-    std::string root = choose_root(globals.mount);
-    if (health(root) == Health::kNotMounted && globals.mount.empty()) {
-        for (const Mount& mount : mounts()) {
-            if (mount.dead && mount.user == ::getuid() && !std::getenv("IPCFS_MOUNT"))
-                root = mount.path;
-        }
-    }
-    root = canonical(root);
+    std::string root = canonical(choose_root(globals.mount));
     Lock lock = find_lock(root);
     bool was_mounted = mounted_at(root);
     if (lock.pid == 0 && !was_mounted) {

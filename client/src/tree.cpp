@@ -111,9 +111,15 @@ std::string choose_root(std::string_view option) {
     }
     std::string usual(kDefaultRoot);
     if (health(usual) == Health::kMounted) return usual;
+    // Root's own tree is /ipc; others that it has mounted are somebody's experiments.
+    if (::getuid() == 0) return usual;
+    std::string dead;
     for (const Mount& mount : mounts()) {
-        if (mount.user == ::getuid() && mount.path != usual && !mount.dead) return mount.path;
+        if (mount.user != ::getuid()) continue;
+        if (!mount.dead) return mount.path;
+        dead = mount.path;
     }
+    if (!dead.empty()) return dead;
     return usual;
 }
 

@@ -22,7 +22,7 @@ enum class Health { kMounted, kDead, kNotMounted };
 Health health(const std::string& root);
 
 // The root of the tree: `option` (--mount) if given, else $IPCFS_MOUNT, else /ipc if mounted, else
-// the tree of this user if one is mounted, else /ipc. Absolute, without a slash at the end.
+// if not root the tree that this user has mounted, else /ipc. Absolute, without a slash at the end.
 std::string choose_root(std::string_view option);
 
 // A channel as the user named it and where it is. `name` is empty for the root.
