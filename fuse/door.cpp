@@ -1,12 +1,12 @@
 // FUSE requests of open files: open, read, write, poll, release. On the session's threads.
+#include <algorithm>
+#include <cstring>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
 
-#include <algorithm>
 #include <base/guarded.hpp>
 #include <base/process.hpp>
-#include <cstring>
 #include <fuse/operations.hpp>
 #include <fuse/waiting.hpp>
 
@@ -23,9 +23,8 @@ Door::Door(tree::Tree& tree, Logger& log, DoorConfig config)
     : tree_(tree), log_(log), config_(config), handles_(std::make_unique<Handles>()) {}
 
 Door::~Door() {
-    handles_->open.with([](auto& open) {
-        open.clear_and_dispose([](Handle* handle) { delete handle; });
-    });
+    handles_->open.with(
+        [](auto& open) { open.clear_and_dispose([](Handle* handle) { delete handle; }); });
 }
 
 void Door::add(std::unique_ptr<Handle> handle) noexcept {
@@ -62,7 +61,8 @@ bool send(fuse_req_t req, const Delivery& delivery) noexcept {
     }
     iovec parts[2];
     for (int i = 0; i < 2; ++i) {
-        parts[i].iov_base = const_cast<std::byte*>(delivery.parts[static_cast<std::size_t>(i)].data());
+        parts[i].iov_base =
+            const_cast<std::byte*>(delivery.parts[static_cast<std::size_t>(i)].data());
         parts[i].iov_len = delivery.parts[static_cast<std::size_t>(i)].size();
     }
     return fuse_reply_iov(req, parts, 2) == 0;
@@ -134,15 +134,16 @@ void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
 
 void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
              fuse_file_info* fi) noexcept {
-    Handle& handle = handle_of(fi);
+    // Held here: once the answer is out, RELEASE may come on another thread.
+    std::shared_ptr<tree::OpenFile> file = handle_of(fi).file;
     tree::ReadRequest request{size, static_cast<std::uint64_t>(offset), nonblocking(fi)};
     Delivery delivery;
-    if (handle.file->try_read(request, delivery) == Outcome::kDone) {
+    if (file->try_read(request, delivery) == Outcome::kDone) {
         bool sent = send(req, delivery);
-        handle.file->settle(delivery, sent);
+        file->settle(delivery, sent);
         return;
     }
-    auto operation = std::make_shared<WaitingRead>(req, handle.file, request);
+    auto operation = std::make_shared<WaitingRead>(req, std::move(file), request);
     if (!Session::of(req).park(operation, ParkRank::kRead, operation->ticket)) {
         fuse_reply_err(req, EINTR);
         return;
@@ -177,8 +178,8 @@ void op_poll(fuse_req_t req, fuse_ino_t, fuse_file_info* fi, fuse_pollhandle* po
     constexpr unsigned kIn = POLLIN | POLLRDNORM, kOut = POLLOUT | POLLWRNORM;
     std::unique_ptr<channel::PollTicket> ticket;
     if (poll) {
-        unsigned wanted = (fi->poll_events & kIn ? POLLIN : 0U) |
-                          (fi->poll_events & kOut ? POLLOUT : 0U);
+        unsigned wanted =
+            (fi->poll_events & kIn ? POLLIN : 0U) | (fi->poll_events & kOut ? POLLOUT : 0U);
         if (wanted == 0) wanted = POLLIN | POLLOUT;  // for POLLHUP alone
         ticket = std::make_unique<PollHandle>(Session::of(req), poll, wanted);
     }
