@@ -5,8 +5,8 @@
 namespace ipcfs::access {
 namespace {
 
-// Adds unless that passes the limit. A loop rather than add-and-undo: an attempt that fails must not
-// make another one fail.
+// Adds unless that passes the limit. A loop rather than add-and-undo: an attempt that fails must
+// not make another one fail.
 bool add_within(std::atomic<std::uint64_t>& used, std::uint64_t amount, std::uint64_t limit) {
     std::uint64_t now = used.load(std::memory_order_relaxed);
     do {
@@ -55,20 +55,25 @@ Account& Ledger::account(uid_t uid) {
         return found == accounts.end() ? nullptr : found->second.get();
     });
     if (known) return *known;
-    Limits limits = limits_of_.with([&](auto& limits_of) { return limits_of(uid); });
-    return accounts_.with([&](auto& accounts) -> Account& {
-        auto& slot = accounts[uid];
-        if (!slot) slot = std::make_unique<Account>(*this, uid, limits);
-        return *slot;
+    // Under both locks, this one first: a reload between the two would leave it old limits.
+    return limits_of_.with([&](auto& limits_of) -> Account& {
+        Limits limits = limits_of(uid);
+        return accounts_.with([&](auto& accounts) -> Account& {
+            auto& slot = accounts[uid];
+            if (!slot) slot = std::make_unique<Account>(*this, uid, limits);
+            return *slot;
+        });
     });
 }
 
 void Ledger::reload(std::function<Limits(uid_t)> limits_of, std::uint64_t total_bytes) {
     total_limit_.store(total_bytes, std::memory_order_relaxed);
-    accounts_.with([&](auto& accounts) {
-        for (auto& [uid, account] : accounts) account->set_limits(limits_of(uid));
+    limits_of_.with([&](auto& held) {
+        held = std::move(limits_of);
+        accounts_.with([&](auto& accounts) {
+            for (auto& [uid, account] : accounts) account->set_limits(held(uid));
+        });
     });
-    limits_of_.with([&](auto& held) { held = std::move(limits_of); });
 }
 
 void Ledger::for_each(const std::function<void(const Account&)>& visit) const {

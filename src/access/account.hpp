@@ -1,9 +1,7 @@
 // What is held for each user, and how much that may be. Every message, byte, channel, open file and
-// waiting operation is a Charge that refunds itself (after dbus-broker's per-uid charging). A user at
-// a limit fails alone: accounts share nothing but the total of bytes. Thread-safe.
+// waiting operation is a Charge that refunds itself (after dbus-broker's per-uid charging). A user
+// at a limit fails alone: accounts share nothing but the total of bytes. Thread-safe.
 #pragma once
-
-#include <sys/types.h>
 
 #include <array>
 #include <atomic>
@@ -12,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <sys/types.h>
 #include <utility>
 
 #include <base/guarded.hpp>

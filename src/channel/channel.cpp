@@ -1,7 +1,7 @@
-// Enqueueing, delivering, waiting. Any thread; every private function runs under the channel's lock.
-#include <poll.h>
-
+// Enqueueing, delivering, waiting. Any thread; every private function runs under the channel's
+// lock.
 #include <algorithm>
+#include <poll.h>
 
 #include <base/check.hpp>
 #include <channel/channel.hpp>
@@ -20,7 +20,7 @@ using queue::WriteWaiter;
 
 namespace {
 
-constexpr Nanos kCreditLife = kSecond;
+constexpr unsigned kHangUp = ~0U;  // wakes every poll, whatever it asked for
 
 void unlink(queue::WaiterList& list, Waiter& waiter) {
     list.erase(list.iterator_to(waiter));
@@ -39,7 +39,8 @@ Channel::~Channel() {
     }
 }
 
-// ---- bounds ---------------------------------------------------------------------------------------
+// ---- bounds
+// ---------------------------------------------------------------------------------------
 
 bool Channel::over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept {
     return queue_.size() + more_messages > settings_.high_mark() ||
@@ -70,13 +71,17 @@ bool Channel::writable() const noexcept {
     if (held()) return false;
     if (settings_.type == Type::kSync) return !readers_.empty();
     switch (settings_.overflow) {
-        case Overflow::kBlock: return !paused_ && writers_.empty() && !over_high(1, 1);
-        case Overflow::kReject: return !over_high(1, 1);
-        default: return true;
+        case Overflow::kBlock:
+            return !paused_ && writers_.empty() && !over_high(1, 1);
+        case Overflow::kReject:
+            return !over_high(1, 1);
+        default:
+            return true;
     }
 }
 
-// ---- writing --------------------------------------------------------------------------------------
+// ---- writing
+// --------------------------------------------------------------------------------------
 
 Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcept {
     Locked locked(*this);
@@ -90,7 +95,9 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcep
         enqueue(locked, batch, via, nullptr);
         return Push::kQueued;
     }
-    return admit(locked, batch, via, false);
+    Push push = admit(locked, batch, via, false);
+    admit_openers(locked);  // the turn's place may have stayed free
+    return push;
 }
 
 Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
@@ -99,7 +106,10 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
     // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
     bool straight = queue_.empty() && waiting_readers_ >= batch.count;
     if (!straight && blocks()) {
-        if (!batch.critical && (paused_ || (!was_waiting && !writers_.empty()))) return Push::kWait;
+        // Critical ones pass the others that wait, not their like.
+        bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
+        if (!was_waiting && ahead) return Push::kWait;
+        if (was_waiting && paused_ && !batch.critical) return Push::kWait;
         if (!fits(batch)) {
             if (!paused_) pause(locked);
             return Push::kWait;
@@ -143,6 +153,7 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
 void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
     Nanos now = locked.now();
     last_arrival_ = locked.realtime();
+    epoch_ = last_arrival_ - now;
     counters_.enqueued += batch.count;
     counters_.enqueued_bytes += batch.bytes;
     while (MessageRef message = take_front(batch.messages)) {
@@ -174,22 +185,13 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
     batch.clear();
     serve_readers(locked);
     if (!queue_.empty() && !polls_.empty()) wake_polls(locked, POLLIN);
-    bool full = blocks() && !paused_ && (queue_.size() >= settings_.high_mark() ||
-                                         queue_.bytes() >= settings_.high_mark_bytes());
+    bool full =
+        blocks() && !paused_ &&
+        (queue_.size() >= settings_.high_mark() || queue_.bytes() >= settings_.high_mark_bytes());
     if (full && settings_.type == Type::kQueue) pause(locked);
 
     // The kernel tells inotify of a write on `queue` itself, once that write returns.
-    if (via == Via::kQueueFile && waiter == nullptr) return;
-    if (settings_.type == Type::kSync && via == Via::kQueueFile) {
-        locked.effects.ring_target = Doorbell::Target::kNext;
-    } else if (queue_file_writes_ > 0) {
-        bell_deferred_ = true;
-        return;
-    }
-    if (via == Via::kOther || settings_.type == Type::kSync) {
-        locked.effects.ring = true;
-        ++counters_.rings;
-    }
+    if (via == Via::kOther || waiter != nullptr) ring(locked);
 }
 
 void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
@@ -203,9 +205,14 @@ void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
         return enqueue_sync(locked, waiter);
     }
     switch (admit(locked, waiter.batch, waiter.via, false)) {
-        case Push::kWait: break;
-        case Push::kQueued: return locked.finish(waiter, Wake::kServed);
-        default: return locked.finish(waiter, Wake::kPurged);
+        case Push::kWait:
+            break;
+        case Push::kQueued:
+            locked.finish(waiter, Wake::kServed);
+            return admit_openers(locked);
+        default:
+            locked.finish(waiter, Wake::kPurged);
+            return admit_openers(locked);
     }
     Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
     if (deadline <= locked.now()) {
@@ -219,6 +226,8 @@ void Channel::park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept
     writer.deadline = deadline;
     writer.parked = true;
     writers_.push_back(writer);
+    writer.urgent = writer.batch.critical;
+    if (writer.urgent) ++critical_writers_;
     if (writer.via == Via::kQueueFile) ++queue_file_writes_;
     arm(locked, deadline);
 }
@@ -226,6 +235,7 @@ void Channel::park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept
 // From waiting for room to waiting to be taken.
 void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
     unlink(writers_, writer);
+    if (writer.urgent) --critical_writers_;
     sync_writers_.push_back(writer);
     writer.enqueued = true;
     writer.deadline = locked.now() + settings_.timeout;
@@ -235,6 +245,7 @@ void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
 
 void Channel::unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
     unlink(writer.enqueued ? sync_writers_ : writers_, writer);
+    if (!writer.enqueued && writer.urgent) --critical_writers_;
     if (writer.via == Via::kQueueFile && --queue_file_writes_ == 0 && bell_deferred_) {
         bell_deferred_ = false;
         locked.effects.ring = true;
@@ -251,10 +262,9 @@ void Channel::resolve(Locked& locked, WriteWaiter& writer) noexcept {
 
 void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
     std::uint64_t queued = writer.unresolved - writer.in_flight;
-    if (queued == 0) {  // all in readers' hands: what becomes of them decides
-        writer.cancelled = true;
-        return;
-    }
+    if (!writer.cancelled) writer.ending = why;
+    writer.cancelled = true;  // what is in readers' hands does not come back to the queue
+    if (queued == 0) return;  // and what becomes of it decides
     writer.why = why;
     queue_.for_each([&](Message& message) {
         if (message.writer == &writer) {
@@ -269,7 +279,8 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
     if (writer.unresolved == 0) unpark(locked, writer, why);
 }
 
-// ---- reading --------------------------------------------------------------------------------------
+// ---- reading
+// --------------------------------------------------------------------------------------
 
 Take Channel::try_take(MessageRef& to) noexcept {
     Locked locked(*this);
@@ -277,10 +288,9 @@ Take Channel::try_take(MessageRef& to) noexcept {
     if (!readable()) return Take::kEmpty;
     if (earliest_expiry_ != kForever) drop_expired(locked);
     to = queue_.pop(settings_.schedule);
-    if (!to) return Take::kEmpty;
-    note_taken(locked, *to);
+    if (to) note_taken(locked, *to);
     reconsider(locked);
-    return Take::kTaken;
+    return to ? Take::kTaken : Take::kEmpty;
 }
 
 void Channel::take(ReadWaiter& waiter) noexcept {
@@ -299,9 +309,9 @@ void Channel::take(ReadWaiter& waiter) noexcept {
 }
 
 void Channel::serve_readers(Locked& locked) noexcept {
-    if (readers_.empty() || held()) return;
-    if (earliest_expiry_ != kForever) drop_expired(locked);
+    if (held()) return;
     while (!readers_.empty()) {
+        if (earliest_expiry_ != kForever) drop_expired(locked);
         MessageRef message = queue_.pop(settings_.schedule);
         if (!message) return;
         auto& reader = static_cast<ReadWaiter&>(readers_.front());
@@ -315,7 +325,8 @@ void Channel::serve_readers(Locked& locked) noexcept {
 
 void Channel::note_taken(Locked& locked, Message& message) noexcept {
     if (message.writer) ++message.writer->in_flight;
-    last_delivery_ = locked.realtime();
+    last_delivery_ = locked.now() + epoch_;  // one clock read less; a step of the clock shows at
+                                             // the next arrival
     ++counters_.delivered;
     counters_.delivered_bytes += message.size();
     if (!latency_) latency_ = std::make_unique<insight::Histogram>();
@@ -342,7 +353,7 @@ void Channel::give_back(MessageRef message) noexcept {
         if (writer->cancelled) {
             message->writer = nullptr;
             ++counters_.withdrawn;
-            writer->why = Wake::kInterrupted;
+            writer->why = writer->ending;
             locked.discard(std::move(message));
             return resolve(locked, *writer);
         }
@@ -350,13 +361,32 @@ void Channel::give_back(MessageRef message) noexcept {
     if (removed_.load(std::memory_order_relaxed)) {
         return drop(locked, std::move(message), Wake::kRemoved);
     }
+    if (message->envelope.expires < earliest_expiry_) {
+        earliest_expiry_ = message->envelope.expires;
+        arm(locked, earliest_expiry_);
+    }
     queue_.push_front(std::move(message));
     serve_readers(locked);
     if (!queue_.empty()) {
         wake_polls(locked, POLLIN);
-        locked.effects.ring = true;
-        ++counters_.rings;
+        ring(locked);
     }
+    reconsider(locked);
+}
+
+// For what the kernel does not tell inotify. A ring for `queue` would wait for its inode lock while
+// a write is parked on it: that write's end rings instead; on sync, whose writes wait to be read,
+// `next` does.
+void Channel::ring(Locked& locked) noexcept {
+    if (queue_file_writes_ > 0) {
+        if (settings_.type != Type::kSync) {
+            bell_deferred_ = true;
+            return;
+        }
+        locked.effects.ring_target = Doorbell::Target::kNext;
+    }
+    locked.effects.ring = true;
+    ++counters_.rings;
 }
 
 void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
@@ -367,9 +397,10 @@ void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
     locked.discard(std::move(message));
 }
 
+// Whoever calls this reconsiders: it makes room. earliest_expiry_ says when to sweep, which may be
+// later than a message's end, so it only tells here that there may be some.
 void Channel::drop_expired(Locked& locked) noexcept {
     Nanos now = locked.now();
-    if (earliest_expiry_ > now) return;
     std::uint64_t lost = 0;
     for (Message* front = queue_.front(settings_.schedule); front && front->envelope.expires <= now;
          front = queue_.front(settings_.schedule)) {
@@ -405,7 +436,8 @@ void Channel::sweep_expired(Locked& locked) noexcept {
     }
 }
 
-// ---- pausing and the gate -------------------------------------------------------------------------
+// ---- pausing and the gate
+// -------------------------------------------------------------------------
 
 void Channel::pause(Locked& locked) noexcept {
     paused_ = true;
@@ -414,7 +446,8 @@ void Channel::pause(Locked& locked) noexcept {
     emit(locked, EventKind::kHigh, 255, 0, queue_.size());
 }
 
-// After anything that makes room: resume at the low mark, let waiting writers and opens in, in turn.
+// After anything that makes room: resume at the low mark, let waiting writers and opens in, in
+// turn.
 void Channel::reconsider(Locked& locked) noexcept {
     if (held()) return;
     if (paused_ && (!blocks() || (queue_.size() <= settings_.low_mark() &&
@@ -432,6 +465,13 @@ void Channel::reconsider(Locked& locked) noexcept {
         if (push == Push::kWait) break;
         unpark(locked, writer, push == Push::kQueued ? Wake::kServed : Wake::kPurged);
     }
+    // The reserve is for the critical ones, also of those that wait.
+    for (auto at = writers_.begin(); critical_writers_ > 0 && at != writers_.end();) {
+        auto& writer = static_cast<WriteWaiter&>(*at++);
+        if (!writer.urgent) continue;
+        if (admit(locked, writer.batch, writer.via, true) != Push::kQueued) break;
+        unpark(locked, writer, Wake::kServed);
+    }
     admit_openers(locked);
     if (!polls_.empty() && writable()) wake_polls(locked, POLLOUT);
 }
@@ -448,12 +488,11 @@ Gate Channel::try_gate(Turn& turn) noexcept {
     }
     if (!blocks()) return Gate::kOpen;
     if (paused_) return Gate::kWait;
-    Nanos now = locked.now();
-    while (!turns_.empty() && turns_.front().since + kCreditLife <= now) release(turns_.front());
+    lapse(locked);
     if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
         return Gate::kWait;
     }
-    turn.since = now;
+    turn.since = locked.now();
     turn.held = true;
     turns_.push_back(turn);
     return Gate::kOpen;
@@ -471,7 +510,15 @@ void Channel::gate(OpenWaiter& waiter, Turn& turn) noexcept {
     arm_all(locked);
 }
 
+void Channel::lapse(Locked& locked) noexcept {
+    while (!turns_.empty() && turns_.front().since + kCreditLife <= locked.now()) {
+        release(turns_.front());
+    }
+}
+
 void Channel::admit_openers(Locked& locked) noexcept {
+    if (openers_.empty()) return;
+    lapse(locked);
     while (!openers_.empty() && !held()) {
         auto& opener = static_cast<OpenWaiter&>(openers_.front());
         Turn& turn = *opener.turn;
@@ -480,13 +527,11 @@ void Channel::admit_openers(Locked& locked) noexcept {
             sync_turn_ = &turn;
             turn.sync = turn.held = true;
         } else if (blocks()) {
-            Nanos now = locked.now();
-            while (!turns_.empty() && turns_.front().since + kCreditLife <= now) {
-                release(turns_.front());
-            }
             if (paused_) return;
-            if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) return;
-            turn.since = now;
+            if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
+                return arm(locked, turns_.front().since + kCreditLife);
+            }
+            turn.since = locked.now();
             turn.held = true;
             turns_.push_back(turn);
         }
@@ -509,10 +554,11 @@ void Channel::release(Turn& turn) noexcept {
 void Channel::leave(Turn& turn) noexcept {
     Locked locked(*this);
     release(turn);
-    if (!openers_.empty()) admit_openers(locked);
+    admit_openers(locked);
 }
 
-// ---- ending waits ---------------------------------------------------------------------------------
+// ---- ending waits
+// ---------------------------------------------------------------------------------
 
 void Channel::cancel(ReadWaiter& waiter, Wake why) noexcept {
     Locked locked(*this);
@@ -554,16 +600,20 @@ void Channel::end_all(Locked& locked, Wake why) noexcept {
     for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
         withdraw(locked, static_cast<WriteWaiter&>(*at++), why);
     }
-    wake_polls(locked, POLLIN | POLLOUT);
+    wake_polls(locked, kHangUp);
 }
 
-// ---- poll -----------------------------------------------------------------------------------------
+// ---- poll
+// -----------------------------------------------------------------------------------------
 
 unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexcept {
     std::unique_ptr<PollTicket> old;
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
-    if (earliest_expiry_ != kForever) drop_expired(locked);
+    if (earliest_expiry_ != kForever && readable()) {
+        drop_expired(locked);
+        reconsider(locked);
+    }
     if (slot.ticket) {
         old.reset(slot.ticket);
         polls_.erase(polls_.iterator_to(*slot.ticket));
@@ -589,7 +639,7 @@ void Channel::forget(PollSlot& slot) noexcept {
 void Channel::wake_polls(Locked& locked, unsigned events) noexcept {
     for (auto at = polls_.begin(); at != polls_.end();) {
         PollTicket& ticket = *at++;
-        if (!(ticket.events & events)) continue;
+        if (events != kHangUp && !(ticket.events & events)) continue;
         polls_.erase(polls_.iterator_to(ticket));
         ticket.slot->ticket = nullptr;
         locked.effects.notify.push_back(ticket);

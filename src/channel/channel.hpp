@@ -1,15 +1,15 @@
-// A channel: a priority queue with its bounds, the operations that wait at it, its settings, counters
-// and events. All state is behind one short lock; whatever calls out (finishing a waiter, poll
-// wake-ups, events, the doorbell, freeing) is collected under it and done after it. Any thread.
+// A channel: a priority queue with its bounds, the operations that wait at it, its settings,
+// counters and events. All state is behind one short lock; whatever calls out (finishing a waiter,
+// poll wake-ups, events, the doorbell, freeing) is collected under it and done after it. Any
+// thread.
 #pragma once
-
-#include <sys/types.h>
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 #include <boost/intrusive/list.hpp>
@@ -65,8 +65,8 @@ public:
     PollTicket* ticket = nullptr;
 };
 
-// The right to write that an open waiting at the gate was given: it counts against the room until the
-// first write, the close, or a second has passed. On type sync it is the turn, until the close.
+// The right to write that an open waiting at the gate was given: it counts against the room until
+// the first write, the close, or a second has passed. On type sync it is the turn, until the close.
 class Turn : public boost::intrusive::list_base_hook<> {
 public:
     Nanos since = 0;
@@ -81,30 +81,30 @@ public:
 };
 
 enum class Push : std::uint8_t {
-    kQueued,    // enqueued or handed over (or dropped, where overflow says drop-newest)
-    kWait,      // would wait
-    kFull,      // overflow reject
-    kTooLong,   // over max-message, or never fits the bounds
+    kQueued,   // enqueued or handed over (or dropped, where overflow says drop-newest)
+    kWait,     // would wait
+    kFull,     // overflow reject
+    kTooLong,  // over max-message, or never fits the bounds
     kRemoved,
 };
 enum class Take : std::uint8_t { kTaken, kEmpty, kRemoved };
 enum class Gate : std::uint8_t { kOpen, kWait, kRemoved };
 
 struct Counters {
-    std::uint64_t enqueued = 0;       // messages accepted
+    std::uint64_t enqueued = 0;  // messages accepted
     std::uint64_t enqueued_bytes = 0;
-    std::uint64_t delivered = 0;      // messages taken by readers
+    std::uint64_t delivered = 0;  // messages taken by readers
     std::uint64_t delivered_bytes = 0;
-    std::uint64_t rejected = 0;       // ENOBUFS
-    std::uint64_t timed_out = 0;      // writers that gave up waiting
+    std::uint64_t rejected = 0;   // ENOBUFS
+    std::uint64_t timed_out = 0;  // writers that gave up waiting
     std::uint64_t dropped_oldest = 0;
     std::uint64_t dropped_newest = 0;
     std::uint64_t expired = 0;
     std::uint64_t purged = 0;
-    std::uint64_t withdrawn = 0;      // sync: not taken in time, or the writer was interrupted
-    std::uint64_t given_back = 0;     // taken, but the reply could not be delivered
-    std::uint64_t pauses = 0;         // times the high mark was reached
-    std::uint64_t rings = 0;          // doorbell rings asked for
+    std::uint64_t withdrawn = 0;   // sync: not taken in time, or the writer was interrupted
+    std::uint64_t given_back = 0;  // taken, but the reply could not be delivered
+    std::uint64_t pauses = 0;      // times the high mark was reached
+    std::uint64_t rings = 0;       // doorbell rings asked for
 };
 
 enum class State : std::uint8_t { kOk, kPaused, kClosed };
@@ -115,13 +115,13 @@ struct Snapshot {
     State state = State::kOk;
     const char* why = "";
     std::uint64_t depth = 0, bytes = 0;
-    std::uint64_t readers = 0, writers = 0;                     // open files
-    std::uint64_t waiting_readers = 0, waiting_writers = 0;     // writers: at the gate or in a write
+    std::uint64_t readers = 0, writers = 0;                  // open files
+    std::uint64_t waiting_readers = 0, waiting_writers = 0;  // writers: at the gate or in a write
     Nanos oldest_age = 0;
     std::string last_error;
     Counters counters;
     std::uint64_t p50 = 0, p95 = 0, p99 = 0, max = 0, samples = 0;  // enqueue to dequeue, ns
-    Nanos last_arrival = 0, last_delivery = 0, created = 0;     // since the epoch
+    Nanos last_arrival = 0, last_delivery = 0, created = 0;         // since the epoch
 };
 
 // A line of `peek`.
@@ -159,8 +159,8 @@ public:
     void gate(OpenWaiter& waiter, Turn& turn) noexcept;
     void leave(Turn& turn) noexcept;
 
-    // Ends a waiter with `why`, unless it is finished or about to be. A cancel that comes before the
-    // waiter was parked takes effect then.
+    // Ends a waiter with `why`, unless it is finished or about to be. A cancel that comes before
+    // the waiter was parked takes effect then.
     void cancel(queue::ReadWaiter& waiter, queue::Wake why) noexcept;
     void cancel(queue::WriteWaiter& waiter, queue::Wake why) noexcept;
     void cancel(OpenWaiter& waiter, queue::Wake why) noexcept;
@@ -207,6 +207,8 @@ private:
     using Turns = boost::intrusive::list<Turn, boost::intrusive::constant_time_size<false>>;
     using Tickets = boost::intrusive::list<PollTicket, boost::intrusive::constant_time_size<false>>;
 
+    static constexpr Nanos kCreditLife = kSecond;
+
     bool held() const noexcept { return held_ || down_; }
     bool blocks() const noexcept { return settings_.overflow == Overflow::kBlock; }
     bool over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept;
@@ -223,6 +225,8 @@ private:
     void sweep_expired(Locked& locked) noexcept;
     void reconsider(Locked& locked) noexcept;
     void admit_openers(Locked& locked) noexcept;
+    void lapse(Locked& locked) noexcept;
+    void ring(Locked& locked) noexcept;
     void release(Turn& turn) noexcept;
     void pause(Locked& locked) noexcept;
     void park(Locked& locked, queue::WriteWaiter& writer, Nanos deadline) noexcept;
@@ -249,27 +253,29 @@ private:
     // Under mutex_:
     Settings settings_;
     queue::PriorityQueue queue_;
-    queue::WaiterList readers_;        // waiting for a message
-    queue::WaiterList writers_;        // waiting for room
-    queue::WaiterList sync_writers_;   // enqueued, waiting until taken
-    queue::WaiterList openers_;        // waiting at the gate
-    Turns turns_;                      // credits given, oldest first
+    queue::WaiterList readers_;       // waiting for a message
+    queue::WaiterList writers_;       // waiting for room
+    queue::WaiterList sync_writers_;  // enqueued, waiting until taken
+    queue::WaiterList openers_;       // waiting at the gate
+    Turns turns_;                     // credits given, oldest first
     Turn* sync_turn_ = nullptr;
     Tickets polls_;
-    bool paused_ = false;              // the high mark was reached, the low one not yet
-    bool held_ = false;                // `pause` was commanded
-    bool down_ = false;                // the daemon ends
+    bool paused_ = false;  // the high mark was reached, the low one not yet
+    bool held_ = false;    // `pause` was commanded
+    bool down_ = false;    // the daemon ends
     Nanos paused_since_ = 0;
     Nanos held_since_ = 0;
-    Nanos held_until_ = 0;             // 0: until resume
-    Nanos armed_ = kForever;
+    Nanos held_until_ = 0;      // 0: until resume
+    std::vector<Nanos> armed_;  // entries in the timers, falling: the last is the next
     Nanos earliest_expiry_ = kForever;
     std::uint64_t sequence_ = 0;
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
     std::uint64_t waiting_readers_ = 0;
+    std::uint64_t critical_writers_ = 0;   // of writers_, those with critical messages only
     std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
     bool bell_deferred_ = false;
     Nanos last_arrival_ = 0, last_delivery_ = 0;
+    Nanos epoch_ = 0;  // real time less monotonic time, at the last arrival
     Counters counters_;
     std::unique_ptr<insight::Histogram> latency_;
     std::string last_error_;

@@ -1,7 +1,7 @@
 // Settings, commands, time and snapshots of a channel. Any thread.
+#include <algorithm>
 #include <poll.h>
 
-#include <algorithm>
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
 
@@ -34,8 +34,9 @@ Result<void> Channel::control(std::string_view text) {
             done = control.error();
         } else if (control->settings.type != settings_.type &&
                    (!queue_.empty() || open_readers_ + open_writers_ > 0)) {
-            done = Fault{EBUSY, "type: only while the channel is empty and none of its message files "
-                                "is open"};
+            done = Fault{EBUSY,
+                         "type: only while the channel is empty and none of its message files "
+                         "is open"};
         } else {
             if (!(control->settings == settings_)) apply(locked, control->settings);
             for (const Command& command : control->commands) run(locked, command);
@@ -52,7 +53,10 @@ void Channel::note_error(std::string text) noexcept {
 
 void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     settings_ = settings;
-    if (blocks() && settings_.type == Type::kQueue && !paused_ && over_high(0, 0)) pause(locked);
+    if (blocks() && settings_.type == Type::kQueue && !paused_ &&
+        (queue_.size() >= settings_.high_mark() || queue_.bytes() >= settings_.high_mark_bytes())) {
+        pause(locked);
+    }
     reconsider(locked);
     arm_all(locked);
 }
@@ -90,12 +94,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
                 if (!queue_.empty()) {
                     wake_polls(locked, POLLIN);
                     // Who waits for inotify could not have drained it during the pause.
-                    if (queue_file_writes_ > 0) {
-                        bell_deferred_ = true;
-                    } else {
-                        locked.effects.ring = true;
-                        ++counters_.rings;
-                    }
+                    ring(locked);
                 }
             }
             reconsider(locked);
@@ -137,8 +136,13 @@ void Channel::announce(EventKind kind, std::uint64_t detail) noexcept {
 }
 
 void Channel::arm(Locked& locked, Nanos deadline) noexcept {
-    if (deadline >= armed_) return;
-    armed_ = deadline;
+    // One entry that comes no later will do: on_time() arms what is left.
+    if (!armed_.empty() && armed_.back() <= deadline) return;
+    if (locked.effects.arm == kForever) {
+        armed_.push_back(deadline);
+    } else {
+        armed_.back() = deadline;
+    }
     locked.effects.arm = deadline;
 }
 
@@ -151,13 +155,15 @@ void Channel::arm_all(Locked& locked) noexcept {
         }
     }
     if (held_ && held_until_ > 0) next = std::min(next, held_until_);
-    if (!openers_.empty() && !turns_.empty()) next = std::min(next, turns_.front().since + kSecond);
+    if (!openers_.empty() && !turns_.empty() && !paused_ && !held()) {
+        next = std::min(next, turns_.front().since + kCreditLife);
+    }
     if (next != kForever) arm(locked, next);
 }
 
 void Channel::on_time(Nanos now) noexcept {
     Locked locked(*this);
-    armed_ = kForever;
+    while (!armed_.empty() && armed_.back() <= now) armed_.pop_back();
     if (removed_.load(std::memory_order_relaxed)) return;
     if (held_ && held_until_ > 0 && held_until_ <= now) {
         run(locked, Command{Command::Kind::kResume, 0});

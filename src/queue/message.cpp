@@ -1,6 +1,7 @@
 // Messages and their pool. Any thread.
 #include <cstring>
 #include <new>
+
 #include <queue/message.hpp>
 
 namespace ipcfs::queue {

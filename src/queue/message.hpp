@@ -1,6 +1,7 @@
 // One message on its way: envelope, extensions and body, with what it is charged to. Messages are
-// counted references, since a queue, an open file (re-reading) and a reply under way may hold the same
-// one. The envelope changes only while one holder has it (before enqueue, or under the channel's lock).
+// counted references, since a queue, an open file (re-reading) and a reply under way may hold the
+// same one. The envelope changes only while one holder has it (before enqueue, or under the
+// channel's lock).
 #pragma once
 
 #include <atomic>
@@ -88,7 +89,8 @@ public:
     MessagePool& operator=(const MessagePool&) = delete;
 
     // A message with copies of `extensions` and `body`. Null when memory is out.
-    MessageRef make(std::span<const std::byte> extensions, std::span<const std::byte> body) noexcept;
+    MessageRef make(std::span<const std::byte> extensions,
+                    std::span<const std::byte> body) noexcept;
 
 private:
     friend void intrusive_ptr_release(Message* message) noexcept;

@@ -1,5 +1,6 @@
 // Priority levels and the two schedules. Under the channel's lock.
 #include <algorithm>
+
 #include <base/check.hpp>
 #include <queue/priority_queue.hpp>
 
@@ -51,7 +52,9 @@ void PriorityQueue::push_back(MessageRef message) {
 void PriorityQueue::push_front(MessageRef message) {
     Level& to = level(message->envelope.priority);
     added(to, *message);
-    to.messages.push_front(*message.detach());
+    auto at = to.messages.begin();
+    while (at != to.messages.end() && at->envelope.sequence < message->envelope.sequence) ++at;
+    to.messages.insert(at, *message.detach());
 }
 
 PriorityQueue::Level* PriorityQueue::pick(Schedule schedule) noexcept {

@@ -1,5 +1,5 @@
-// Messages in order: 256 priority levels, first in first out inside a level. Only levels in use take
-// memory. Not thread-safe: a channel holds its lock around it.
+// Messages in order: 256 priority levels, first in first out inside a level. Only levels in use
+// take memory. Not thread-safe: a channel holds its lock around it.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace ipcfs::queue {
 
-// strict: the highest level first. fair: stride scheduling (Waldspurger 1995), a level's share grows
-// with its priority, from 1 to 16, so that no level starves.
+// strict: the highest level first. fair: stride scheduling (Waldspurger 1995), a level's share
+// grows with its priority, from 1 to 16, so that no level starves.
 enum class Schedule : std::uint8_t { kStrict, kFair };
 
 using MessageList = boost::intrusive::list<Message, boost::intrusive::constant_time_size<false>>;
@@ -26,7 +26,8 @@ public:
 
     // May allocate the first time a level is used; otherwise never.
     void push_back(MessageRef message);
-    // For a message that comes back: it is the next of its level.
+    // For a message that comes back: it is the next of its level, but for earlier ones that came
+    // back too.
     void push_front(MessageRef message);
 
     // The next one, or null. front() names what pop() would take, without taking it.

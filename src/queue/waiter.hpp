@@ -1,6 +1,7 @@
-// Operations that wait at a channel (after NNG's aio: one object with one cancel). A waiter is parked
-// under the channel's lock, unlinked under it for whatever reason comes first, and finished exactly
-// once, on any thread, with no lock held. The door owns it and keeps it alive until finish() returns.
+// Operations that wait at a channel (after NNG's aio: one object with one cancel). A waiter is
+// parked under the channel's lock, unlinked under it for whatever reason comes first, and finished
+// exactly once, on any thread, with no lock held. The door owns it and keeps it alive until
+// finish() returns.
 #pragma once
 
 #include <atomic>
@@ -30,8 +31,8 @@ public:
     virtual void finish() noexcept = 0;
 
     Wake why = Wake::kServed;
-    // Under the channel's lock: whether it is in one of the channel's lists; and whether a cancel came
-    // before it was parked.
+    // Under the channel's lock: whether it is in one of the channel's lists; and whether a cancel
+    // came before it was parked.
     bool parked = false;
     bool cancelled = false;
 };
@@ -43,8 +44,8 @@ public:
     MessageRef message;  // kServed: what was taken
 };
 
-// How a message came: a write on the file `queue` itself, for which the kernel makes the inotify event
-// and holds the inode lock, or any other way.
+// How a message came: a write on the file `queue` itself, for which the kernel makes the inotify
+// event and holds the inode lock, or any other way.
 enum class Via : std::uint8_t { kQueueFile, kOther };
 
 // One or several messages that are enqueued together or not at all.
@@ -97,11 +98,13 @@ public:
     Batch batch;
     Via via = Via::kOther;
     Nanos deadline = kForever;  // set when parked
-    // Type sync, once enqueued: messages neither delivered nor withdrawn yet, and of these the ones that
-    // are in a reader's hands.
+    // Type sync, once enqueued: messages neither delivered nor withdrawn yet, and of these the ones
+    // that are in a reader's hands.
     std::uint64_t unresolved = 0;
     std::uint64_t in_flight = 0;
     bool enqueued = false;
+    Wake ending = Wake::kInterrupted;  // sync: why it was withdrawn while messages were in flight
+    bool urgent = false;               // parked with critical messages only
 };
 
 }  // namespace ipcfs::queue
