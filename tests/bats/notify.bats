@@ -55,9 +55,10 @@ modified() { [ "$(grep -c '^MODIFY queue' "$SEEN")" -ge "$1" ]; }
 
 @test "the classical loop of inotifywait and drain loses nothing" {
     touch "$BATS_TEST_TMPDIR/got"
-    inotifywait -m -q -e modify --format x "$MNT/jobs/queue" 3>&- 2>/dev/null |
-        while read -r _; do cat "$MNT/jobs/queue"; done >>"$BATS_TEST_TMPDIR/got" 3>&- &
-    BG_PIDS+=("$!" $(jobs -p))
+    mkfifo "$BATS_TEST_TMPDIR/events"
+    bg bash -c 'while read -r _; do cat "$1"; done' bash "$MNT/jobs/queue" \
+        0<>"$BATS_TEST_TMPDIR/events" >>"$BATS_TEST_TMPDIR/got"
+    bg inotifywait -m -q -e modify --format x "$MNT/jobs/queue" >"$BATS_TEST_TMPDIR/events"
     started() { echo start >"$MNT/jobs/queue"; [ -s "$BATS_TEST_TMPDIR/got" ]; }
     wait_until started
     for i in {1..100}; do
@@ -70,7 +71,6 @@ modified() { [ "$(grep -c '^MODIFY queue' "$SEEN")" -ge "$1" ]; }
     complete() { [ "$(grep -vc start "$BATS_TEST_TMPDIR/got")" = 100 ]; }
     wait_until complete
     equal "$(grep -v start "$BATS_TEST_TMPDIR/got" | sort -n)" "$(seq 100)"
-    rmdir "$MNT/jobs"  # ends inotifywait, and with it the loop
 }
 
 @test "notify tells of arrivals, one line an event" {

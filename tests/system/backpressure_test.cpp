@@ -70,9 +70,11 @@ TEST_F(Backpressure, LetsAWaitingWriteGoOnWhenThereIsRoom) {
     fill(8);
     Child writer([&](std::string&) { return static_cast<int>(write_to(out.get(), "later")); });
     ASSERT_TRUE(wait_for_waiting("jobs", 1));
-    ASSERT_EQ(drain("jobs").size(), 8U);
+    auto all = drain("jobs");  // at the low mark the write goes on: it may come with the others
     EXPECT_EQ(writer.wait(), 5);
-    EXPECT_EQ(drain("jobs"), std::vector<std::string>{"later"});
+    for (auto& message : drain("jobs")) all.push_back(std::move(message));
+    ASSERT_EQ(all.size(), 9U);
+    EXPECT_EQ(all.back(), "later");
 }
 
 TEST_F(Backpressure, KeepsAReserveForCriticalMessages) {

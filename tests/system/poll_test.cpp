@@ -108,7 +108,7 @@ TEST_F(Poll, WakesAWriterWhenThereIsRoomAgain) {
         return write_to(out.get(), "room") == 4 ? 0 : 2;
     });
     ASSERT_FALSE(writer.wait(50ms).has_value());
-    ASSERT_EQ(drain("jobs").size(), 8U);
+    ASSERT_GE(drain("jobs").size(), 8U);  // at the low mark the writer goes on
     EXPECT_EQ(writer.wait(), 0);
 }
 

@@ -134,9 +134,9 @@ TEST_F(Wakeups, ComeForEverySingleMessage) {
 TEST_F(Wakeups, ComeWhenAPauseEnds) {
     ASSERT_EQ(send("jobs", "held"), 0);
     for (const char* pause : {"pause\n", "pause 50ms\n"}) {
-        ASSERT_EQ(ctl("jobs", pause), 0);
         const Fd events(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
         ASSERT_GE(inotify_add_watch(events.get(), at("jobs/queue").c_str(), IN_MODIFY), 0);
+        ASSERT_EQ(ctl("jobs", pause), 0);
         if (std::string(pause) == "pause\n") {
             ASSERT_EQ(ctl("jobs", "resume\n"), 0);
         }
