@@ -1,0 +1,137 @@
+// Settings: what ctl takes and shows.
+#include <gtest/gtest.h>
+
+#include <channel/settings.hpp>
+
+namespace ipcfs::channel {
+namespace {
+
+TEST(Settings, ShowWhatTheyTake) {
+    EXPECT_EQ(print(Settings{}),
+              "type queue\ncapacity 1000\nbytes 100M\nmax-message 1044480\nhigh-watermark 80\n"
+              "low-watermark 20\noverflow block\nschedule strict\nttl 0\ntimeout 5s\n"
+              "notify-rate 1000/s\n");
+    auto again = parse_control(print(Settings{}), Settings{});
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->settings, Settings{});
+    EXPECT_TRUE(again->commands.empty());
+}
+
+TEST(Settings, EveryKeySurvivesItsOwnText) {
+    auto control = parse_control(
+        "type sync\ncapacity 17\nbytes 3M\nmax-message 4K\nhigh-watermark 100\nlow-watermark 0\n"
+        "overflow drop-newest\nschedule fair\nttl 1500ms\ntimeout 2h\nnotify-rate 5\n",
+        Settings{});
+    ASSERT_TRUE(control) << control.error().operation;
+    for (std::string_view key : kSettingKeys) {
+        Settings copy;
+        ASSERT_TRUE(set(copy, key, get(control->settings, key))) << key;
+        EXPECT_EQ(get(copy, key), get(control->settings, key));
+    }
+    auto again = parse_control(print(control->settings), Settings{});
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->settings, control->settings);
+}
+
+TEST(Settings, PassOverCommentsBlankLinesAndSpaces) {
+    auto control = parse_control("\n# about\n   capacity\t 7  \r\n\n  #bytes 1\n", Settings{});
+    ASSERT_TRUE(control);
+    EXPECT_EQ(control->settings.capacity, 7U);
+    EXPECT_EQ(control->settings.bytes, Settings{}.bytes);
+}
+
+TEST(Settings, TheLastLineNeedsNoEnd) {
+    auto control = parse_control("capacity 7", Settings{});
+    ASSERT_TRUE(control);
+    EXPECT_EQ(control->settings.capacity, 7U);
+}
+
+TEST(Settings, CommandsComeInTheirOrder) {
+    auto control = parse_control("purge\npause 2s\nttl 1s\nresume\npause\n", Settings{});
+    ASSERT_TRUE(control);
+    using Kind = Command::Kind;
+    EXPECT_EQ(control->commands, (std::vector<Command>{{Kind::kPurge, 0},
+                                                       {Kind::kPause, 2 * kSecond},
+                                                       {Kind::kResume, 0},
+                                                       {Kind::kPause, 0}}));
+    EXPECT_EQ(control->settings.ttl, kSecond);
+}
+
+TEST(Settings, WhatIsWrongIsRefusedWithItsLine) {
+    for (const char* line : {"capacity",
+                             "capacity 0",
+                             "capacity -1",
+                             "capacity 1 2",
+                             "capacity 99999999999999999999",
+                             "bytes 0",
+                             "bytes 2T",
+                             "bytes 1048577M",
+                             "max-message 1020K1",
+                             "max-message 1044481",
+                             "max-message 0",
+                             "high-watermark 0",
+                             "high-watermark 101",
+                             "low-watermark -1",
+                             "low-watermark 101",
+                             "overflow drop",
+                             "overflow",
+                             "schedule fairly",
+                             "ttl 5",
+                             "ttl -1s",
+                             "ttl 1d",
+                             "timeout x",
+                             "timeout 24001h",
+                             "notify-rate 0/s",
+                             "notify-rate 1000001",
+                             "notify-rate 5/m",
+                             "purge now",
+                             "resume 1s",
+                             "pause 5",
+                             "pause 1s 2s",
+                             "drop",
+                             "Type queue",
+                             "type topic",
+                             "type Queue",
+                             "durable sync",
+                             "lease 30s",
+                             "capacity=7"}) {
+        auto control = parse_control(std::string("ttl 1s\n") + line + "\n", Settings{});
+        ASSERT_FALSE(control) << line;
+        EXPECT_EQ(control.error().code, EINVAL) << line;
+        EXPECT_EQ(control.error().operation.substr(0, 8), "line 2: ") << control.error().operation;
+    }
+}
+
+TEST(Settings, TheWatermarksAreComparedWhenAllIsRead) {
+    EXPECT_TRUE(parse_control("high-watermark 10\nlow-watermark 5\n", Settings{}));
+    EXPECT_TRUE(parse_control("low-watermark 90\nhigh-watermark 95\n", Settings{}));
+    EXPECT_TRUE(parse_control("low-watermark 80\n", Settings{}));
+    auto refused = parse_control("low-watermark 81\n", Settings{});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, EINVAL);
+}
+
+TEST(Settings, TooLongATextIsRefused) {
+    EXPECT_TRUE(parse_control(std::string(65536, '\n'), Settings{}));
+    EXPECT_FALSE(parse_control(std::string(65537, '\n'), Settings{}));
+}
+
+TEST(Settings, MarksAreRoundedUpAndDownWithoutOverflow) {
+    Settings s;
+    s.capacity = 7;
+    s.high_watermark = 50;
+    s.low_watermark = 50;
+    EXPECT_EQ(s.high_mark(), 4U);
+    EXPECT_EQ(s.low_mark(), 3U);
+    s.bytes = UINT64_MAX;
+    s.high_watermark = 100;
+    EXPECT_EQ(s.high_mark_bytes(), UINT64_MAX);
+    s.capacity = 1;
+    s.high_watermark = 1;
+    s.low_watermark = 0;
+    EXPECT_EQ(s.high_mark(), 1U);
+    EXPECT_EQ(s.low_mark(), 0U);
+}
+
+}  // namespace
+}  // namespace ipcfs::channel
