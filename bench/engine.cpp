@@ -228,13 +228,14 @@ void measure_scale(Run& run) {
 }  // namespace
 
 void run_engine(Run& run) {
-    run_on(Place::kOneCpu);
-    measure_messages(run);
-    measure_allocations(run);
-    measure_paths(run);
-    measure_scale(run);
-    run_on(Place::kFree);
-    measure_traffic_of_threads(run);
+    for (const auto measure :
+         {measure_messages, measure_allocations, measure_paths, measure_scale}) {
+        run.part([&] {
+            run_on(Place::kOneCpu);
+            measure(run);
+        });
+    }
+    run.part([&] { measure_traffic_of_threads(run); });
 }
 
 }  // namespace ipcfs::bench

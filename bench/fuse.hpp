@@ -11,8 +11,8 @@ namespace ipcfs::bench {
 // One round of `count` messages of 64 B that the same thread writes and then reads.
 Round write_and_read(Link& link, unsigned count);
 
-void measure_waiting_readers(Run& run);       // fuse_scale.cpp
-void measure_idle_channels(Run& run);         // fuse_scale.cpp
-void measure_traffic_of_processes(Run& run);  // fuse_traffic.cpp
+void measure_waiting_readers(Run& run, Transport transport);       // fuse_scale.cpp
+void measure_idle_channels(Run& run);                              // fuse_scale.cpp
+void measure_traffic_of_processes(Run& run, Transport transport);  // fuse_traffic.cpp
 
 }  // namespace ipcfs::bench

@@ -86,35 +86,34 @@ Round make_and_remove(const Server& server, unsigned count) {
 
 }  // namespace
 
-void measure_waiting_readers(Run& run) {
-    for (const Transport transport : kTransports) {
-        run.progress(std::string("fuse: 1,000 waiting readers, ") + name_of(transport));
-        const Server calm(run, Server::Program::kIpcfs, transport);
-        const Server busy(run, Server::Program::kIpcfs, transport);
-        for (const Server* server : {&calm, &busy}) {
-            server->make_channel("jobs");
-            for (unsigned i = 0; i < kWaiting; ++i) server->make_channel("w" + std::to_string(i));
-        }
-        run_on(Place::kOneCpu);  // all of them on the writer's CPU: the worst case
-        Children readers;
-        readers.add([&] { read_in_threads(busy); });
-        const auto until = now_ns() + 20'000'000'000;
-        for (unsigned i = 0; i < kWaiting; ++i) {
-            const std::string status = "w" + std::to_string(i) + "/status";
-            while (busy.value(status, "waiting-readers") != "1") {
-                if (now_ns() > until) throw std::runtime_error("the readers do not come to wait");
-                usleep(2000);
-            }
-        }
-        auto beside_none = open_channel(calm, "jobs", "queue");
-        auto beside_many = open_channel(busy, "jobs", "queue");
-        const unsigned count = run.count(transport == Transport::kUring ? 400 : 150);
-        const auto figures =
-            interleave(run.rounds(), {writes(*beside_many, count), writes(*beside_none, count)});
-        run.add({std::string("write 64 B, 1,000 readers wait elsewhere, ") + name_of(transport),
-                 figures[0][0], "ns", "none waits", figures[1][0], ratio_at_most(1.2)});
-        run_on(Place::kFree);
+void measure_waiting_readers(Run& run, Transport transport) {
+    run.progress(std::string("fuse: 1,000 waiting readers, ") + name_of(transport));
+    const Server calm(run, Server::Program::kIpcfs, transport);
+    const Server busy(run, Server::Program::kIpcfs, transport);
+    for (const Server* server : {&calm, &busy}) {
+        server->make_channel("jobs");
+        for (unsigned i = 0; i < kWaiting; ++i) server->make_channel("w" + std::to_string(i));
     }
+    run_on(Place::kOneCpu);  // all of them on the writer's CPU: the worst case
+    calm.put(Place::kOneCpu);
+    busy.put(Place::kOneCpu);
+    Children readers;
+    readers.add([&] { read_in_threads(busy); });
+    const auto until = now_ns() + 20'000'000'000;
+    for (unsigned i = 0; i < kWaiting; ++i) {
+        const std::string status = "w" + std::to_string(i) + "/status";
+        while (busy.value(status, "waiting-readers") != "1") {
+            if (now_ns() > until) throw std::runtime_error("the readers do not come to wait");
+            usleep(2000);
+        }
+    }
+    auto beside_none = open_channel(calm, "jobs", "queue");
+    auto beside_many = open_channel(busy, "jobs", "queue");
+    const unsigned count = run.count(transport == Transport::kUring ? 400 : 150);
+    const auto figures =
+        interleave(run.rounds(), {writes(*beside_many, count), writes(*beside_none, count)});
+    run.add({std::string("write 64 B, 1,000 readers wait elsewhere, ") + name_of(transport),
+             figures[0][0], "ns", "none waits", figures[1][0], ratio_at_most(1.2)});
 }
 
 void measure_idle_channels(Run& run) {
@@ -154,7 +153,6 @@ void measure_idle_channels(Run& run) {
         run.add({operation.name, figures[0][0], "ns", "10 channels", figures[1][0],
                  ratio_at_most(1.2)});
     }
-    run_on(Place::kFree);
 }
 
 }  // namespace ipcfs::bench

@@ -101,45 +101,37 @@ private:
 
 }  // namespace
 
-void measure_traffic_of_processes(Run& run) {
-    for (const Transport transport : kTransports) {
-        const Server server(run, Server::Program::kIpcfs, transport);
-        for (std::uint32_t i = 0; i < 8; ++i) server.make_channel("t" + std::to_string(i));
-        for (const std::uint32_t channels : {1U, 8U}) {
-            const std::string on =
-                std::string(channels == 1 ? "one channel, " : "eight channels, ") +
-                name_of(transport);
-            run.progress("fuse: 8 writers and 8 readers, " + on);
-            std::vector<std::unique_ptr<Link>> sockets;
-            for (std::uint32_t i = 0; i < channels; ++i) sockets.push_back(open_seqpacket());
-            const Open socket = [&](std::uint32_t who) {
-                return std::make_unique<Borrowed>(*sockets[who % channels]);
+void measure_traffic_of_processes(Run& run, Transport transport) {
+    const Server server(run, Server::Program::kIpcfs, transport);
+    for (std::uint32_t i = 0; i < 8; ++i) server.make_channel("t" + std::to_string(i));
+    for (const std::uint32_t channels : {1U, 8U}) {
+        const std::string on =
+            std::string(channels == 1 ? "one channel, " : "eight channels, ") + name_of(transport);
+        run.progress("fuse: 8 writers and 8 readers, " + on);
+        std::vector<std::unique_ptr<Link>> sockets;
+        for (std::uint32_t i = 0; i < channels; ++i) sockets.push_back(open_seqpacket());
+        const Open socket = [&](std::uint32_t who) {
+            return std::make_unique<Borrowed>(*sockets[who % channels]);
+        };
+        double wrong[2] = {0, 0};
+        const std::uint32_t each = run.count(transport == Transport::kUring ? 800 : 400);
+        const auto round = [each](const Open& writing, const Open& reading, double& sum) -> Round {
+            return [&sum, writing, reading, each] {
+                Figures figures = run_processes(writing, reading, each);
+                sum += figures[1];
+                return figures;
             };
-            double wrong[2] = {0, 0};
-            const std::uint32_t each = run.count(transport == Transport::kUring ? 800 : 400);
-            const auto round = [each](const Open& writing, const Open& reading,
-                                      double& sum) -> Round {
-                return [&sum, writing, reading, each] {
-                    Figures figures = run_processes(writing, reading, each);
-                    sum += figures[1];
-                    return figures;
-                };
-            };
-            const auto figures =
-                interleave(std::min(run.rounds(), 5U),
-                           {round(channel_end(server, channels, "queue", O_WRONLY),
-                                  channel_end(server, channels, "stream", O_RDONLY), wrong[0]),
-                            round(socket, socket, wrong[1])});
-            const std::string baseline = "Unix seqpacket";
-            run.add({"8 writers, 8 readers, " + on,
-                     figures[0][0],
-                     "msg/s",
-                     baseline,
-                     figures[1][0],
-                     {}});
-            run.add({"lost, doubled or out of order, " + on, wrong[0], "messages", baseline,
-                     wrong[1], value_at_most(0)});
-        }
+        };
+        const auto figures =
+            interleave(std::min(run.rounds(), 5U),
+                       {round(channel_end(server, channels, "queue", O_WRONLY),
+                              channel_end(server, channels, "stream", O_RDONLY), wrong[0]),
+                        round(socket, socket, wrong[1])});
+        const std::string baseline = "Unix seqpacket";
+        run.add(
+            {"8 writers, 8 readers, " + on, figures[0][0], "msg/s", baseline, figures[1][0], {}});
+        run.add({"lost, doubled or out of order, " + on, wrong[0], "messages", baseline, wrong[1],
+                 value_at_most(0)});
     }
 }
 

@@ -2,6 +2,9 @@
 #include "groups.hpp"
 
 #include <cstdio>
+#include <exception>
+
+#include "measure.hpp"
 
 namespace ipcfs::bench {
 namespace {
@@ -19,6 +22,16 @@ std::span<const Group> groups() {
 
 void Run::progress(const std::string& what) const {
     std::fprintf(stderr, "ipcfs-bench: %s\n", what.c_str());
+}
+
+void Run::part(const std::function<void()>& measure) {
+    try {
+        measure();
+    } catch (const std::exception& failed) {
+        failed_ = true;
+        std::fprintf(stderr, "ipcfs-bench: FAILED: %s\n", failed.what());
+    }
+    run_on(Place::kFree);
 }
 
 }  // namespace ipcfs::bench

@@ -1,6 +1,7 @@
 // The groups of benchmarks. A new one is a function here and a line in groups.cpp.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 
@@ -12,7 +13,7 @@ namespace ipcfs::bench {
 class Run {
 public:
     struct Options {
-        unsigned rounds = 15;  // that count, of each contestant
+        unsigned rounds = 31;  // that count, of each contestant
         bool quick = false;    // shorter rounds: for a look, not for a figure to keep
         std::string daemon;    // path of ipcfsd
         std::string null_server;
@@ -27,10 +28,14 @@ public:
     void add(Row row) { report_.add(std::move(row)); }
     // To stderr, for who waits.
     void progress(const std::string& what) const;
+    // Calls `measure`; what it throws is told, and the parts after it run all the same.
+    void part(const std::function<void()>& measure);
+    bool failed() const { return failed_; }
 
 private:
     Options options_;
     Report& report_;
+    bool failed_ = false;
 };
 
 struct Group {

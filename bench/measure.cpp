@@ -5,17 +5,34 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sched.h>
 
 namespace ipcfs::bench {
 namespace {
 
-cpu_set_t at_start() {
-    cpu_set_t all;
-    CPU_ZERO(&all);
-    sched_getaffinity(0, sizeof all, &all);
+using Cpus = cpu_set_t;
+
+const Cpus& cpus_at_start() {
+    static const Cpus all = [] {
+        Cpus now;
+        CPU_ZERO(&now);
+        sched_getaffinity(0, sizeof now, &now);
+        return now;
+    }();
     return all;
+}
+
+Cpus last_cpu() {
+    int last = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (CPU_ISSET(cpu, &cpus_at_start())) last = cpu;
+    }
+    Cpus one;
+    CPU_ZERO(&one);
+    CPU_SET(last, &one);
+    return one;
 }
 
 }  // namespace
@@ -55,21 +72,32 @@ double percentile(std::vector<double>& values, double q) {
 }
 
 void run_on(Place place) {
-    static const cpu_set_t all = at_start();
-    cpu_set_t wanted = all;
-    if (place == Place::kOneCpu) {
-        int last = 0;
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-            if (CPU_ISSET(cpu, &all)) last = cpu;
-        }
-        CPU_ZERO(&wanted);
-        CPU_SET(last, &wanted);
+    const Cpus cpus = place == Place::kFree ? cpus_at_start() : last_cpu();
+    sched_setaffinity(0, sizeof cpus, &cpus);
+}
+
+void put_server(pid_t server, Place place) {
+    Cpus cpus = place == Place::kSameCpu ? last_cpu() : cpus_at_start();
+    if (place == Place::kOneCpu && CPU_COUNT(&cpus) > 1) {
+        const Cpus last = last_cpu();
+        CPU_XOR(&cpus, &cpus, &last);
     }
-    sched_setaffinity(0, sizeof wanted, &wanted);
+    const auto tasks = "/proc/" + std::to_string(server) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+        sched_setaffinity(std::stoi(task.path().filename()), sizeof cpus, &cpus);
+    }
 }
 
 const char* name_of(Place place) {
-    return place == Place::kOneCpu ? "one CPU" : "free";
+    switch (place) {
+        case Place::kOneCpu:
+            return "one CPU";
+        case Place::kSameCpu:
+            return "same CPU";
+        case Place::kFree:
+            return "free";
+    }
+    return "";
 }
 
 std::string machine_warning() {
@@ -80,11 +108,11 @@ std::string machine_warning() {
                    ": reading the time may cost a system call; ";
     }
     double load[1] = {0};
-    cpu_set_t all = at_start();
-    if (getloadavg(load, 1) == 1 && load[0] > 0.5 * CPU_COUNT(&all)) {
+    const int cpus = CPU_COUNT(&cpus_at_start());
+    if (getloadavg(load, 1) == 1 && load[0] > 0.5 * cpus) {
         char text[96];
         std::snprintf(text, sizeof text, "the machine is busy (load %.1f on %d CPUs); ", load[0],
-                      CPU_COUNT(&all));
+                      cpus);
         warning += text;
     }
     if (!warning.empty()) warning.resize(warning.size() - 2);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 namespace ipcfs::bench {
@@ -35,12 +36,20 @@ double time_each(unsigned count, F&& call) {
     return static_cast<double>(now_ns() - from) / count;
 }
 
-// Where a process may run: on one CPU (the last it is allowed), or everywhere it was at the start.
-// Children made afterwards inherit it.
-enum class Place { kOneCpu, kFree };
-constexpr Place kPlaces[] = {Place::kOneCpu, Place::kFree};
-void run_on(Place place);
+// Where a measured process and the classic server it talks to run. Left alone, the kernel puts the
+// server's threads now here, now there, which decides more than anything measured; a ring's thread
+// is always on its client's CPU.
+enum class Place {
+    kOneCpu,   // the process on one CPU, the last it is allowed; the server on the others
+    kSameCpu,  // both on that one CPU
+    kFree,     // nothing is pinned
+};
+constexpr Place kPlaces[] = {Place::kOneCpu, Place::kSameCpu, Place::kFree};
 const char* name_of(Place place);
+// Puts this thread there; children made afterwards inherit it.
+void run_on(Place place);
+// Puts all threads of a classic server there.
+void put_server(pid_t server, Place place);
 
 // What disturbs the figures, for a person: a clock that takes a system call, a busy machine.
 std::string machine_warning();

@@ -2,6 +2,7 @@
 #include "servers.hpp"
 
 #include <cerrno>
+#include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
@@ -16,7 +17,6 @@
 #include <unistd.h>
 #include <vector>
 
-#include "measure.hpp"
 #include "processes.hpp"
 #include <base/fd.hpp>
 
@@ -37,7 +37,7 @@ const char* name_of(Transport transport) {
     return transport == Transport::kUring ? "io_uring" : "classic";
 }
 
-Server::Server(const Run& run, Program program, Transport transport) {
+Server::Server(const Run& run, Program program, Transport transport) : transport_(transport) {
     directory_ = run.options().directory + "/XXXXXX";
     if (mkdtemp(directory_.data()) == nullptr) must(-1, "mkdtemp " + directory_);
     mount_ = directory_ + "/mnt";
@@ -65,7 +65,10 @@ Server::Server(const Run& run, Program program, Transport transport) {
         must(-1, "exec " + words[0]);
     });
     const auto until = now_ns() + kPatience;
-    while (!serves()) {
+    const auto ready = [&] {
+        return serves() && (program == Program::kIpcfs || slurp(output).find("ready") == 0);
+    };
+    while (!ready()) {
         const bool ended = wait_for(pid_, 0);
         if (ended || now_ns() > until) {
             if (ended) pid_ = -1;
@@ -84,7 +87,11 @@ Server::Server(const Run& run, Program program, Transport transport) {
 }
 
 Server::~Server() {
-    if (pid_ > 0) {
+    int status = 0;
+    if (pid_ > 0 && wait_for(pid_, 0, &status)) {
+        std::fprintf(stderr, "ipcfs-bench: a server ended by itself, wait status %d:\n%s\n", status,
+                     slurp(directory_ + "/output").c_str());
+    } else if (pid_ > 0) {
         kill(pid_, SIGTERM);
         if (!wait_for(pid_, kPatience)) {
             kill(pid_, SIGKILL);
@@ -101,6 +108,10 @@ bool Server::serves() const {
     struct stat root {};
     return statfs(mount_.c_str(), &about) == 0 && about.f_type == kFuseMagic &&
            stat(mount_.c_str(), &root) == 0;
+}
+
+void Server::put(Place place) const {
+    if (transport_ == Transport::kClassic) put_server(pid_, place);
 }
 
 void Server::make_channel(const std::string& name, const std::string& settings) const {

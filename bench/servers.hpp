@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "groups.hpp"
+#include "measure.hpp"
 
 namespace ipcfs::bench {
 
@@ -31,6 +32,8 @@ public:
     void make_channel(const std::string& name, const std::string& settings = "") const;
     // The value of `key` in a file of `key value` lines.
     std::string value(const std::string& file, const std::string& key) const;
+    // See put_server(): for classic servers; nothing happens to others.
+    void put(Place place) const;
     // Resident memory, bytes.
     std::uint64_t resident() const;
 
@@ -38,6 +41,7 @@ private:
     bool serves() const;
 
     std::string directory_, mount_;
+    const Transport transport_;
     pid_t pid_ = -1;
 };
 
