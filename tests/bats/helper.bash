@@ -62,11 +62,14 @@ stop_daemon() {
     DAEMON_STATUS=0
     if [ -n "${DAEMON_PID:-}" ]; then
         kill -TERM "$DAEMON_PID" 2>/dev/null || true
-        WAIT_SECONDS=10 wait_until is_gone "$DAEMON_PID" || kill -KILL "$DAEMON_PID"
+        if ! WAIT_SECONDS=10 wait_until is_gone "$DAEMON_PID"; then
+            kill -KILL "$DAEMON_PID"
+            umount -f "$MNT" 2>/dev/null || true # frees whoever waits for it
+        fi
         wait "$DAEMON_PID" || DAEMON_STATUS=$?
         DAEMON_PID=
     fi
-    if is_mounted; then umount -l "$MNT"; fi
+    if is_mounted; then umount -f "$MNT" 2>/dev/null || umount -l "$MNT"; fi
     return 0
 }
 

@@ -56,8 +56,8 @@ modified() { [ "$(grep -c '^MODIFY queue' "$SEEN")" -ge "$1" ]; }
 @test "the classical loop of inotifywait and drain loses nothing" {
     touch "$BATS_TEST_TMPDIR/got"
     mkfifo "$BATS_TEST_TMPDIR/events"
-    bg bash -c 'while read -r _; do cat "$1"; done' bash "$MNT/jobs/queue" \
-        0<>"$BATS_TEST_TMPDIR/events" >>"$BATS_TEST_TMPDIR/got"
+    bg bash -c 'while read -r _; do cat "$1"; done <"$2"' bash "$MNT/jobs/queue" \
+        "$BATS_TEST_TMPDIR/events" >>"$BATS_TEST_TMPDIR/got"
     bg inotifywait -m -q -e modify --format x "$MNT/jobs/queue" >"$BATS_TEST_TMPDIR/events"
     started() { echo start >"$MNT/jobs/queue"; [ -s "$BATS_TEST_TMPDIR/got" ]; }
     wait_until started

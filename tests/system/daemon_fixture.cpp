@@ -127,12 +127,16 @@ int Daemon::stop() {
         kill(pid_, SIGTERM);
         if (!wait_until([&] { return !running(); }, 10s)) {
             kill(pid_, SIGKILL);
+            umount2(mount_.c_str(), MNT_FORCE);  // frees whoever waits for it, itself included
             waitpid(pid_, nullptr, 0);
             pid_ = -1;
             wait_status_ = -1;
         }
     }
-    if (!mount_.empty()) umount2(mount_.c_str(), MNT_DETACH);
+    if (!mount_.empty()) {
+        umount2(mount_.c_str(), MNT_FORCE);
+        umount2(mount_.c_str(), MNT_DETACH);
+    }
     return wait_status_;
 }
 
