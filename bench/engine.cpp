@@ -87,12 +87,10 @@ void measure_messages(Run& run) {
                                        world.push(*levels, payload.bytes(), priority);
                                        world.pop(*levels);
                                    }),
-                       percentiles(count,
-                                   [&] {
-                                       plain.push(payload.bytes());
-                                       plain.pop();
-                                   }),
-                       percentiles(count, [] {})});
+                       percentiles(count, [&] {
+                           plain.push(payload.bytes());
+                           plain.pop();
+                       })});
     const char* names[] = {"push + pop 64 B", "push + pop 64 B, 500 queued",
                            "push + pop 64 B, 512 queued in 256 levels"};
     for (std::size_t i = 0; i < std::size(names); ++i) {
@@ -101,7 +99,6 @@ void measure_messages(Run& run) {
                      "mutex + std::deque", figures[3][p], p == 1 ? value_below(1000) : Target{}});
         }
     }
-    run.add({"reading the clock twice (in each p50)", figures[4][0], "ns", "", {}, {}});
 }
 
 void measure_allocations(Run& run) {

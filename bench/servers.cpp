@@ -11,6 +11,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -54,7 +55,8 @@ Server::Server(const Run& run, Program program, Transport transport) : transport
         if (program == Program::kNullLoop) words.push_back("--libfuse-loop");
     }
     pid_ = fork_child([&] {
-        run_on(Place::kFree);  // the server is never where the benchmark pins itself
+        run_on(Place::kFree);              // the server is never where the benchmark pins itself
+        prctl(PR_SET_PDEATHSIG, SIGTERM);  // it can end by itself, and leave nothing
         const Fd out(open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
         dup2(out.get(), STDOUT_FILENO);
         dup2(out.get(), STDERR_FILENO);
