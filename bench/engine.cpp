@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <random>
 
@@ -67,36 +68,47 @@ void measure_messages(Run& run) {
     for (unsigned i = 0; i < 512; ++i) {
         world.push(*levels, payload.bytes(), static_cast<std::uint8_t>(i));
     }
+    OpenQueue files(world.make("files"), 1000);
     PlainQueue plain;
     std::uint8_t priority = 0;
     const unsigned count = run.count(20'000);
-    const auto figures = interleave(
-        run.rounds(), {percentiles(count,
-                                   [&] {
-                                       world.push(*empty, payload.bytes());
-                                       world.pop(*empty);
-                                   }),
-                       percentiles(count,
-                                   [&] {
-                                       world.push(*filled, payload.bytes());
-                                       world.pop(*filled);
-                                   }),
-                       percentiles(count,
-                                   [&] {
-                                       priority = static_cast<std::uint8_t>(priority + 37);
-                                       world.push(*levels, payload.bytes(), priority);
-                                       world.pop(*levels);
-                                   }),
-                       percentiles(count, [&] {
-                           plain.push(payload.bytes());
-                           plain.pop();
-                       })});
-    const char* names[] = {"push + pop 64 B", "push + pop 64 B, 500 queued",
-                           "push + pop 64 B, 512 queued in 256 levels"};
-    for (std::size_t i = 0; i < std::size(names); ++i) {
+    const struct {
+        const char* name;
+        std::function<void()> call;
+    } subjects[] = {
+        {"push + pop 64 B",
+         [&] {
+             world.push(*empty, payload.bytes());
+             world.pop(*empty);
+         }},
+        {"push + pop 64 B, 500 queued",
+         [&] {
+             world.push(*filled, payload.bytes());
+             world.pop(*filled);
+         }},
+        {"push + pop 64 B, 512 queued in 256 levels",
+         [&] {
+             priority = static_cast<std::uint8_t>(priority + 37);
+             world.push(*levels, payload.bytes(), priority);
+             world.pop(*levels);
+         }},
+        {"write + read 64 B on open files of the tree",
+         [&] { files.write_and_read(payload.bytes()); }},
+        {"mutex + std::deque",
+         [&] {
+             plain.push(payload.bytes());
+             plain.pop();
+         }},
+    };
+    std::vector<Round> rounds;
+    for (const auto& subject : subjects) rounds.push_back(percentiles(count, subject.call));
+    const auto figures = interleave(run.rounds(), rounds);
+    const std::size_t baseline = rounds.size() - 1;
+    for (std::size_t i = 0; i < baseline; ++i) {
         for (std::size_t p = 0; p < 2; ++p) {
-            run.add({std::string(names[i]) + (p == 0 ? ", p50" : ", p99"), figures[i][p], "ns",
-                     "mutex + std::deque", figures[3][p], p == 1 ? value_below(1000) : Target{}});
+            run.add({std::string(subjects[i].name) + (p == 0 ? ", p50" : ", p99"), figures[i][p],
+                     "ns", subjects[baseline].name, figures[baseline][p],
+                     p == 1 ? value_below(1000) : Target{}});
         }
     }
 }
@@ -139,6 +151,9 @@ void measure_allocations(Run& run) {
                                                 for (unsigned i = 0; i < 100; ++i)
                                                     world.pop(*channel);
                                             }) / 100);
+    OpenQueue files(channel, 1000);
+    row("allocations, write + read 256 B on open files",
+        counted([&] { files.write_and_read(body); }));
     Reader reader;
     row("allocations, 256 B to a waiting reader", counted([&] {
             channel->take(reader);

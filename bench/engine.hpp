@@ -15,6 +15,7 @@
 #include <channel/channel.hpp>
 #include <channel/registry.hpp>
 #include <queue/message.hpp>
+#include <tree/message_file.hpp>
 
 namespace ipcfs::bench {
 
@@ -66,6 +67,42 @@ struct World {
         from.delivered(*message);
         return message->body().size();
     }
+};
+
+// A channel's `queue`, opened for writing and for reading, as a door uses it.
+class OpenQueue {
+public:
+    OpenQueue(std::shared_ptr<channel::Channel> channel, uid_t uid)
+        : subject_{uid, 0, 1, 1},
+          writing_(open(channel, {false, true, false})),
+          reading_(open(channel, {true, false, false})) {}
+
+    void write_and_read(std::span<const std::byte> body) {
+        queue::Batch pending;
+        int error = 0;
+        if (writing_->try_write({body, subject_, false}, pending, error) != tree::Outcome::kDone ||
+            error != 0) {
+            throw std::runtime_error("a write was not done");
+        }
+        tree::Delivery delivery;
+        if (reading_->try_read({4096, offset_, false}, delivery) != tree::Outcome::kDone ||
+            delivery.size() != body.size()) {
+            throw std::runtime_error("a read did not bring what was written");
+        }
+        offset_ += delivery.size();
+        reading_->settle(delivery, true);
+    }
+
+private:
+    std::shared_ptr<tree::MessageFile> open(const std::shared_ptr<channel::Channel>& channel,
+                                            tree::OpenMode mode) const {
+        auto file = tree::MessageFile::open(channel, tree::Kind::kQueue, mode, subject_);
+        if (!file) throw std::runtime_error(file.error().message());
+        return *file;
+    }
+    access::Subject subject_;
+    std::shared_ptr<tree::MessageFile> writing_, reading_;
+    std::uint64_t offset_ = 0;
 };
 
 class Run;
