@@ -399,7 +399,7 @@ void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
 
 // Whoever calls this reconsiders: it makes room. earliest_expiry_ says when to sweep, which may be
 // later than a message's end, so it only tells here that there may be some.
-void Channel::drop_expired(Locked& locked) noexcept {
+std::uint64_t Channel::drop_expired(Locked& locked) noexcept {
     Nanos now = locked.now();
     std::uint64_t lost = 0;
     for (Message* front = queue_.front(settings_.schedule); front && front->envelope.expires <= now;
@@ -409,6 +409,7 @@ void Channel::drop_expired(Locked& locked) noexcept {
     }
     counters_.expired += lost;
     if (lost) emit(locked, EventKind::kExpired, 255, 0, lost);
+    return lost;
 }
 
 void Channel::sweep_expired(Locked& locked) noexcept {
@@ -610,8 +611,7 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexce
     std::unique_ptr<PollTicket> old;
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
-    if (earliest_expiry_ != kForever && readable()) {
-        drop_expired(locked);
+    if (earliest_expiry_ != kForever && readable() && drop_expired(locked) > 0) {
         reconsider(locked);
     }
     if (slot.ticket) {

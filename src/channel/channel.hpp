@@ -221,7 +221,7 @@ private:
     void serve_readers(Locked& locked) noexcept;
     void note_taken(Locked& locked, queue::Message& message) noexcept;
     void drop(Locked& locked, queue::MessageRef message, queue::Wake why) noexcept;
-    void drop_expired(Locked& locked) noexcept;
+    std::uint64_t drop_expired(Locked& locked) noexcept;
     void sweep_expired(Locked& locked) noexcept;
     void reconsider(Locked& locked) noexcept;
     void admit_openers(Locked& locked) noexcept;
