@@ -48,14 +48,14 @@ void read_in_threads(const Server& server) {
 Round writes(Link& link, unsigned count) {
     return [&link, count] {
         std::array<std::byte, kMessageSize> message{};
-        std::int64_t sum = 0;
+        std::vector<double> took;
         for (unsigned i = 0; i < count; ++i) {
             const auto from = now_ns();
             link.send(message);
-            sum += now_ns() - from;
+            took.push_back(static_cast<double>(now_ns() - from));
             link.receive(message);
         }
-        return Figures{static_cast<double>(sum) / count};
+        return Figures{median(std::move(took))};
     };
 }
 
