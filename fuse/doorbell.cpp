@@ -1,6 +1,9 @@
 // Ringing. ring() and refresh() run on any thread; serve() on the doorbell's own.
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fuse/doorbell.hpp>
@@ -18,6 +21,7 @@ Doorbell::~Doorbell() {
 void Doorbell::start() {
     std::scoped_lock hold(mutex_);
     stopping_ = false;
+    threads_.emplace_back([this] { serve_refreshes(); });
     threads_.emplace_back([this] { serve(); });
 }
 
@@ -31,6 +35,7 @@ void Doorbell::stop() noexcept {
         dropped.swap(tasks_);
     }
     changed_.notify_all();
+    refresh_wanted_.notify_all();
     for (std::thread& thread : threads) thread.join();
 }
 
@@ -39,11 +44,32 @@ void Doorbell::ring(channel::Channel& channel, Target target) noexcept {
     if (channel.bell_pending.exchange(true, std::memory_order_acq_rel)) return;
     Nanos gap = kSecond / static_cast<Nanos>(channel.settings().notify_rate);
     Nanos due = channel.last_ring.load(std::memory_order_relaxed) + gap;
-    add(Task{channel.shared_from_this(), target, false, 0, due});
+    add(Task{channel.shared_from_this(), target, 0, due});
 }
 
 void Doorbell::refresh(channel::Channel& channel) noexcept {
-    add(Task{channel.shared_from_this(), Target::kQueue, true, 0, 0});
+    {
+        std::scoped_lock hold(mutex_);
+        if (stopping_) return;
+        refreshes_.push_back(tree::NodeId{channel.id(), tree::Kind::kQueue}.raw());
+    }
+    refresh_wanted_.notify_one();
+}
+
+void Doorbell::serve_refreshes() noexcept {
+    std::vector<std::uint64_t> nodes;
+    std::unique_lock hold(mutex_);
+    while (!stopping_) {
+        if (refreshes_.empty()) {
+            refresh_wanted_.wait(hold);
+            continue;
+        }
+        nodes.swap(refreshes_);
+        hold.unlock();
+        for (std::uint64_t node : nodes) (void)session_.notify_inval_inode(node, -1, 0);
+        nodes.clear();
+        hold.lock();
+    }
 }
 
 void Doorbell::add(Task task) noexcept {
@@ -52,7 +78,10 @@ void Doorbell::add(Task task) noexcept {
                    [&](const channel::Attributes& attributes) { task.owner = attributes.uid; });
     {
         std::scoped_lock hold(mutex_);
-        if (stopping_) return;
+        if (stopping_) {
+            task.channel->bell_pending.store(false, std::memory_order_release);
+            return;
+        }
         tasks_.push_back(std::move(task));
         if (idle_ == 0 && threads_.size() < kMostThreads) {
             threads_.emplace_back([this] { serve(); });
@@ -75,6 +104,8 @@ std::list<Doorbell::Task>::iterator Doorbell::pick(Nanos now, Nanos& look_again)
 }
 
 void Doorbell::serve() noexcept {
+    // A descriptor table of its own, and empty: see the top of doorbell.hpp.
+    if (::unshare(CLONE_FILES) == 0) ::syscall(SYS_close_range, 3U, ~0U, 0U);
     SystemClock clock;
     std::unique_lock hold(mutex_);
     while (!stopping_) {
@@ -107,11 +138,6 @@ void Doorbell::serve() noexcept {
 
 void Doorbell::perform(const Task& task) noexcept {
     channel::Channel& channel = *task.channel;
-    if (task.refresh_only) {
-        tree::NodeId queue{channel.id(), tree::Kind::kQueue};
-        (void)session_.notify_inval_inode(queue.raw(), -1, 0);
-        return;
-    }
     channel.last_ring.store(SystemClock().monotonic(), std::memory_order_relaxed);
     // From here on an arrival asks for another ring.
     channel.bell_pending.store(false, std::memory_order_release);

@@ -2,7 +2,9 @@
 // write on `queue` are rung by a utimensat(2) of `queue`'s mtime through the daemon's own mount, which
 // inotify reports as IN_MODIFY. That takes the inode's lock, which a client can hold for as long as it
 // likes (a write from a page that faults for ever), so ringing has threads of its own, as many as are
-// stuck and one more, two for each owner of channels. Coalesced: at most one ring is pending for a
+// stuck and one more, two for each owner of channels, and these hold none of the daemon's descriptors:
+// a daemon that is killed while one waits for a lock must still let go of /dev/fuse, or nobody ever
+// answers the writer that holds the lock. Coalesced: at most one ring is pending for a
 // channel, and notify-rate bounds them; the last arrival is always rung.
 #pragma once
 
@@ -28,6 +30,7 @@ public:
 
     void start();
     // Rings nothing any more. After Session::stop(), so that no thread is inside the mount.
+    // (start() comes before requests are served: a ring that finds no bell is lost.)
     void stop() noexcept;
 
     void ring(channel::Channel& channel, Target target) noexcept override;
@@ -41,7 +44,6 @@ private:
     struct Task {
         std::shared_ptr<channel::Channel> channel;
         Target target = Target::kQueue;
-        bool refresh_only = false;
         uid_t owner = 0;
         Nanos due = 0;
     };
@@ -50,6 +52,7 @@ private:
 
     void add(Task task) noexcept;
     void serve() noexcept;
+    void serve_refreshes() noexcept;
     // Under the lock: the first task that may run now; or when to look again.
     std::list<Task>::iterator pick(Nanos now, Nanos& look_again);
     void perform(const Task& task) noexcept;
@@ -62,6 +65,8 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::list<Task> tasks_;
+    std::vector<std::uint64_t> refreshes_;  // node ids
+    std::condition_variable refresh_wanted_;
     std::map<uid_t, int> busy_for_;
     std::vector<std::thread> threads_;
     std::size_t idle_ = 0;

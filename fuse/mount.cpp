@@ -188,7 +188,7 @@ Result<bool> clear_stale_mount(const std::string& path) {
     if (!full) return full.error();
     const auto top = top_mount_at(*full);
     if (!top || top->type != kType) return said(false);
-    if (!detach(*full, ::geteuid() == 0, 0))
+    if (!detach(*full, ::geteuid() == 0, MNT_FORCE))
         return Fault{EBUSY, "unmount the dead ipcfs on " + path};
     return said(true);
 }

@@ -67,9 +67,14 @@ bool Channel::readable() const noexcept {
     return !held() && !queue_.empty();
 }
 
-bool Channel::writable() const noexcept {
+bool Channel::reserve_has_room() const noexcept {
+    return queue_.size() < settings_.capacity && queue_.bytes() < settings_.bytes;
+}
+
+bool Channel::writable(bool critical) const noexcept {
     if (held()) return false;
     if (settings_.type == Type::kSync) return !readers_.empty();
+    if (critical && reserve_has_room()) return critical_writers_ == 0;
     switch (settings_.overflow) {
         case Overflow::kBlock:
             return !paused_ && writers_.empty() && !over_high(1, 1);
@@ -474,13 +479,18 @@ void Channel::reconsider(Locked& locked) noexcept {
         unpark(locked, writer, Wake::kServed);
     }
     admit_openers(locked);
-    if (!polls_.empty() && writable()) wake_polls(locked, POLLOUT);
+    if (!polls_.empty()) wake_polls(locked, POLLOUT);
 }
 
 Gate Channel::try_gate(Turn& turn) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Gate::kRemoved;
-    if (held() || !openers_.empty()) return Gate::kWait;
+    if (held()) return Gate::kWait;
+    if (turn.critical && settings_.type == Type::kQueue) {
+        bool waits = blocks() && (critical_openers_ > 0 || !reserve_has_room());
+        return waits ? Gate::kWait : Gate::kOpen;
+    }
+    if (!openers_.empty()) return Gate::kWait;
     if (settings_.type == Type::kSync) {
         if (sync_turn_) return Gate::kWait;
         sync_turn_ = &turn;
@@ -506,6 +516,7 @@ void Channel::gate(OpenWaiter& waiter, Turn& turn) noexcept {
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
     waiter.turn = &turn;
     waiter.parked = true;
+    critical_openers_ += turn.critical;
     openers_.push_back(waiter);
     admit_openers(locked);
     arm_all(locked);
@@ -520,6 +531,15 @@ void Channel::lapse(Locked& locked) noexcept {
 void Channel::admit_openers(Locked& locked) noexcept {
     if (openers_.empty()) return;
     lapse(locked);
+    // The reserve is for critical messages, whoever waits before them.
+    bool reserve = settings_.type == Type::kQueue && !held() && reserve_has_room();
+    for (auto at = openers_.begin(); reserve && critical_openers_ > 0 && at != openers_.end();) {
+        auto& opener = static_cast<OpenWaiter&>(*at++);
+        if (!opener.turn->critical) continue;
+        unlink(openers_, opener);
+        --critical_openers_;
+        locked.finish(opener, Wake::kServed);
+    }
     while (!openers_.empty() && !held()) {
         auto& opener = static_cast<OpenWaiter&>(openers_.front());
         Turn& turn = *opener.turn;
@@ -537,6 +557,7 @@ void Channel::admit_openers(Locked& locked) noexcept {
             turns_.push_back(turn);
         }
         openers_.pop_front();
+        critical_openers_ -= turn.critical;
         locked.finish(opener, Wake::kServed);
     }
 }
@@ -585,11 +606,13 @@ void Channel::cancel(OpenWaiter& waiter, Wake why) noexcept {
     waiter.cancelled = true;
     if (!waiter.parked) return;
     unlink(openers_, waiter);
+    critical_openers_ -= waiter.turn->critical;
     locked.finish(waiter, why);
 }
 
 void Channel::end_all(Locked& locked, Wake why) noexcept {
     waiting_readers_ = 0;
+    critical_openers_ = 0;
     for (queue::WaiterList* list : {&readers_, &openers_}) {
         while (!list->empty()) {
             Waiter& waiter = list->front();
@@ -607,7 +630,7 @@ void Channel::end_all(Locked& locked, Wake why) noexcept {
 // ---- poll
 // -----------------------------------------------------------------------------------------
 
-unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexcept {
+unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical) noexcept {
     std::unique_ptr<PollTicket> old;
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
@@ -621,10 +644,11 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexce
     }
     if (fresh) {
         fresh->slot = &slot;
+        fresh->critical = critical;
         slot.ticket = fresh.get();
         polls_.push_back(*fresh.release());
     }
-    return (readable() ? POLLIN : 0U) | (writable() ? POLLOUT : 0U);
+    return (readable() ? POLLIN : 0U) | (writable(critical) ? POLLOUT : 0U);
 }
 
 void Channel::forget(PollSlot& slot) noexcept {
@@ -639,7 +663,11 @@ void Channel::forget(PollSlot& slot) noexcept {
 void Channel::wake_polls(Locked& locked, unsigned events) noexcept {
     for (auto at = polls_.begin(); at != polls_.end();) {
         PollTicket& ticket = *at++;
-        if (events != kHangUp && !(ticket.events & events)) continue;
+        unsigned wanted = ticket.events & events;
+        if ((wanted & POLLOUT) && !writable(ticket.critical)) {
+            wanted &= ~static_cast<unsigned>(POLLOUT);
+        }
+        if (events != kHangUp && !wanted) continue;
         polls_.erase(polls_.iterator_to(ticket));
         ticket.slot->ticket = nullptr;
         locked.effects.notify.push_back(ticket);

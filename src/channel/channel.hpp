@@ -57,6 +57,7 @@ public:
     virtual ~PollTicket() = default;
     virtual void notify() noexcept = 0;
     unsigned events = 0;  // POLLIN, POLLOUT wanted
+    bool critical = false;  // by a writer of critical messages: the reserve is room too
     class PollSlot* slot = nullptr;
 };
 // Where an open file keeps its ticket. Touched under the channel's lock only.
@@ -69,6 +70,7 @@ public:
 // the first write, the close, or a second has passed. On type sync it is the turn, until the close.
 class Turn : public boost::intrusive::list_base_hook<> {
 public:
+    bool critical = false;  // for critical messages only: the reserve is enough, and no credit is held
     Nanos since = 0;
     bool sync = false;
     bool held = false;
@@ -165,8 +167,9 @@ public:
     void cancel(queue::WriteWaiter& waiter, queue::Wake why) noexcept;
     void cancel(OpenWaiter& waiter, queue::Wake why) noexcept;
 
-    // Poll: what holds now (POLLIN POLLOUT POLLHUP); `fresh`, if any, replaces the slot's ticket.
-    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh) noexcept;
+    // Poll: what holds now (POLLIN POLLOUT POLLHUP), for a writer of critical messages if `critical`;
+    // `fresh`, if any, replaces the slot's ticket.
+    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical = false) noexcept;
     void forget(PollSlot& slot) noexcept;
 
     // Open message files, for `status` and for the rule that the type changes while unopened.
@@ -215,7 +218,8 @@ private:
     bool fits(const queue::Batch& batch) const noexcept;
     bool never_fits(const queue::Batch& batch) const noexcept;
     bool readable() const noexcept;
-    bool writable() const noexcept;
+    bool writable(bool critical) const noexcept;
+    bool reserve_has_room() const noexcept;
     Push admit(Locked& locked, queue::Batch& batch, queue::Via via, bool was_waiting);
     void enqueue(Locked& locked, queue::Batch& batch, queue::Via via, queue::WriteWaiter* waiter);
     void serve_readers(Locked& locked) noexcept;
@@ -271,6 +275,7 @@ private:
     std::uint64_t sequence_ = 0;
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
     std::uint64_t waiting_readers_ = 0;
+    std::uint64_t critical_openers_ = 0;   // of openers_, those for critical messages
     std::uint64_t critical_writers_ = 0;   // of writers_, those with critical messages only
     std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
     bool bell_deferred_ = false;

@@ -1,5 +1,6 @@
 // The wiring: clock, timers and accounts, the registry, the tree, the FUSE door, the doorbell. Built
 // and torn down on the main thread; the doors' own threads run in between.
+#include <pwd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,6 +36,22 @@ constexpr std::array<const char*, 53> kOpcodeNames{
     "CREATE",      "INTERRUPT", "BMAP",       "DESTROY",    "IOCTL",     "POLL",        "NOTIFY_REPLY",
     "BATCH_FORGET", "FALLOCATE", "READDIRPLUS", "RENAME2",  "LSEEK",     "COPY_FILE_RANGE",
     "SETUPMAPPING", "REMOVEMAPPING", "SYNCFS", "TMPFILE",   "STATX"};
+
+// limits.user.NAME.x as limits.user.UID.x, as the running configuration names users.
+std::string by_uid(std::string key) {
+    constexpr std::string_view kUser = "limits.user.";
+    if (!key.starts_with(kUser)) return key;
+    std::size_t end = key.find('.', kUser.size());
+    if (end == std::string::npos) return key;
+    std::string name = key.substr(kUser.size(), end - kUser.size());
+    passwd entry{};
+    passwd* found = nullptr;
+    std::vector<char> buffer(16384);
+    if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == 0 && found) {
+        key.replace(kUser.size(), name.size(), std::to_string(found->pw_uid));
+    }
+    return key;
+}
 
 std::uint64_t resident_bytes() {
     std::ifstream statm("/proc/self/statm");
@@ -134,14 +151,15 @@ Result<void> Daemon::State::start() {
     auto opened = fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
     if (!opened) return opened.error();
     session = std::move(*opened);
+    // Before the first request, so that no arrival finds no bell.
+    bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
+    bell->start();
+    environment.doorbell.store(bell.get(), std::memory_order_release);
     if (auto started = session->start(); !started) return started;
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
         log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
     }
-    bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
-    bell->start();
-    environment.doorbell.store(bell.get(), std::memory_order_release);
     loop.after(kWatchPeriod, [this] { watch(); });
     return {};
 }
@@ -250,8 +268,8 @@ Result<void> Daemon::State::set_config(std::string_view text) {
         if (gap == std::string_view::npos || value == std::string_view::npos) {
             return Fault{EINVAL, "key and value expected: " + std::string(line.substr(0, 64))};
         }
-        source.settings.push_back({std::string(line.substr(0, gap)), std::string(line.substr(value)),
-                                   "kern/ipc/config"});
+        source.settings.push_back({by_uid(std::string(line.substr(0, gap))),
+                                   std::string(line.substr(value)), "kern/ipc/config"});
     }
     Parsed parsed = read_config(source);
     if (!parsed.errors.empty()) return Fault{EINVAL, parsed.errors.front()};

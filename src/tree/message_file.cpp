@@ -72,7 +72,9 @@ MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, O
       priority_(priority_of(kind)),
       via_(kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
       account_(account),
-      charge_(std::move(charge)) {}
+      charge_(std::move(charge)) {
+    turn_.critical = kind == Kind::kCritical;
+}
 
 MessageFile::~MessageFile() {
     channel_->leave(turn_);
@@ -297,7 +299,7 @@ std::optional<access::Charge> MessageFile::charge_waiter() noexcept {
 }
 
 unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
-    unsigned ready = channel_->poll(poll_slot_, std::move(ticket));
+    unsigned ready = channel_->poll(poll_slot_, std::move(ticket), turn_.critical);
     {
         std::scoped_lock hold(mutex_);
         if (current_.message && current_.done < current_.size) ready |= POLLIN;

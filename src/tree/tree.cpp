@@ -27,6 +27,17 @@ bool has_channels(Kind kind) {
     return kind == Kind::kRoot || kind == Kind::kChannel;
 }
 
+constexpr std::size_t kLongestName = 255;  // NAME_MAX
+
+// Directories that every directory of this kind has, and its own two links.
+std::uint64_t fixed_links(Kind kind) {
+    std::uint64_t links = 2;
+    for (const FileSpec* file = first_spec(); file != end_spec(); ++file) {
+        links += file->parent == kind && file->directory;
+    }
+    return links;
+}
+
 // Its times are those of arrivals and deliveries.
 bool is_message_file(Kind kind) {
     switch (kind) {
@@ -103,7 +114,7 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
                        [&](const Attributes& root) {
                            info.accessed = info.modified = info.changed = root.changed;
                        });
-        info.links = directory ? 2 : 1;
+        info.links = directory ? fixed_links(node.kind) : 1;
         return info;
     }
     bool found = registry_.read(node.channel, raw(node.kind), initial(node.kind),
@@ -116,9 +127,9 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
                                 });
     if (!found) return Fault{ESTALE, "the channel is gone"};
     if (has_channels(node.kind)) {
-        info.links = registry_.count_children(node.channel) + (node.kind == Kind::kRoot ? 3 : 4);
+        info.links = registry_.count_children(node.channel) + fixed_links(node.kind);
     } else if (directory) {
-        info.links = 2;
+        info.links = fixed_links(node.kind);
     } else if (is_message_file(node.kind)) {
         auto channel = registry_.find(node.channel);
         if (!channel) return Fault{ESTALE, "the channel is gone"};
@@ -133,6 +144,7 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
 }
 
 Result<NodeInfo> Tree::lookup(NodeId parent, std::string_view name) const {
+    if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "lookup"};
     if (const FileSpec* spec = spec_of(parent.kind, name)) {
         return describe({parent.channel, spec->kind});
     }
@@ -185,6 +197,7 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
 
 Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const NewChannel& made) {
     if (!has_channels(parent.kind)) return Fault{EPERM, "mkdir: no channels here"};
+    if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "mkdir"};
     if (reserved(parent.kind == Kind::kRoot, name)) {
         return Fault{EEXIST, "mkdir: the name is reserved"};
     }
@@ -235,6 +248,7 @@ Result<void> Tree::rename(NodeId parent, std::string_view name, NodeId to_parent
         return Fault{EPERM, "rename: no channels here"};
     }
     if (spec_of(parent.kind, name)) return Fault{EPERM, "rename: part of the channel"};
+    if (to_name.size() > kLongestName) return Fault{ENAMETOOLONG, "rename"};
     if (reserved(to_parent.kind == Kind::kRoot, to_name)) {
         return Fault{EEXIST, "rename: the name is reserved"};
     }
