@@ -22,13 +22,13 @@ void* malloc(std::size_t size) {
     ++counted;
     return __libc_malloc(size);
 }
-void* calloc(std::size_t count, std::size_t size) {
+void* calloc(std::size_t nmemb, std::size_t size) {
     ++counted;
-    return __libc_calloc(count, size);
+    return __libc_calloc(nmemb, size);
 }
-void* realloc(void* old, std::size_t size) {
+void* realloc(void* ptr, std::size_t size) {
     ++counted;
-    return __libc_realloc(old, size);
+    return __libc_realloc(ptr, size);
 }
 void* memalign(std::size_t alignment, std::size_t size) {
     ++counted;

@@ -72,7 +72,7 @@ struct World {
 // A channel's `queue`, opened for writing and for reading, as a door uses it.
 class OpenQueue {
 public:
-    OpenQueue(std::shared_ptr<channel::Channel> channel, uid_t uid)
+    OpenQueue(const std::shared_ptr<channel::Channel>& channel, uid_t uid)
         : subject_{uid, 0, 1, 1},
           writing_(open(channel, {false, true, false})),
           reading_(open(channel, {true, false, false})) {}

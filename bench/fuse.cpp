@@ -109,8 +109,11 @@ void measure_write_and_read(Run& run, const Server (&ipcfs)[2]) {
 
         const std::string what = "write + read 64 B, ";
         for (const Transport transport : kTransports) {
+            // Unpinned, the scheduler decides for each classic server by itself: no ratio to hold.
+            const bool luck = place == Place::kFree && transport == Transport::kClassic;
             run.add(contest.row(what + name_of(transport) + ", " + where, of("ipcfs", transport),
-                                of("null server", transport), ratio_at_most(1.15)));
+                                of("null server", transport),
+                                luck ? Target{} : ratio_at_most(1.15)));
         }
         run.add(contest.row(what + "classic, " + where, "ipcfs, classic",
                             "null server, libfuse's loop"));
