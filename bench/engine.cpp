@@ -71,7 +71,7 @@ void measure_messages(Run& run) {
     OpenQueue files(world.make("files"), 1000);
     PlainQueue plain;
     std::uint8_t priority = 0;
-    const unsigned count = run.count(20'000);
+    const unsigned count = run.count(7'000);
     const struct {
         const char* name;
         std::function<void()> call;
@@ -181,7 +181,7 @@ void measure_paths(Run& run) {
     for (auto* paths : {&few_paths, &many_paths, &nested_paths}) {
         std::shuffle(paths->begin(), paths->end(), random);
     }
-    const unsigned count = run.count(40'000);
+    const unsigned count = run.count(10'000);
     const auto look_up = [count](World& world, const std::vector<std::string>& paths) -> Round {
         return [&world, &paths, count, at = std::size_t{0}]() mutable {
             const auto find = [&] {
@@ -219,7 +219,7 @@ void measure_scale(Run& run) {
              static_cast<double>(sizeof(channel::Channel)), value_at_most(4096)});
 
     const Numbered payload;
-    const unsigned count = run.count(20'000);
+    const unsigned count = run.count(7'000);
     const auto operation = [&](World& world) -> Round {
         std::vector<std::string> paths;
         for (std::size_t i = 0; i < kFew; ++i) paths.push_back("c" + std::to_string(i));

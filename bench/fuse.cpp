@@ -16,9 +16,9 @@
 namespace ipcfs::bench {
 namespace {
 
-constexpr unsigned kPairsUring = 400;  // a round's; about 10 us a message
-constexpr unsigned kPairsClassic = 150;
-constexpr unsigned kPairsKernel = 2'000;
+constexpr unsigned kPairsUring = 130;  // a round's; about 10 us a message
+constexpr unsigned kPairsClassic = 50;
+constexpr unsigned kPairsKernel = 600;
 
 unsigned pairs(Transport transport) {
     return transport == Transport::kUring ? kPairsUring : kPairsClassic;

@@ -110,7 +110,7 @@ void measure_waiting_readers(Run& run, Transport transport) {
     }
     auto beside_none = open_channel(calm, "jobs", "queue");
     auto beside_many = open_channel(busy, "jobs", "queue");
-    const unsigned count = run.count(transport == Transport::kUring ? 400 : 150);
+    const unsigned count = run.count(transport == Transport::kUring ? 130 : 50);
     const auto figures =
         interleave(run.rounds(), {writes(*beside_many, count), writes(*beside_none, count)});
     run.add({std::string("write 64 B, 1,000 readers wait elsewhere, ") + name_of(transport),
@@ -139,11 +139,11 @@ void measure_idle_channels(Run& run) {
         Round with_many, with_few;
     } const operations[] = {
         {"write + read 64 B on open files, 10,000 channels",
-         write_and_read(*many_link, run.count(400)), write_and_read(*few_link, run.count(400))},
-        {"open write close, open read close, 10,000 channels", echo_and_cat(many, run.count(150)),
-         echo_and_cat(few, run.count(150))},
-        {"mkdir + rmdir, 10,000 channels", make_and_remove(many, run.count(150)),
-         make_and_remove(few, run.count(150))},
+         write_and_read(*many_link, run.count(130)), write_and_read(*few_link, run.count(130))},
+        {"open write close, open read close, 10,000 channels", echo_and_cat(many, run.count(50)),
+         echo_and_cat(few, run.count(50))},
+        {"mkdir + rmdir, 10,000 channels", make_and_remove(many, run.count(50)),
+         make_and_remove(few, run.count(50))},
     };
     for (const auto& operation : operations) {
         const auto figures = interleave(run.rounds(), {operation.with_many, operation.with_few});

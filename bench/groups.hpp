@@ -13,7 +13,7 @@ namespace ipcfs::bench {
 class Run {
 public:
     struct Options {
-        unsigned rounds = 31;  // that count, of each contestant
+        unsigned rounds = 91;  // that count, of each contestant
         bool quick = false;    // shorter rounds: for a look, not for a figure to keep
         std::string daemon;    // path of ipcfsd
         std::string null_server;

@@ -33,8 +33,8 @@ constexpr int kExitFailed = 3;
 constexpr const char* kUsage =
     "usage: ipcfs-bench [OPTIONS] GROUP...\n"
     "  --json FILE     also write the rows to FILE\n"
-    "  --rounds N      rounds of each figure, the median counts (31)\n"
-    "  --quick         a fourth of the operations, 7 rounds\n"
+    "  --rounds N      rounds of each figure, the median counts (91)\n"
+    "  --quick         a fourth of the operations, 21 rounds\n"
     "  --strict        exit 1 when a target is missed\n"
     "  --daemon FILE   the ipcfsd to measure (that beside this program)\n"
     "  --list          the groups, and nothing else\n"
@@ -102,7 +102,7 @@ Arguments parse(int argc, char** argv) {
                 usage(kExitUsage);
         }
     }
-    if (to.run.quick && !to.rounds_given) to.run.rounds = 7;
+    if (to.run.quick && !to.rounds_given) to.run.rounds = 21;
     for (; optind < argc; ++optind) {
         const auto all = groups();
         const auto at = std::find_if(all.begin(), all.end(), [&](const Group& group) {
@@ -181,12 +181,14 @@ int main(int argc, char** argv) {
     sigemptyset(&watched);
     for (const int one : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD}) sigaddset(&watched, one);
     sigprocmask(SIG_BLOCK, &watched, &before);
+    signal(SIGPIPE, SIG_IGN);          // who reads the output may be gone: clean up all the same
     prctl(PR_SET_CHILD_SUBREAPER, 1);  // daemons that outlive the child are ours to wait for
 
     const pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         setpgid(0, 0);
+        signal(SIGPIPE, SIG_DFL);
         sigprocmask(SIG_SETMASK, &before, nullptr);
         int status = kExitFailed;
         try {
