@@ -25,8 +25,10 @@ wait_until() {
 is_mounted() { grep -q " $MNT fuse" /proc/mounts; }
 is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 is_gone() { ! is_running "$1"; }
+# It answers, or is gone. Opening asks the daemon: stat does not, the kernel answers it from what it
+# remembers, also of a mount whose daemon is dead.
 mounted_or_dead() {
-    { is_mounted && as_user "${DAEMON_USER:-0}" test -d "$MNT/kern"; } || is_gone "$DAEMON_PID"
+    { is_mounted && as_user "${DAEMON_USER:-0}" cat "$MNT/kern/ipc/version"; } || is_gone "$DAEMON_PID"
 }
 
 # start_daemon [OPTION...]: starts the daemon on a new $MNT, or on the one there is, and waits for it.
