@@ -73,9 +73,7 @@ Arguments parse(int argc, char** argv) {
                               {nullptr, 0, nullptr, 0}};
     for (int is = 0; (is = getopt_long(argc, argv, "h", options, nullptr)) != -1;) {
         switch (is) {
-            case kJson:
-                to.json = std::filesystem::absolute(optarg);
-                break;
+            case kJson: to.json = std::filesystem::absolute(optarg); break;
             case kRounds: {
                 char* end = nullptr;
                 const unsigned long rounds = std::strtoul(optarg, &end, 10);
@@ -84,22 +82,14 @@ Arguments parse(int argc, char** argv) {
                 to.rounds_given = true;
                 break;
             }
-            case kQuick:
-                to.run.quick = true;
-                break;
-            case kStrict:
-                to.strict = true;
-                break;
-            case kDaemon:
-                to.run.daemon = std::filesystem::absolute(optarg);
-                break;
+            case kQuick: to.run.quick = true; break;
+            case kStrict: to.strict = true; break;
+            case kDaemon: to.run.daemon = std::filesystem::absolute(optarg); break;
             case kList:
                 for (const Group& group : groups()) std::printf("%s\n", group.name);
                 std::exit(0);
-            case 'h':
-                usage(0);
-            default:
-                usage(kExitUsage);
+            case 'h': usage(0);
+            default: usage(kExitUsage);
         }
     }
     if (to.run.quick && !to.rounds_given) to.run.rounds = 21;

@@ -90,12 +90,9 @@ void put_server(pid_t server, Place place) {
 
 const char* name_of(Place place) {
     switch (place) {
-        case Place::kOneCpu:
-            return "one CPU";
-        case Place::kSameCpu:
-            return "same CPU";
-        case Place::kFree:
-            return "free";
+        case Place::kOneCpu: return "one CPU";
+        case Place::kSameCpu: return "same CPU";
+        case Place::kFree: return "free";
     }
     return "";
 }

@@ -51,12 +51,9 @@ bool Row::ok() const {
     const std::optional<double> held = target.of == Target::Of::kValue ? value : ratio();
     if (!held) return false;
     switch (target.is) {
-        case Target::Is::kBelow:
-            return *held < target.bound;
-        case Target::Is::kAtMost:
-            return *held <= target.bound;
-        case Target::Is::kAtLeast:
-            return *held >= target.bound;
+        case Target::Is::kBelow: return *held < target.bound;
+        case Target::Is::kAtMost: return *held <= target.bound;
+        case Target::Is::kAtLeast: return *held >= target.bound;
     }
     return false;
 }

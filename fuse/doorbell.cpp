@@ -1,11 +1,7 @@
 // Ringing. ring() and refresh() run on any thread; serve() on the doorbell's own.
-#include <fcntl.h>
-#include <sched.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
+
 #include <fuse/doorbell.hpp>
 #include <tree/node.hpp>
 
@@ -18,11 +14,13 @@ Doorbell::~Doorbell() {
     stop();
 }
 
-void Doorbell::start() {
+Result<void> Doorbell::start() {
+    if (auto forked = ringer_.start(); !forked) return forked;
     std::scoped_lock hold(mutex_);
     stopping_ = false;
-    threads_.emplace_back([this] { serve_refreshes(); });
-    threads_.emplace_back([this] { serve(); });
+    refresher_ = std::thread([this] { serve_refreshes(); });
+    threads_.emplace_back([this] { serve(0); });
+    return {};
 }
 
 void Doorbell::stop() noexcept {
@@ -37,6 +35,7 @@ void Doorbell::stop() noexcept {
     changed_.notify_all();
     refresh_wanted_.notify_all();
     for (std::thread& thread : threads) thread.join();
+    if (refresher_.joinable()) refresher_.join();
 }
 
 void Doorbell::ring(channel::Channel& channel, Target target) noexcept {
@@ -73,9 +72,10 @@ void Doorbell::serve_refreshes() noexcept {
 }
 
 void Doorbell::add(Task task) noexcept {
-    registry_.read(task.channel->id(), static_cast<std::uint8_t>(tree::Kind::kChannel),
-                   [](const channel::Attributes& made) { return made; },
-                   [&](const channel::Attributes& attributes) { task.owner = attributes.uid; });
+    registry_.read(
+        task.channel->id(), static_cast<std::uint8_t>(tree::Kind::kChannel),
+        [](const channel::Attributes& made) { return made; },
+        [&](const channel::Attributes& attributes) { task.owner = attributes.uid; });
     {
         std::scoped_lock hold(mutex_);
         if (stopping_) {
@@ -83,8 +83,8 @@ void Doorbell::add(Task task) noexcept {
             return;
         }
         tasks_.push_back(std::move(task));
-        if (idle_ == 0 && threads_.size() < kMostThreads) {
-            threads_.emplace_back([this] { serve(); });
+        if (idle_ == 0 && threads_.size() < Ringer::kLines) {
+            threads_.emplace_back([this, line = threads_.size()] { serve(line); });
         }
     }
     changed_.notify_one();
@@ -103,9 +103,7 @@ std::list<Doorbell::Task>::iterator Doorbell::pick(Nanos now, Nanos& look_again)
     return tasks_.end();
 }
 
-void Doorbell::serve() noexcept {
-    // A descriptor table of its own, and empty: see the top of doorbell.hpp.
-    if (::unshare(CLONE_FILES) == 0) ::syscall(SYS_close_range, 3U, ~0U, 0U);
+void Doorbell::serve(std::size_t line) noexcept {
     SystemClock clock;
     std::unique_lock hold(mutex_);
     while (!stopping_) {
@@ -127,7 +125,7 @@ void Doorbell::serve() noexcept {
         const Task& task = mine.front();
         ++busy_for_[task.owner];
         hold.unlock();
-        perform(task);
+        perform(task, line);
         uid_t owner = task.owner;
         mine.clear();  // may free a channel
         hold.lock();
@@ -136,22 +134,22 @@ void Doorbell::serve() noexcept {
     }
 }
 
-void Doorbell::perform(const Task& task) noexcept {
+void Doorbell::perform(const Task& task, std::size_t line) noexcept {
     channel::Channel& channel = *task.channel;
     channel.last_ring.store(SystemClock().monotonic(), std::memory_order_relaxed);
     // From here on an arrival asks for another ring.
     channel.bell_pending.store(false, std::memory_order_release);
-    timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
     for (int attempt = 0; attempt < 3; ++attempt) {  // it may be renamed meanwhile
         std::string path = registry_.path(channel.id());
         if (path.empty()) break;
         path.insert(0, "/").insert(0, mountpoint_);
         path.append(task.target == Target::kQueue ? "/queue" : "/next");
-        if (::utimensat(AT_FDCWD, path.c_str(), times, AT_SYMLINK_NOFOLLOW) == 0) {
+        int error = ringer_.ring(line, path);
+        if (error == 0) {
             rung_.fetch_add(1, std::memory_order_relaxed);
             return;
         }
-        if (errno != ENOENT) break;
+        if (error != ENOENT) break;
     }
     failed_.fetch_add(1, std::memory_order_relaxed);
 }

@@ -2,10 +2,9 @@
 // write on `queue` are rung by a utimensat(2) of `queue`'s mtime through the daemon's own mount, which
 // inotify reports as IN_MODIFY. That takes the inode's lock, which a client can hold for as long as it
 // likes (a write from a page that faults for ever), so ringing has threads of its own, as many as are
-// stuck and one more, two for each owner of channels, and these hold none of the daemon's descriptors:
-// a daemon that is killed while one waits for a lock must still let go of /dev/fuse, or nobody ever
-// answers the writer that holds the lock. Coalesced: at most one ring is pending for a
-// channel, and notify-rate bounds them; the last arrival is always rung.
+// stuck and one more, two for each owner of channels, and the calls are made by a process of its own
+// (ringer.hpp). Coalesced: at most one ring is pending for a channel, and notify-rate bounds them; the
+// last arrival is always rung.
 #pragma once
 
 #include <condition_variable>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include <channel/registry.hpp>
+#include <fuse/ringer.hpp>
 #include <fuse/session.hpp>
 
 namespace ipcfs::fuse {
@@ -28,7 +28,8 @@ public:
     Doorbell(std::string mountpoint, channel::Registry& registry, Session& session);
     ~Doorbell() override;
 
-    void start();
+    // Forks: the process must have no other thread yet.
+    Result<void> start();
     // Rings nothing any more. After Session::stop(), so that no thread is inside the mount.
     // (start() comes before requests are served: a ring that finds no bell is lost.)
     void stop() noexcept;
@@ -47,19 +48,19 @@ private:
         uid_t owner = 0;
         Nanos due = 0;
     };
-    static constexpr std::size_t kMostThreads = 32;
     static constexpr int kMostForOwner = 2;
 
     void add(Task task) noexcept;
-    void serve() noexcept;
+    void serve(std::size_t line) noexcept;
     void serve_refreshes() noexcept;
     // Under the lock: the first task that may run now; or when to look again.
     std::list<Task>::iterator pick(Nanos now, Nanos& look_again);
-    void perform(const Task& task) noexcept;
+    void perform(const Task& task, std::size_t line) noexcept;
 
     std::string mountpoint_;
     channel::Registry& registry_;
     Session& session_;
+    Ringer ringer_;
     std::atomic<std::uint64_t> rung_{0}, failed_{0};
 
     std::mutex mutex_;
@@ -69,6 +70,7 @@ private:
     std::condition_variable refresh_wanted_;
     std::map<uid_t, int> busy_for_;
     std::vector<std::thread> threads_;
+    std::thread refresher_;
     std::size_t idle_ = 0;
     bool stopping_ = true;
 };

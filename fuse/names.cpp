@@ -1,9 +1,9 @@
 // FUSE requests of names and attributes, and the table of operations. On the session's threads.
+#include <array>
+#include <cstring>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include <array>
-#include <cstring>
 #include <fuse/operations.hpp>
 #include <fuse/waiting.hpp>
 
@@ -79,7 +79,8 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
     reply_attr(req, door_of(req).tree().stat(NodeId::from(ino)));
 }
 
-void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int set, fuse_file_info*) noexcept {
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int set,
+                fuse_file_info*) noexcept {
     tree::Change change;
     if (set & FUSE_SET_ATTR_MODE) change.mode = st->st_mode & 07777;
     if (set & FUSE_SET_ATTR_UID) change.uid = st->st_uid;

@@ -226,15 +226,12 @@ void RingQueue::complete(std::uint64_t tag, int result) {
     if (tag == kWakeTag) return await_mail();
     RingEntry& entry = *reinterpret_cast<RingEntry*>(tag);
     switch (result) {
-        case 0:
-            return handle(entry);
+        case 0: return handle(entry);
         case -EAGAIN:
-        case -EINTR:
-            return submit_command(entry, entry.last);
+        case -EINTR: return submit_command(entry, entry.last);
         case -ENOTCONN:
         case -ECONNABORTED:
-        case -ENODEV:
-            return end("the file system was unmounted");
+        case -ENODEV: return end("the file system was unmounted");
         default:
             // The kernel did not take the entry back. The ring goes on with one less.
             if (lost_.fetch_add(1, std::memory_order_relaxed) + 1 == entries_.size())

@@ -64,8 +64,7 @@ private:
 
 class WaitingOpen final : public tree::GateOperation, public Parked {
 public:
-    WaitingOpen(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
-                const access::Subject& opener)
+    WaitingOpen(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, const access::Subject& opener)
         : GateOperation(std::move(file)), req_(req), opener_(opener) {}
     void interrupt(int error) noexcept override { cancel(error); }
     ParkTicket ticket;

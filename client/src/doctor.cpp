@@ -92,14 +92,16 @@ public:
     }
 
 private:
-    void ok(std::string check, std::string found) { add(Level::kOk, check, found, ""); }
+    void ok(std::string check, std::string found) {
+        add(Level::kOk, std::move(check), std::move(found), "");
+    }
     void warn(std::string check, std::string found, std::string advice) {
-        add(Level::kWarn, check, found, advice);
+        add(Level::kWarn, std::move(check), std::move(found), std::move(advice));
     }
     void bad(std::string check, std::string found, std::string advice) {
-        add(Level::kFail, check, found, advice);
+        add(Level::kFail, std::move(check), std::move(found), std::move(advice));
     }
-    void add(Level level, std::string& check, std::string& found, std::string advice) {
+    void add(Level level, std::string check, std::string found, std::string advice) {
         findings_.push_back({level, std::move(check), std::move(found), std::move(advice)});
     }
 
@@ -175,7 +177,7 @@ private:
             installed.empty() ? "; none is installed for the system" : "; installed: " + installed;
         if (libfuse_ >= Version{3, 18}) return ok("libfuse", found);
         std::string advice =
-            "3.18 or newer is needed for io_uring, 3.17 for passthrough; scripts/up "
+            "3.17 or newer is needed for passthrough; scripts/up "
             "builds one into a private prefix";
         if (libfuse_ >= Version{3, 14}) return warn("libfuse", found, advice);
         if (libfuse_ != Version{}) return bad("libfuse", found, "3.14 is the least; " + advice);
@@ -237,8 +239,9 @@ private:
 
     // Root mounts without fusermount3; others cannot.
     void add_unprivileged(std::string check, std::string found, std::string advice) {
-        add(root_user() ? Level::kWarn : Level::kFail, check, found,
-            advice + (root_user() ? "; only daemons of ordinary users need it" : ""));
+        if (root_user()) advice += "; only daemons of ordinary users need it";
+        add(root_user() ? Level::kWarn : Level::kFail, std::move(check), std::move(found),
+            std::move(advice));
     }
 
     void look_at_user_allow_other() {

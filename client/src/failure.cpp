@@ -16,14 +16,10 @@ std::string describe(int error) {
         case ENOTCONN:
         case ECONNABORTED:
             return "the daemon is gone; clean up with \"ipcfs down\", start with \"ipcfs up\"";
-        case EPIPE:
-            return "the channel was removed";
-        case EDQUOT:
-            return "over the user's quota (see \"ipcfs stats resources\")";
-        case ENOBUFS:
-            return "the channel is full and its overflow policy is reject";
-        default:
-            return std::strerror(error);
+        case EPIPE: return "the channel was removed";
+        case EDQUOT: return "over the user's quota (see \"ipcfs stats resources\")";
+        case ENOBUFS: return "the channel is full and its overflow policy is reject";
+        default: return std::strerror(error);
     }
 }
 

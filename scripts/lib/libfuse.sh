@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# libfuse >= 3.18 (io_uring, passthrough) in a private prefix, built once from the source package of
+# libfuse >= 3.18 (passthrough) in a private prefix, built once from the source package of
 # a newer Debian suite when the installed one is older. Sourced after common.sh and deps.sh.
 #
 # The mirror is the one that this machine's apt already uses; the suite's index is fetched by apt
@@ -115,7 +115,7 @@ libfuse_prefix() {
     say "libfuse $system is older than $libfuse_wanted: building a newer one, once"
     # In a subshell: what cannot be installed ends it, and only it.
     (install_packages "${libfuse_packages[@]}") || {
-        warn "libfuse cannot be built here: going on with $system (no io_uring transport, no passthrough)"
+        warn "libfuse cannot be built here: going on with $system (no passthrough; everything else is the same)"
         return 0
     }
     mkdir -p "$deps_root"
@@ -127,7 +127,7 @@ libfuse_prefix() {
     fi
     rm -rf "$work"
     if [[ -z $prefix ]]; then
-        warn "no libfuse $libfuse_wanted could be had: going on with $system (no io_uring transport, no passthrough)"
+        warn "no libfuse $libfuse_wanted could be had: going on with $system (no passthrough; everything else is the same)"
         return 0
     fi
     note "libfuse $version is in $prefix"

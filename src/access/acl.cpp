@@ -77,26 +77,13 @@ Result<Acl> parse_acl(std::span<const std::byte> attribute) {
             return invalid("entries repeated or out of order");
         if (named && id == kNoId) return invalid("an invalid id");
         switch (tag) {
-            case kOwner:
-                acl.owner = permissions;
-                break;
-            case kUser:
-                acl.users.push_back({id, permissions});
-                break;
-            case kGroupOwner:
-                acl.group = permissions;
-                break;
-            case kGroup:
-                acl.groups.push_back({id, permissions});
-                break;
-            case kMask:
-                acl.mask = permissions;
-                break;
-            case kOther:
-                acl.other = permissions;
-                break;
-            default:
-                return invalid("unknown tag");
+            case kOwner: acl.owner = permissions; break;
+            case kUser: acl.users.push_back({id, permissions}); break;
+            case kGroupOwner: acl.group = permissions; break;
+            case kGroup: acl.groups.push_back({id, permissions}); break;
+            case kMask: acl.mask = permissions; break;
+            case kOther: acl.other = permissions; break;
+            default: return invalid("unknown tag");
         }
         seen |= tag;
         last = tag;

@@ -1,7 +1,8 @@
 // The last words of the process. Any thread.
-#include <base/check.hpp>
 #include <cstdio>
 #include <cstdlib>
+
+#include <base/check.hpp>
 
 namespace ipcfs {
 

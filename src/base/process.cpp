@@ -1,14 +1,14 @@
 // Other processes. Any thread.
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/syscall.h>
-
-#include <base/process.hpp>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <string_view>
+#include <sys/syscall.h>
+
+#include <base/process.hpp>
 
 namespace ipcfs {
 

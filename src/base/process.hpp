@@ -1,9 +1,8 @@
 // Other processes: pidfds and the thread group of a thread. Raw system calls; any thread.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
+#include <sys/types.h>
 
 #include <base/fd.hpp>
 #include <base/result.hpp>

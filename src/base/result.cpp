@@ -1,7 +1,8 @@
 // Texts of faults. Any thread.
+#include <cstring>
+
 #include <base/check.hpp>
 #include <base/result.hpp>
-#include <cstring>
 
 namespace ipcfs {
 

@@ -1,5 +1,6 @@
 // Deadlines of the whole engine. Any thread arms, one thread runs.
 #include <algorithm>
+
 #include <base/timer_queue.hpp>
 
 namespace ipcfs {

@@ -1,7 +1,8 @@
 // Sizes and durations as people write them. Any thread.
 #include <array>
-#include <base/units.hpp>
 #include <charconv>
+
+#include <base/units.hpp>
 
 namespace ipcfs {
 namespace {
@@ -10,7 +11,8 @@ struct Unit {
     std::string_view suffix;
     std::uint64_t factor;
 };
-constexpr std::array<Unit, 4> kSizes{{{"G", 1ULL << 30}, {"M", 1ULL << 20}, {"K", 1ULL << 10}, {"", 1}}};
+constexpr std::array<Unit, 4> kSizes{
+    {{"G", 1ULL << 30}, {"M", 1ULL << 20}, {"K", 1ULL << 10}, {"", 1}}};
 constexpr std::array<Unit, 6> kTimes{{{"h", 3'600'000'000'000},
                                       {"m", 60'000'000'000},
                                       {"s", 1'000'000'000},

@@ -76,12 +76,9 @@ bool Channel::writable(bool critical) const noexcept {
     if (settings_.type == Type::kSync) return !readers_.empty();
     if (critical && reserve_has_room()) return critical_writers_ == 0;
     switch (settings_.overflow) {
-        case Overflow::kBlock:
-            return !paused_ && writers_.empty() && !over_high(1, 1);
-        case Overflow::kReject:
-            return !over_high(1, 1);
-        default:
-            return true;
+        case Overflow::kBlock: return !paused_ && writers_.empty() && !over_high(1, 1);
+        case Overflow::kReject: return !over_high(1, 1);
+        default: return true;
     }
 }
 
@@ -210,14 +207,9 @@ void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
         return enqueue_sync(locked, waiter);
     }
     switch (admit(locked, waiter.batch, waiter.via, false)) {
-        case Push::kWait:
-            break;
-        case Push::kQueued:
-            locked.finish(waiter, Wake::kServed);
-            return admit_openers(locked);
-        default:
-            locked.finish(waiter, Wake::kPurged);
-            return admit_openers(locked);
+        case Push::kWait: break;
+        case Push::kQueued: locked.finish(waiter, Wake::kServed); return admit_openers(locked);
+        default: locked.finish(waiter, Wake::kPurged); return admit_openers(locked);
     }
     Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
     if (deadline <= locked.now()) {

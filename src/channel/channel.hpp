@@ -56,7 +56,7 @@ class PollTicket : public boost::intrusive::list_base_hook<> {
 public:
     virtual ~PollTicket() = default;
     virtual void notify() noexcept = 0;
-    unsigned events = 0;  // POLLIN, POLLOUT wanted
+    unsigned events = 0;    // POLLIN, POLLOUT wanted
     bool critical = false;  // by a writer of critical messages: the reserve is room too
     class PollSlot* slot = nullptr;
 };
@@ -70,7 +70,8 @@ public:
 // the first write, the close, or a second has passed. On type sync it is the turn, until the close.
 class Turn : public boost::intrusive::list_base_hook<> {
 public:
-    bool critical = false;  // for critical messages only: the reserve is enough, and no credit is held
+    bool critical =
+        false;  // for critical messages only: the reserve is enough, and no credit is held
     Nanos since = 0;
     bool sync = false;
     bool held = false;
@@ -169,7 +170,8 @@ public:
 
     // Poll: what holds now (POLLIN POLLOUT POLLHUP), for a writer of critical messages if `critical`;
     // `fresh`, if any, replaces the slot's ticket.
-    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical = false) noexcept;
+    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh,
+                  bool critical = false) noexcept;
     void forget(PollSlot& slot) noexcept;
 
     // Open message files, for `status` and for the rule that the type changes while unopened.

@@ -30,7 +30,9 @@ Result<void> Channel::control(std::string_view text) {
     {
         Locked locked(*this);
         auto control = parse_control(text, settings_);
-        if (!control) {
+        if (removed_.load(std::memory_order_relaxed)) {
+            done = Fault{EPIPE, "the channel is gone"};
+        } else if (!control) {
             done = control.error();
         } else if (control->settings.type != settings_.type &&
                    (!queue_.empty() || open_readers_ + open_writers_ > 0)) {

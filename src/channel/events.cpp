@@ -1,14 +1,15 @@
 // Events, filters and the hub. Any thread.
 #include <algorithm>
 #include <array>
+
 #include <base/units.hpp>
 #include <channel/events.hpp>
 
 namespace ipcfs::channel {
 namespace {
 
-constexpr std::array<const char*, kEventKinds> kNames{"arrival", "drained", "high",    "low",
-                                                      "overflow", "expired", "dead",    "created",
+constexpr std::array<const char*, kEventKinds> kNames{"arrival",  "drained", "high", "low",
+                                                      "overflow", "expired", "dead", "created",
                                                       "removed",  "state"};
 
 const char* detail_name(EventKind kind) {
@@ -57,7 +58,8 @@ std::optional<std::uint8_t> parse_priority(std::string_view text) {
 Result<EventFilter> parse_filter(std::string_view text) {
     EventFilter filter;
     auto wrong = [](std::string_view what, std::string_view value) {
-        return Fault{EINVAL, "notify: " + std::string(what) + " '" + std::string(value.substr(0, 64)) + "'"};
+        return Fault{
+            EINVAL, "notify: " + std::string(what) + " '" + std::string(value.substr(0, 64)) + "'"};
     };
     while (true) {
         auto start = text.find_first_not_of(" \t\r\n");
@@ -81,16 +83,19 @@ Result<EventFilter> parse_filter(std::string_view text) {
             if (filter.kinds == 0) return wrong("no event named in", part);
         } else if (key == "min-priority") {
             auto priority = parse_priority(value);
-            if (!priority) return wrong("min-priority is critical, high, normal, low or 0 to 255, not", value);
+            if (!priority)
+                return wrong("min-priority is critical, high, normal, low or 0 to 255, not", value);
             filter.min_priority = *priority;
         } else if (key == "type") {
             auto at = std::find(kFrameTypes.begin(), kFrameTypes.end(), value);
             if (at == kFrameTypes.end()) return wrong("no such message type:", value);
             filter.type = static_cast<std::uint8_t>(at - kFrameTypes.begin() + 1);
         } else if (key == "rate") {
-            std::string_view number = value.ends_with("/s") ? value.substr(0, value.size() - 2) : value;
+            std::string_view number =
+                value.ends_with("/s") ? value.substr(0, value.size() - 2) : value;
             auto rate = parse_number(number);
-            if (!rate || *rate == 0 || *rate > 1'000'000) return wrong("rate is N/s with N from 1 to 1000000, not", value);
+            if (!rate || *rate == 0 || *rate > 1'000'000)
+                return wrong("rate is N/s with N from 1 to 1000000, not", value);
             filter.rate = *rate;
         } else {
             return wrong("no such filter:", key);

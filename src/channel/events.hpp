@@ -18,7 +18,16 @@
 namespace ipcfs::channel {
 
 enum class EventKind : std::uint8_t {
-    kArrival, kDrained, kHigh, kLow, kOverflow, kExpired, kDead, kCreated, kRemoved, kState
+    kArrival,
+    kDrained,
+    kHigh,
+    kLow,
+    kOverflow,
+    kExpired,
+    kDead,
+    kCreated,
+    kRemoved,
+    kState
 };
 constexpr std::size_t kEventKinds = 10;
 const char* name_of(EventKind kind) noexcept;
@@ -27,11 +36,11 @@ struct Event {
     std::uint64_t sequence = 0;  // per channel, stamped by the hub
     Nanos time = 0;              // since the epoch
     EventKind kind = EventKind::kArrival;
-    std::uint8_t priority = 0;   // of the message it is about; 255 for the channel's own
-    std::uint8_t type = 0;       // FrameType of the message; 0: not about a message
-    std::uint64_t depth = 0;     // messages queued after it
-    std::uint64_t detail = 0;    // a count or a size, by kind
-    std::string text() const;    // `seq time event priority depth detail` and a line end
+    std::uint8_t priority = 0;  // of the message it is about; 255 for the channel's own
+    std::uint8_t type = 0;      // FrameType of the message; 0: not about a message
+    std::uint64_t depth = 0;    // messages queued after it
+    std::uint64_t detail = 0;   // a count or a size, by kind
+    std::string text() const;   // `seq time event priority depth detail` and a line end
 };
 
 // `events=arrival,high min-priority=high type=event rate=100/s`, each part optional.

@@ -1,10 +1,11 @@
 // Names and attributes of channels. Any thread.
 #include <algorithm>
-#include <base/check.hpp>
-#include <channel/registry.hpp>
 #include <mutex>
 
 #include <boost/unordered/unordered_flat_map.hpp>
+
+#include <base/check.hpp>
+#include <channel/registry.hpp>
 
 namespace ipcfs::channel {
 
@@ -21,7 +22,7 @@ struct alignas(64) Registry::Entry {
     std::unique_ptr<Children> children;
     std::uint64_t id = 0;
     Entry* parent = nullptr;
-    Attributes made;  // of the channel when it was made
+    Attributes made;                                           // of the channel when it was made
     std::vector<std::pair<std::uint8_t, Attributes>> changed;  // files that differ
     access::Charge charge;
     bool going = false;  // being removed: nothing may be made in it
@@ -240,9 +241,8 @@ void Registry::list(
     }
 }
 
-void Registry::for_each(
-    const std::function<void(const std::shared_ptr<Channel>&, const std::string& path)>& visit)
-    const {
+void Registry::for_each(const std::function<void(const std::shared_ptr<Channel>&,
+                                                 const std::string& path)>& visit) const {
     constexpr std::size_t kChunk = 64;
     std::vector<std::pair<std::shared_ptr<Channel>, std::string>> chunk;
     std::uint64_t after = 0;
@@ -250,8 +250,8 @@ void Registry::for_each(
         chunk.clear();
         {
             std::shared_lock hold(mutex_);
-            for (auto at = order_.upper_bound(after);
-                 at != order_.end() && chunk.size() < kChunk; ++at) {
+            for (auto at = order_.upper_bound(after); at != order_.end() && chunk.size() < kChunk;
+                 ++at) {
                 chunk.emplace_back(at->second->channel, path_of(*at->second));
                 after = at->first;
             }
@@ -300,9 +300,8 @@ void Registry::shut_down() noexcept {
         std::unique_lock hold(mutex_);
         down_ = true;
     }
-    for_each([](const std::shared_ptr<Channel>& channel, const std::string&) {
-        channel->shut_down();
-    });
+    for_each(
+        [](const std::shared_ptr<Channel>& channel, const std::string&) { channel->shut_down(); });
 }
 
 }  // namespace ipcfs::channel

@@ -3,8 +3,6 @@
 // shared lock over names and attributes, never held while a channel is called. Any thread.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -12,6 +10,7 @@
 #include <shared_mutex>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 #include <unordered_map>
 #include <vector>
 
@@ -27,7 +26,7 @@ struct Attributes {
     mode_t mode = 0;  // permission bits, with set-group-id and sticky
     Nanos changed = 0;
     std::map<std::string, std::string, std::less<>> xattrs;  // ACLs too, as the kernel passes them
-    std::shared_ptr<access::Charge> held;  // what the owner is charged for them
+    std::shared_ptr<access::Charge> held;                    // what the owner is charged for them
 };
 
 class Registry {
@@ -66,8 +65,8 @@ public:
     void list(std::uint64_t parent, std::uint64_t after,
               const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const;
     // All channels, in order of id, without any lock held.
-    void for_each(const std::function<void(const std::shared_ptr<Channel>&, const std::string& path)>&
-                      visit) const;
+    void for_each(const std::function<void(const std::shared_ptr<Channel>&,
+                                           const std::string& path)>& visit) const;
 
     // Attributes of file `kind` of a channel: its own if it has been changed, else by `initial`, which
     // is given those the channel was made with. Empty when the channel is gone.

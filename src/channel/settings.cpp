@@ -1,8 +1,9 @@
 // Parsing and printing of settings. Any thread.
 #include <algorithm>
+#include <optional>
+
 #include <base/units.hpp>
 #include <channel/settings.hpp>
-#include <optional>
 
 namespace ipcfs::channel {
 namespace {
@@ -27,8 +28,8 @@ struct Names<Schedule> {
 
 // Settings and types of the contract that later versions bring: refused, but known.
 constexpr std::array<std::string_view, 14> kLaterKeys{
-    "max-payload",  "durable",   "max-deliveries", "lease",  "retries", "retry-initial", "retry-max",
-    "retry-factor", "balance",   "sticky",         "breaker", "cache",  "rate",          "batch"};
+    "max-payload",  "durable", "max-deliveries", "lease",   "retries", "retry-initial", "retry-max",
+    "retry-factor", "balance", "sticky",         "breaker", "cache",   "rate",          "batch"};
 constexpr std::array<std::string_view, 5> kLaterTypes{"batch", "topic", "multicast", "stream",
                                                       "service"};
 
@@ -53,8 +54,8 @@ Result<void> set_name(E& to, std::string_view key, std::string_view value) {
 
 template <class T>
 Result<void> set_within(T& to, std::string_view key, std::string_view value,
-                        std::optional<std::uint64_t> parsed, std::uint64_t least, std::uint64_t most,
-                        std::string_view what) {
+                        std::optional<std::uint64_t> parsed, std::uint64_t least,
+                        std::uint64_t most, std::string_view what) {
     if (!parsed || *parsed < least || *parsed > most) {
         std::string allowed(what);
         allowed.append(" from ").append(std::to_string(least));
@@ -91,7 +92,8 @@ Result<Command> parse_command(std::string_view word, std::string_view argument, 
     if (word == "pause") {
         Command pause{Command::Kind::kPause, 0};
         if (!argument.empty()) {
-            if (auto set = set_duration(pause.duration, "pause", argument); !set) return set.error();
+            if (auto set = set_duration(pause.duration, "pause", argument); !set)
+                return set.error();
         }
         return pause;
     }
@@ -139,14 +141,16 @@ Result<void> set(Settings& s, std::string_view key, std::string_view value) {
                           "a number of messages");
     }
     if (key == "bytes") {
-        return set_within(s.bytes, key, value, parse_size(value), 1, kMost, "a size in bytes (K M G)");
+        return set_within(s.bytes, key, value, parse_size(value), 1, kMost,
+                          "a size in bytes (K M G)");
     }
     if (key == "max-message") {
         return set_within(s.max_message, key, value, parse_size(value), 1, kMaxWrite,
                           "a size in bytes (K M)");
     }
     if (key == "high-watermark") {
-        return set_within(s.high_watermark, key, value, parse_number(value), 1, 100, "a percentage");
+        return set_within(s.high_watermark, key, value, parse_number(value), 1, 100,
+                          "a percentage");
     }
     if (key == "low-watermark") {
         return set_within(s.low_watermark, key, value, parse_number(value), 0, 100, "a percentage");

@@ -22,16 +22,16 @@ enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest }
 
 struct Settings {
     Type type = Type::kQueue;
-    std::uint64_t capacity = 1000;           // messages, from 1
-    std::uint64_t bytes = 100ULL << 20;      // of bodies and extensions, from 1
-    std::uint64_t max_message = kMaxWrite;   // bytes of one body, 1 to kMaxWrite
-    std::uint32_t high_watermark = 80;       // percent, 1 to 100
-    std::uint32_t low_watermark = 20;        // percent, 0 to high_watermark
+    std::uint64_t capacity = 1000;          // messages, from 1
+    std::uint64_t bytes = 100ULL << 20;     // of bodies and extensions, from 1
+    std::uint64_t max_message = kMaxWrite;  // bytes of one body, 1 to kMaxWrite
+    std::uint32_t high_watermark = 80;      // percent, 1 to 100
+    std::uint32_t low_watermark = 20;       // percent, 0 to high_watermark
     Overflow overflow = Overflow::kBlock;
     queue::Schedule schedule = queue::Schedule::kStrict;
-    Nanos ttl = 0;                           // 0: messages do not expire
-    Nanos timeout = 5 * kSecond;             // of writes that wait on an open file
-    std::uint64_t notify_rate = 1000;        // doorbell rings a second, from 1
+    Nanos ttl = 0;                     // 0: messages do not expire
+    Nanos timeout = 5 * kSecond;       // of writes that wait on an open file
+    std::uint64_t notify_rate = 1000;  // doorbell rings a second, from 1
 
     bool operator==(const Settings&) const = default;
 
@@ -43,11 +43,12 @@ struct Settings {
 
 private:
     std::uint64_t mark_up(std::uint64_t whole) const noexcept {
-        return static_cast<std::uint64_t>((static_cast<unsigned __int128>(whole) * high_watermark + 99) /
-                                          100);
+        return static_cast<std::uint64_t>(
+            (static_cast<unsigned __int128>(whole) * high_watermark + 99) / 100);
     }
     std::uint64_t mark_down(std::uint64_t whole) const noexcept {
-        return static_cast<std::uint64_t>(static_cast<unsigned __int128>(whole) * low_watermark / 100);
+        return static_cast<std::uint64_t>(static_cast<unsigned __int128>(whole) * low_watermark /
+                                          100);
     }
 };
 

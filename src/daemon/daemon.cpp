@@ -1,11 +1,10 @@
 // The wiring: clock, timers and accounts, the registry, the tree, the FUSE door, the doorbell. Built
 // and torn down on the main thread; the doors' own threads run in between.
-#include <pwd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <pwd.h>
+#include <unistd.h>
 
 #include <access/account.hpp>
 #include <channel/registry.hpp>
@@ -27,15 +26,59 @@ access::Limits to_limits(const UserLimits& limits) {
 }
 
 // Names of requests by opcode, as FUSE numbers them (linux/fuse.h).
-constexpr std::array<const char*, 53> kOpcodeNames{
-    "0",           "LOOKUP",   "FORGET",      "GETATTR",    "SETATTR",   "READLINK",    "SYMLINK",
-    "7",           "MKNOD",    "MKDIR",       "UNLINK",     "RMDIR",     "RENAME",      "LINK",
-    "OPEN",        "READ",     "WRITE",       "STATFS",     "RELEASE",   "19",          "FSYNC",
-    "SETXATTR",    "GETXATTR", "LISTXATTR",   "REMOVEXATTR", "FLUSH",    "INIT",        "OPENDIR",
-    "READDIR",     "RELEASEDIR", "FSYNCDIR",  "GETLK",      "SETLK",     "SETLKW",      "ACCESS",
-    "CREATE",      "INTERRUPT", "BMAP",       "DESTROY",    "IOCTL",     "POLL",        "NOTIFY_REPLY",
-    "BATCH_FORGET", "FALLOCATE", "READDIRPLUS", "RENAME2",  "LSEEK",     "COPY_FILE_RANGE",
-    "SETUPMAPPING", "REMOVEMAPPING", "SYNCFS", "TMPFILE",   "STATX"};
+constexpr std::array<const char*, 53> kOpcodeNames{"0",
+                                                   "LOOKUP",
+                                                   "FORGET",
+                                                   "GETATTR",
+                                                   "SETATTR",
+                                                   "READLINK",
+                                                   "SYMLINK",
+                                                   "7",
+                                                   "MKNOD",
+                                                   "MKDIR",
+                                                   "UNLINK",
+                                                   "RMDIR",
+                                                   "RENAME",
+                                                   "LINK",
+                                                   "OPEN",
+                                                   "READ",
+                                                   "WRITE",
+                                                   "STATFS",
+                                                   "RELEASE",
+                                                   "19",
+                                                   "FSYNC",
+                                                   "SETXATTR",
+                                                   "GETXATTR",
+                                                   "LISTXATTR",
+                                                   "REMOVEXATTR",
+                                                   "FLUSH",
+                                                   "INIT",
+                                                   "OPENDIR",
+                                                   "READDIR",
+                                                   "RELEASEDIR",
+                                                   "FSYNCDIR",
+                                                   "GETLK",
+                                                   "SETLK",
+                                                   "SETLKW",
+                                                   "ACCESS",
+                                                   "CREATE",
+                                                   "INTERRUPT",
+                                                   "BMAP",
+                                                   "DESTROY",
+                                                   "IOCTL",
+                                                   "POLL",
+                                                   "NOTIFY_REPLY",
+                                                   "BATCH_FORGET",
+                                                   "FALLOCATE",
+                                                   "READDIRPLUS",
+                                                   "RENAME2",
+                                                   "LSEEK",
+                                                   "COPY_FILE_RANGE",
+                                                   "SETUPMAPPING",
+                                                   "REMOVEMAPPING",
+                                                   "SYNCFS",
+                                                   "TMPFILE",
+                                                   "STATX"};
 
 // limits.user.NAME.x as limits.user.UID.x, as the running configuration names users.
 std::string by_uid(std::string key) {
@@ -69,9 +112,8 @@ struct Daemon::State {
           own_uid(::geteuid()),
           config(std::in_place, wanted),
           mount(wanted.mount),
-          ledger([wanted, own = own_uid](uid_t uid) {
-                     return to_limits(limits_for(wanted, uid, own));
-                 },
+          ledger([wanted,
+                  own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
                  wanted.limits.total_bytes),
           environment{clock, timers, pool, ledger},
           registry(environment, wanted.channel, wanted.mount.size() + 16),
@@ -141,19 +183,20 @@ Result<void> Daemon::State::start() {
                                    : fuse::Transport::kUring;
     session_config.ring_depth = wanted.fuse.queue_depth;
     session_config.reader_threads = wanted.fuse.threads;
-    session_config.allow_other =
-        wanted.fuse.allow_other == AllowOther::kYes ||
-        (wanted.fuse.allow_other == AllowOther::kAuto && (own_uid == 0 || fuse_conf_allows_other()));
+    session_config.allow_other = wanted.fuse.allow_other == AllowOther::kYes ||
+                                 (wanted.fuse.allow_other == AllowOther::kAuto &&
+                                  (own_uid == 0 || fuse_conf_allows_other()));
     session_config.extra_init_flags = fuse::Door::init_flags();
     session_config.debug = wanted.fuse.debug;
     session_config.on_end = [this](const std::string& why) { ended(why); };
 
-    auto opened = fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
+    auto opened =
+        fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
     if (!opened) return opened.error();
     session = std::move(*opened);
     // Before the first request, so that no arrival finds no bell.
     bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
-    bell->start();
+    if (auto rings = bell->start(); !rings) return rings;
     environment.doorbell.store(bell.get(), std::memory_order_release);
     if (auto started = session->start(); !started) return started;
     if (wanted.fuse.transport == Transport::kUring &&
@@ -192,9 +235,7 @@ void Daemon::State::ended(const std::string& why) {
 tree::System Daemon::State::system() {
     tree::System system;
     system.version = [this] { return version(); };
-    system.config = [this] {
-        return config.with([](const Config& c) { return to_toml(c); });
-    };
+    system.config = [this] { return config.with([](const Config& c) { return to_toml(c); }); };
     system.set_config = [this](std::string_view text) { return set_config(text); };
     system.resources = [this](insight::Table& table) { resources(table); };
     system.degraded = [this] { return degraded(); };
@@ -213,7 +254,8 @@ std::string Daemon::State::version() const {
     bool uring = r.transport == fuse::Transport::kUring;
     text += std::string("transport ") + (uring ? "uring" : "classic") + "\n";
     if (!r.why_not_uring.empty()) text += "why-not-uring " + r.why_not_uring + "\n";
-    text += "queues " + std::to_string(r.queues) + "\nqueue-depth " + std::to_string(r.depth) + "\n";
+    text +=
+        "queues " + std::to_string(r.queues) + "\nqueue-depth " + std::to_string(r.depth) + "\n";
     text += "pid " + std::to_string(::getpid()) + "\n";
     return text;
 }
@@ -222,9 +264,9 @@ std::string Daemon::State::degraded() const {
     if (!session) return {};
     fuse::Overload overload = session->overload();
     if (overload.since == 0) return {};
-    return "more operations wait (" + std::to_string(overload.parked) +
-           ") than the io_uring queues hold: waiting reads are rotated and everything is slower; "
-           "raise fuse.queue-depth (" +
+    return "more operations wait than the io_uring queues have entries: waiting reads are asked in "
+           "turn "
+           "to come again, and everything is slower; raise fuse.queue-depth (now " +
            std::to_string(session->report().depth) + ")";
 }
 
@@ -285,9 +327,9 @@ Result<void> Daemon::State::set_config(std::string_view text) {
 }
 
 Result<void> Daemon::State::take_over(const Config& wanted) {
-    ledger.reload([wanted, own = own_uid](
-                      uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
-                  wanted.limits.total_bytes);
+    ledger.reload(
+        [wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
+        wanted.limits.total_bytes);
     registry.set_defaults(wanted.channel);
     config.with([&](Config& running) {
         running.log = wanted.log;
@@ -328,7 +370,8 @@ std::vector<std::string> Daemon::State::report() const {
                         (r.why_not_uring.empty() ? "" : " (io_uring: " + r.why_not_uring + ")"));
     }
     if (!r.custom_io) {
-        lines.push_back("off: io_uring and later INIT flags; this libfuse was built without custom io");
+        lines.push_back(
+            "off: io_uring and later INIT flags; this libfuse was built without custom io");
     }
     if (!r.allow_other) {
         lines.push_back("off: other users cannot see this tree (allow_other)");
@@ -379,7 +422,8 @@ std::vector<std::string> Daemon::holding() const {
     if (!what) return {};
     std::vector<std::string> lines{what};
     if (state_->session && state_->session->parked() > 0) {
-        lines.push_back(std::to_string(state_->session->parked()) + " operations are still waiting");
+        lines.push_back(std::to_string(state_->session->parked()) +
+                        " operations are still waiting");
     }
     return lines;
 }

@@ -50,9 +50,7 @@ std::shared_ptr<spdlog::logger> make(const LogConfig& config) {
             throw spdlog::spdlog_ex("built without libsystemd");
 #endif
         case LogTarget::kAuto:
-        case LogTarget::kStderr:
-            sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-            break;
+        case LogTarget::kStderr: sink = std::make_shared<spdlog::sinks::stderr_sink_mt>(); break;
     }
     auto logger = std::make_shared<spdlog::logger>("ipcfsd", std::move(sink));
     logger->set_level(spdlog::level::trace);  // the level is base/log.hpp's

@@ -11,18 +11,10 @@ void append_escaped(std::string& out, std::string_view field) {
     for (const char c : field) {
         const auto byte = static_cast<unsigned char>(c);
         switch (c) {
-            case '\t':
-                out += "\\t";
-                break;
-            case '\n':
-                out += "\\n";
-                break;
-            case '\r':
-                out += "\\r";
-                break;
-            case '\\':
-                out += "\\\\";
-                break;
+            case '\t': out += "\\t"; break;
+            case '\n': out += "\\n"; break;
+            case '\r': out += "\\r"; break;
+            case '\\': out += "\\\\"; break;
             default:
                 if (byte < 0x20 || byte == 0x7f) {
                     out += "\\x";

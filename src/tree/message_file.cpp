@@ -1,8 +1,8 @@
 // Reading and writing of messages as files. Any thread.
-#include <poll.h>
-
 #include <algorithm>
 #include <cstring>
+#include <poll.h>
+
 #include <tree/message_file.hpp>
 
 namespace ipcfs::tree {
@@ -116,8 +116,8 @@ void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t si
     std::scoped_lock hold(mutex_);
     before = std::move(current_.message);
     if (framed_) current_.header = header_of(*message);
-    current_.size = framed_ ? sizeof(FrameHeader) + message->content().size()
-                            : message->body().size();
+    current_.size =
+        framed_ ? sizeof(FrameHeader) + message->content().size() : message->body().size();
     current_.base = offset;
     current_.done = std::min<std::uint64_t>(current_.size, size);
     current_.one_taken = true;
@@ -217,12 +217,12 @@ int MessageFile::parse_frames(const WriteRequest& request, access::Account& acco
         const FrameHeader& h = frame.header;
         bool passes = h.type == FrameType::kCapability || h.type == FrameType::kHandoff;
         if (passes || h.capability_id || h.payload_id || h.deadline > INT64_MAX) {
-            channel_->note_error("framed write: capabilities, payloads and hand-offs are not in "
-                                 "this version, and a deadline is below 2^63 ns");
+            channel_->note_error(
+                "framed write: capabilities, payloads and hand-offs are not in "
+                "this version, and a deadline is below 2^63 ns");
             return EINVAL;
         }
-        MessageRef message =
-            channel_->environment().messages.make(frame.extensions, frame.body);
+        MessageRef message = channel_->environment().messages.make(frame.extensions, frame.body);
         if (!message) return ENOMEM;
         queue::Envelope& e = message->envelope;
         e.priority = h.priority;

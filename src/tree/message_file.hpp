@@ -29,7 +29,8 @@ public:
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     void settle(Delivery& delivery, bool sent) noexcept override;
-    Outcome try_write(const WriteRequest& request, queue::Batch& pending, int& error) noexcept override;
+    Outcome try_write(const WriteRequest& request, queue::Batch& pending,
+                      int& error) noexcept override;
     Outcome try_gate(int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
 
@@ -48,11 +49,11 @@ private:
     // The message delivered last, as this open file shows it.
     struct Current {
         queue::MessageRef message;
-        FrameHeader header;       // framed only
-        std::uint64_t base = 0;   // file position of its first byte
-        std::uint64_t size = 0;   // bytes as shown
-        std::uint64_t done = 0;   // how far into it the last read came
-        bool one_taken = false;   // kOne: it has had its message
+        FrameHeader header;      // framed only
+        std::uint64_t base = 0;  // file position of its first byte
+        std::uint64_t size = 0;  // bytes as shown
+        std::uint64_t done = 0;  // how far into it the last read came
+        bool one_taken = false;  // kOne: it has had its message
     };
 
     void adopt(queue::MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to);

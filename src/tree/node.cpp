@@ -1,6 +1,7 @@
 // The table of files. Any thread.
 #include <algorithm>
 #include <array>
+
 #include <tree/node.hpp>
 
 namespace ipcfs::tree {
@@ -36,8 +37,8 @@ constexpr std::array kFiles{
 };
 
 // Files of the contract that later versions bring.
-constexpr std::array<std::string_view, 10> kLater{"put",  "lease", "dead",      "payload", "subs",
-                                                  "call",  "serve", "instances", "share", "filter"};
+constexpr std::array<std::string_view, 10> kLater{
+    "put", "lease", "dead", "payload", "subs", "call", "serve", "instances", "share", "filter"};
 constexpr std::array<std::string_view, 3> kRootNames{"kern", "cap", "net"};
 
 }  // namespace
@@ -64,7 +65,8 @@ const FileSpec* spec_of(Kind parent, std::string_view name) noexcept {
 }
 
 bool reserved(bool below_root, std::string_view name) noexcept {
-    if (below_root) return std::find(kRootNames.begin(), kRootNames.end(), name) != kRootNames.end();
+    if (below_root)
+        return std::find(kRootNames.begin(), kRootNames.end(), name) != kRootNames.end();
     return spec_of(Kind::kChannel, name) != nullptr ||
            std::find(kLater.begin(), kLater.end(), name) != kLater.end();
 }

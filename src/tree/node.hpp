@@ -3,10 +3,9 @@
 // id is never used twice. Values; any thread.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <string_view>
+#include <sys/types.h>
 
 #include <base/clock.hpp>
 
@@ -15,12 +14,32 @@ namespace ipcfs::tree {
 enum class Kind : std::uint8_t {
     kChannel = 0,  // the directory of a channel
     kRoot = 1,     // with channel id 0: the top
-    kQueue, kNext, kStream, kPeek,
-    kPriorityDir, kCritical, kHigh, kNormal, kLow,
-    kFramedDir, kFramedQueue, kFramedNext, kFramedStream,
-    kCtl, kStatus, kStats, kNotify,
-    kKern = 32, kKernIpc, kStatsDir, kStatsMessages, kStatsChannels, kStatsNotifications,
-    kStatsResources, kConfig, kVersion,
+    kQueue,
+    kNext,
+    kStream,
+    kPeek,
+    kPriorityDir,
+    kCritical,
+    kHigh,
+    kNormal,
+    kLow,
+    kFramedDir,
+    kFramedQueue,
+    kFramedNext,
+    kFramedStream,
+    kCtl,
+    kStatus,
+    kStats,
+    kNotify,
+    kKern = 32,
+    kKernIpc,
+    kStatsDir,
+    kStatsMessages,
+    kStatsChannels,
+    kStatsNotifications,
+    kStatsResources,
+    kConfig,
+    kVersion,
 };
 
 struct NodeId {
@@ -30,9 +49,7 @@ struct NodeId {
     static NodeId from(std::uint64_t raw) noexcept {
         return {raw >> 8, static_cast<Kind>(raw & 0xff)};
     }
-    std::uint64_t raw() const noexcept {
-        return channel << 8 | static_cast<std::uint64_t>(kind);
-    }
+    std::uint64_t raw() const noexcept { return channel << 8 | static_cast<std::uint64_t>(kind); }
     bool operator==(const NodeId&) const = default;
 };
 

@@ -1,7 +1,7 @@
 // The notify file. Any thread; its own lock, inside which nothing is called.
+#include <algorithm>
 #include <poll.h>
 
-#include <algorithm>
 #include <tree/notify_file.hpp>
 
 namespace ipcfs::tree {
@@ -23,9 +23,9 @@ private:
     std::weak_ptr<NotifyFile> file_;
 };
 
-Result<std::shared_ptr<NotifyFile>> NotifyFile::open(std::shared_ptr<channel::Channel> channel,
-                                                     OpenMode mode,
-                                                     const access::Subject& subject) {
+Result<std::shared_ptr<NotifyFile>> NotifyFile::open(
+    const std::shared_ptr<channel::Channel>& channel, OpenMode mode,
+    const access::Subject& subject) {
     access::Account& account = channel->environment().ledger.account(subject.uid);
     auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
     if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};

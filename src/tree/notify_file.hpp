@@ -15,16 +15,17 @@ class NotifyFile final : public OpenFile,
                          public channel::EventListener,
                          public std::enable_shared_from_this<NotifyFile> {
 public:
-    static Result<std::shared_ptr<NotifyFile>> open(std::shared_ptr<channel::Channel> channel,
-                                                    OpenMode mode,
-                                                    const access::Subject& subject);
+    static Result<std::shared_ptr<NotifyFile>> open(
+        const std::shared_ptr<channel::Channel>& channel, OpenMode mode,
+        const access::Subject& subject);
     NotifyFile(std::shared_ptr<channel::Channel> channel, OpenMode mode, access::Account& account,
                access::Charge charge);
     ~NotifyFile() override;
 
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
-    Outcome try_write(const WriteRequest& request, queue::Batch& pending, int& error) noexcept override;
+    Outcome try_write(const WriteRequest& request, queue::Batch& pending,
+                      int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     void start_read(ReadOperation& operation) noexcept override;
     void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;

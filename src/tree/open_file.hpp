@@ -36,8 +36,9 @@ struct Delivery {
     Delivery(const Delivery&) = delete;
     Delivery& operator=(const Delivery&) = delete;
 
-    int error = 0;                                     // an errno; 0: the parts
-    std::array<std::span<const std::byte>, 2> parts{};  // one after the other; both empty: end of file
+    int error = 0;  // an errno; 0: the parts
+    std::array<std::span<const std::byte>, 2>
+        parts{};  // one after the other; both empty: end of file
     // What the parts point into:
     queue::MessageRef message;
     FrameHeader header;

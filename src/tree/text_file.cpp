@@ -1,7 +1,7 @@
 // Text snapshots. Any thread.
+#include <algorithm>
 #include <poll.h>
 
-#include <algorithm>
 #include <tree/text_file.hpp>
 
 namespace ipcfs::tree {

@@ -21,7 +21,8 @@ public:
         : make_(std::move(make)), take_(std::move(take)), charge_(std::move(charge)) {}
 
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
-    Outcome try_write(const WriteRequest& request, queue::Batch& pending, int& error) noexcept override;
+    Outcome try_write(const WriteRequest& request, queue::Batch& pending,
+                      int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     void start_read(ReadOperation& operation) noexcept override { operation.finish(); }
     void cancel_read(ReadOperation&, queue::Wake) noexcept override {}

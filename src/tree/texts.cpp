@@ -57,10 +57,11 @@ std::string status_text(const channel::Channel& channel, const std::string& degr
 std::string stats_text(const channel::Channel& channel) {
     Snapshot s = channel.snapshot();
     const channel::Counters& c = s.counters;
-    Table t({"enqueued", "enqueued_bytes", "delivered", "delivered_bytes", "depth", "bytes",
-             "rejected", "timed_out", "dropped_oldest", "dropped_newest", "expired", "purged",
-             "withdrawn", "given_back", "pauses", "rings", "latency_count", "latency_p50",
-             "latency_p95", "latency_p99", "latency_max", "created"});
+    Table t({"enqueued",    "enqueued_bytes", "delivered",   "delivered_bytes", "depth",
+             "bytes",       "rejected",       "timed_out",   "dropped_oldest",  "dropped_newest",
+             "expired",     "purged",         "withdrawn",   "given_back",      "pauses",
+             "rings",       "latency_count",  "latency_p50", "latency_p95",     "latency_p99",
+             "latency_max", "created"});
     t.row().cell(c.enqueued).cell(c.enqueued_bytes).cell(c.delivered).cell(c.delivered_bytes);
     t.cell(s.depth).cell(s.bytes).cell(c.rejected).cell(c.timed_out).cell(c.dropped_oldest);
     t.cell(c.dropped_newest).cell(c.expired).cell(c.purged).cell(c.withdrawn).cell(c.given_back);
@@ -83,10 +84,10 @@ std::string peek_text(const channel::Channel& channel) {
 }
 
 std::string messages_text(const channel::Registry& registry) {
-    Table t({"channel", "enqueued", "enqueued_bytes", "delivered", "delivered_bytes", "depth",
-             "bytes", "rejected", "timed_out", "dropped_oldest", "dropped_newest", "expired",
-             "purged", "withdrawn", "given_back", "latency_count", "latency_p50", "latency_p95",
-             "latency_p99", "latency_max"});
+    Table t({"channel",        "enqueued",    "enqueued_bytes", "delivered",   "delivered_bytes",
+             "depth",          "bytes",       "rejected",       "timed_out",   "dropped_oldest",
+             "dropped_newest", "expired",     "purged",         "withdrawn",   "given_back",
+             "latency_count",  "latency_p50", "latency_p95",    "latency_p99", "latency_max"});
     registry.for_each([&](const auto& channel, const std::string& path) {
         Snapshot s = channel->snapshot();
         const channel::Counters& c = s.counters;

@@ -1,8 +1,8 @@
 // Names, attributes and opening. Any thread. Extended attributes are in xattrs.cpp.
+#include <algorithm>
 #include <sys/stat.h>
 
 #include <access/acl.hpp>
-#include <algorithm>
 #include <tree/notify_file.hpp>
 #include <tree/text_file.hpp>
 #include <tree/tree.hpp>
@@ -41,10 +41,16 @@ std::uint64_t fixed_links(Kind kind) {
 // Its times are those of arrivals and deliveries.
 bool is_message_file(Kind kind) {
     switch (kind) {
-        case Kind::kQueue: case Kind::kNext: case Kind::kStream: case Kind::kCritical:
-        case Kind::kHigh: case Kind::kNormal: case Kind::kLow: case Kind::kFramedQueue:
-        case Kind::kFramedNext: case Kind::kFramedStream:
-            return true;
+        case Kind::kQueue:
+        case Kind::kNext:
+        case Kind::kStream:
+        case Kind::kCritical:
+        case Kind::kHigh:
+        case Kind::kNormal:
+        case Kind::kLow:
+        case Kind::kFramedQueue:
+        case Kind::kFramedNext:
+        case Kind::kFramedStream: return true;
         default: return false;
     }
 }
@@ -62,20 +68,20 @@ void inherit_acl(Attributes& attributes, const access::Acl& defaults, mode_t mod
     attributes.mode = got.mode;
     if (access::is_minimal(got.access)) return;
     auto bytes = access::serialize(got.access);
-    attributes.xattrs.emplace(kAccessAcl,
-                              std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+    attributes.xattrs.emplace(
+        kAccessAcl, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
 
 }  // namespace
 
 Tree::Tree(Registry& registry, access::Ledger& ledger, Logger& log, System system)
     : registry_(registry), ledger_(ledger), log_(log), system_(std::move(system)) {
-    registry_.change(Registry::kRootId, raw(Kind::kRoot),
-                     [](const Attributes& made) { return made; },
-                     [&](Attributes& root) {
-                         root.uid = system_.uid;
-                         root.gid = system_.gid;
-                     });
+    registry_.change(
+        Registry::kRootId, raw(Kind::kRoot), [](const Attributes& made) { return made; },
+        [&](Attributes& root) {
+            root.uid = system_.uid;
+            root.gid = system_.gid;
+        });
 }
 
 // What a file has until it is changed.
@@ -109,22 +115,21 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
         info.mode = (directory ? S_IFDIR : S_IFREG) | spec->mask;
         info.uid = system_.uid;
         info.gid = system_.gid;
-        registry_.read(Registry::kRootId, raw(Kind::kRoot),
-                       [](const Attributes& made) { return made; },
-                       [&](const Attributes& root) {
-                           info.accessed = info.modified = info.changed = root.changed;
-                       });
+        registry_.read(
+            Registry::kRootId, raw(Kind::kRoot), [](const Attributes& made) { return made; },
+            [&](const Attributes& root) {
+                info.accessed = info.modified = info.changed = root.changed;
+            });
         info.links = directory ? fixed_links(node.kind) : 1;
         return info;
     }
-    bool found = registry_.read(node.channel, raw(node.kind), initial(node.kind),
-                                [&](const Attributes& attributes) {
-                                    info.mode = (directory ? S_IFDIR : S_IFREG) | attributes.mode;
-                                    info.uid = attributes.uid;
-                                    info.gid = attributes.gid;
-                                    info.accessed = info.modified = info.changed =
-                                        attributes.changed;
-                                });
+    bool found = registry_.read(
+        node.channel, raw(node.kind), initial(node.kind), [&](const Attributes& attributes) {
+            info.mode = (directory ? S_IFDIR : S_IFREG) | attributes.mode;
+            info.uid = attributes.uid;
+            info.gid = attributes.gid;
+            info.accessed = info.modified = info.changed = attributes.changed;
+        });
     if (!found) return Fault{ESTALE, "the channel is gone"};
     if (has_channels(node.kind)) {
         info.links = registry_.count_children(node.channel) + fixed_links(node.kind);
@@ -166,7 +171,8 @@ NodeId Tree::parent(NodeId node) const {
 
 Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
     bool system = node.channel == Registry::kRootId && node.kind != Kind::kRoot;
-    if (change.size && *change.size != 0) return Fault{EINVAL, "truncate: message files have size 0"};
+    if (change.size && *change.size != 0)
+        return Fault{EINVAL, "truncate: message files have size 0"};
     if (change.mode || change.uid || change.gid) {
         if (system) return Fault{EPERM, "the system's files keep their owner and mode"};
         const FileSpec* spec = spec_of(node.kind);
@@ -285,7 +291,7 @@ std::string Tree::text_of(Kind kind, const std::shared_ptr<Channel>& channel) co
     switch (kind) {
         case Kind::kPeek: return peek_text(*channel);
         case Kind::kCtl: return channel::print(channel->settings());
-        case Kind::kStatus: 
+        case Kind::kStatus:
             return status_text(*channel, system_.degraded ? system_.degraded() : std::string());
         case Kind::kStats: return stats_text(*channel);
         case Kind::kStatsMessages: return messages_text(registry_);
@@ -303,8 +309,8 @@ Result<std::shared_ptr<OpenFile>> Tree::open(NodeId node, OpenMode mode,
     const FileSpec* spec = spec_of(node.kind);
     if (!spec || spec->directory) return Fault{EISDIR, "open"};
     if ((mode.reads && !spec->reads) || (mode.writes && !spec->writes)) {
-        return Fault{EACCES, std::string(spec->name) +
-                                 (spec->reads ? " is only read" : " is only written")};
+        return Fault{
+            EACCES, std::string(spec->name) + (spec->reads ? " is only read" : " is only written")};
     }
     std::shared_ptr<Channel> channel;
     if (node.channel != Registry::kRootId) {

@@ -1,6 +1,7 @@
 // Extended attributes: settings as user.ipcfs.*, ACLs, and whatever else users keep. Any thread.
-#include <access/acl.hpp>
 #include <algorithm>
+
+#include <access/acl.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
@@ -33,8 +34,7 @@ Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
     if (name.starts_with(kSettings) && node.channel != Registry::kRootId) {
         auto channel = channel_of(node);
         if (!channel) return channel.error();
-        std::string value =
-            channel::get((*channel)->settings(), name.substr(kSettings.size()));
+        std::string value = channel::get((*channel)->settings(), name.substr(kSettings.size()));
         if (value.empty()) return Fault{ENODATA, "getxattr: no such setting"};
         return value;
     }
@@ -76,8 +76,7 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
     auto channel = channel_of(node);
     if (!channel) return channel.error();
     uid_t owner = 0;
-    registry_.read(node.channel, static_cast<std::uint8_t>(Kind::kChannel),
-                   initial(Kind::kChannel),
+    registry_.read(node.channel, static_cast<std::uint8_t>(Kind::kChannel), initial(Kind::kChannel),
                    [&](const Attributes& attributes) { owner = attributes.uid; });
     if (subject.uid != owner && subject.uid != 0) {
         return Fault{EPERM, "setxattr: settings are the owner's"};
@@ -92,7 +91,8 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
 
 Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view value) {
     const FileSpec* spec = spec_of(node.kind);
-    if (name == kDefaultAcl && spec && !spec->directory) return Fault{EACCES, "setxattr: no directory"};
+    if (name == kDefaultAcl && spec && !spec->directory)
+        return Fault{EACCES, "setxattr: no directory"};
     std::optional<access::Acl> acl;
     if (value.size() > 4) {
         auto parsed = access::parse_acl(std::as_bytes(std::span(value)));
@@ -117,8 +117,8 @@ Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view 
     return {};
 }
 
-Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_view value, bool create,
-                             bool replace, const access::Subject& subject) {
+Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_view value,
+                             bool create, bool replace, const access::Subject& subject) {
     if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
         return Fault{EPERM, "setxattr: a file of the system"};
     }
@@ -182,9 +182,8 @@ Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
                 return;
             }
             attributes.xattrs.erase(at);
-            attributes.held = std::make_shared<access::Charge>(
-                access::Charge::force(ledger_.account(attributes.uid), access::Resource::kBytes,
-                                      user_bytes(attributes)));
+            attributes.held = std::make_shared<access::Charge>(access::Charge::force(
+                ledger_.account(attributes.uid), access::Resource::kBytes, user_bytes(attributes)));
         });
     if (!found) return Fault{ESTALE, "removexattr: the channel is gone"};
     return done;

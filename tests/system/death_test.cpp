@@ -57,7 +57,8 @@ TEST(Death, OfTheDaemonUnderTrafficLeavesNobodyHanging) {
         for (auto& client : clients) {
             const auto code = client.wait(10s);
             ASSERT_TRUE(code.has_value()) << "a client hangs";
-            EXPECT_TRUE(*code == ENOTCONN || *code == ECONNABORTED) << *code;
+            // ECANCELED: what the kernel answers while a dead daemon's rings come down.
+            EXPECT_TRUE(*code == ENOTCONN || *code == ECONNABORTED || *code == ECANCELED) << *code;
         }
     }
 }

@@ -27,7 +27,7 @@ protected:
     }
     // Sends `count` messages "name:i" in random bursts through random files.
     Child producer(const std::string& name, int count, unsigned seed,
-                   std::vector<std::string> files) {
+                   const std::vector<std::string>& files) {
         const std::string directory = at("jobs/");
         return Child([=](std::string&) {
             std::mt19937 random(seed);

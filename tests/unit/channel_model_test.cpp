@@ -61,34 +61,23 @@ private:
             case 2:
             case 3:
             case 4:
-            case 5:
-                return write();
+            case 5: return write();
             case 6:
             case 7:
-            case 8:
-                return try_take();
+            case 8: return try_take();
             case 9:
-            case 10:
-                return take();
+            case 10: return take();
             case 11:
-            case 12:
-                return settle();
-            case 13:
-                return cancel();
+            case 12: return settle();
+            case 13: return cancel();
             case 14:
-            case 15:
-                return open();
-            case 16:
-                return leave();
+            case 15: return open();
+            case 16: return leave();
             case 17:
-            case 18:
-                return advance();
-            case 19:
-                return watch();
-            case 20:
-                return below(3) ? advance() : command();
-            default:
-                return below(4) ? watch() : settings();
+            case 18: return advance();
+            case 19: return watch();
+            case 20: return below(3) ? advance() : command();
+            default: return below(4) ? watch() : settings();
         }
     }
 
@@ -265,9 +254,7 @@ private:
                 text = "pause\n";
                 model_.pause(0);
                 break;
-            default:
-                text = "resume\n";
-                model_.resume();
+            default: text = "resume\n"; model_.resume();
         }
         ASSERT_TRUE(jobs_->control(text));
         if (text == "pause\n" && below(2)) resume_later_ = true;

@@ -231,8 +231,7 @@ TEST(RegistryThreads, ChannelsAreMadeRemovedRenamedAndVisitedAtOnce) {
                     case 3:
                         if (registry.remove(in, name)) ++removed;
                         break;
-                    default:
-                        (void)registry.rename(in, name, 0, other, random() % 2);
+                    default: (void)registry.rename(in, name, 0, other, random() % 2);
                 }
             }
             --working;

@@ -342,7 +342,7 @@ TEST(Config, FileShippedDocumentsEveryKeyWithItsDefault) {
     for (std::string line; std::getline(file, line);) {
         shipped += line + '\n';
         if (line.rfind("# [limits.user.", 0) == 0) in_example = true;
-        if (line.rfind("[", 0) == 0) in_example = false;
+        if (line.rfind('[', 0) == 0) in_example = false;
         std::string word;
         std::string equals;
         std::istringstream words(line.substr(0, 1) == "#" ? line.substr(1) : std::string());

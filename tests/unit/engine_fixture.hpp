@@ -133,13 +133,9 @@ inline std::string text(const queue::MessageRef& message) {
 inline std::string next(Channel& from) {
     queue::MessageRef message;
     switch (from.try_take(message)) {
-        case Take::kEmpty:
-            return "(empty)";
-        case Take::kRemoved:
-            return "(removed)";
-        default:
-            from.delivered(*message);
-            return text(message);
+        case Take::kEmpty: return "(empty)";
+        case Take::kRemoved: return "(removed)";
+        default: from.delivered(*message); return text(message);
     }
 }
 inline std::vector<std::string> drain(Channel& from) {

@@ -1,0 +1,97 @@
+// The ringing process. serve_line() and below run in it; the rest in the daemon, on any thread.
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+#include <fuse/ringer.hpp>
+
+namespace ipcfs::fuse {
+namespace {
+
+constexpr std::size_t kLongestPath = 4096;
+
+// Until the daemon hangs up.
+void serve_line(int line) {
+    char path[kLongestPath + 1];
+    for (;;) {
+        ssize_t size = ::recv(line, path, kLongestPath, 0);
+        if (size < 0 && errno == EINTR) continue;
+        if (size <= 0) return;
+        path[size] = '\0';
+        // mtime alone: that is what inotify reports as IN_MODIFY.
+        const timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
+        int error = ::utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+        if (::send(line, &error, sizeof error, MSG_NOSIGNAL) < 0) return;
+    }
+}
+
+[[noreturn]] void serve(std::vector<int> lines, pid_t daemon) {
+    ::prctl(PR_SET_NAME, "ipcfs-bell");
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != daemon) ::_exit(0);
+    // Told to stop together with the daemon, it stays until the daemon hangs up.
+    for (int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
+    // Holds nothing of the daemon's: not the lock, not /dev/fuse, not the terminal.
+    std::sort(lines.begin(), lines.end());
+    unsigned from = 0;
+    for (int line : lines) {
+        auto keep = static_cast<unsigned>(line);
+        if (keep > from) ::syscall(SYS_close_range, from, keep - 1, 0U);
+        from = keep + 1;
+    }
+    ::syscall(SYS_close_range, from, ~0U, 0U);
+    std::vector<std::thread> threads;
+    for (int line : lines) threads.emplace_back([line] { serve_line(line); });
+    for (std::thread& thread : threads) thread.join();
+    ::_exit(0);
+}
+
+}  // namespace
+
+Result<void> Ringer::start() {
+    std::vector<int> theirs;
+    std::vector<Fd> held;
+    for (std::size_t i = 0; i < kLines; ++i) {
+        int pair[2];
+        if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+            return errno_fault("socketpair for the doorbell");
+        }
+        lines_.emplace_back(pair[0]);
+        held.emplace_back(pair[1]);
+        theirs.push_back(pair[1]);
+    }
+    const pid_t daemon = ::getpid();
+    process_ = ::fork();
+    if (process_ < 0) return errno_fault("fork the doorbell's process");
+    if (process_ == 0) serve(std::move(theirs), daemon);
+    return {};
+}
+
+Ringer::~Ringer() {
+    lines_.clear();
+    if (process_ > 0) {
+        while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
+        }
+    }
+}
+
+int Ringer::ring(std::size_t line, const std::string& path) noexcept {
+    const int fd = lines_[line].get();
+    if (path.size() > kLongestPath) return ENAMETOOLONG;
+    if (::send(fd, path.data(), path.size(), MSG_NOSIGNAL) < 0) return EPIPE;
+    int error = 0;
+    ssize_t size = 0;
+    do size = ::recv(fd, &error, sizeof error, 0);
+    while (size < 0 && errno == EINTR);
+    return size == sizeof error ? error : EPIPE;
+}
+
+}  // namespace ipcfs::fuse

@@ -1,0 +1,37 @@
+// The process that rings: it calls utimensat(2) for the doorbell. A thread of the daemon's must not,
+// for it would wait, uninterruptibly, for an inode lock that a client holds while it waits for the
+// daemon; were the daemon killed then, that thread would keep its memory, with it the io_uring rings
+// mapped there, and with them /dev/fuse: the connection would never be aborted and nobody ever freed.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <base/fd.hpp>
+#include <base/result.hpp>
+
+namespace ipcfs::fuse {
+
+class Ringer {
+public:
+    static constexpr std::size_t kLines = 16;  // that can ring, or be stuck, at a time
+
+    Ringer() = default;
+    ~Ringer();  // after the mount is gone, so that the process is stuck nowhere
+    Ringer(const Ringer&) = delete;
+    Ringer& operator=(const Ringer&) = delete;
+
+    // Forks. The calling process must have no other thread.
+    Result<void> start();
+    // Sets the mtime of `path` and returns 0 or an errno. Waits; one call at a time for each line
+    // (0 to kLines - 1). EPIPE when the process is gone.
+    int ring(std::size_t line, const std::string& path) noexcept;
+
+private:
+    std::vector<Fd> lines_;
+    pid_t process_ = -1;
+};
+
+}  // namespace ipcfs::fuse
