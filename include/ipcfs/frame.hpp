@@ -120,50 +120,31 @@ enum class FrameError {
 
 constexpr const char* to_string(FrameError error) noexcept {
     switch (error) {
-        case FrameError::kNone:
-            return "ok";
-        case FrameError::kTruncated:
-            return "frame is truncated";
-        case FrameError::kBadMagic:
-            return "not a frame (bad magic)";
-        case FrameError::kBadVersion:
-            return "unknown frame version";
-        case FrameError::kBadType:
-            return "unknown frame type";
-        case FrameError::kBadFlags:
-            return "unknown frame flags";
-        case FrameError::kBadReserved:
-            return "reserved byte is not zero";
-        case FrameError::kBadHeaderLength:
-            return "bad header length";
-        case FrameError::kBadExtension:
-            return "bad extension";
-        case FrameError::kBodyTooLong:
-            return "frame body is too long";
-        case FrameError::kBadChecksum:
-            return "bad checksum";
+        case FrameError::kNone: return "ok";
+        case FrameError::kTruncated: return "frame is truncated";
+        case FrameError::kBadMagic: return "not a frame (bad magic)";
+        case FrameError::kBadVersion: return "unknown frame version";
+        case FrameError::kBadType: return "unknown frame type";
+        case FrameError::kBadFlags: return "unknown frame flags";
+        case FrameError::kBadReserved: return "reserved byte is not zero";
+        case FrameError::kBadHeaderLength: return "bad header length";
+        case FrameError::kBadExtension: return "bad extension";
+        case FrameError::kBodyTooLong: return "frame body is too long";
+        case FrameError::kBadChecksum: return "bad checksum";
     }
     return "unknown frame error";
 }
 
 constexpr const char* to_string(FrameType type) noexcept {
     switch (type) {
-        case FrameType::kControl:
-            return "control";
-        case FrameType::kData:
-            return "data";
-        case FrameType::kEvent:
-            return "event";
-        case FrameType::kCapability:
-            return "capability";
-        case FrameType::kHandoff:
-            return "handoff";
-        case FrameType::kRequest:
-            return "request";
-        case FrameType::kResponse:
-            return "response";
-        case FrameType::kError:
-            return "error";
+        case FrameType::kControl: return "control";
+        case FrameType::kData: return "data";
+        case FrameType::kEvent: return "event";
+        case FrameType::kCapability: return "capability";
+        case FrameType::kHandoff: return "handoff";
+        case FrameType::kRequest: return "request";
+        case FrameType::kResponse: return "response";
+        case FrameType::kError: return "error";
     }
     return "unknown";
 }
