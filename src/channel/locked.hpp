@@ -7,6 +7,11 @@
 
 namespace ipcfs::channel {
 
+// Takes a waiter out of the list that it is in.
+inline void unlink(queue::WaiterList& list, queue::Waiter& waiter) {
+    list.erase(list.iterator_to(waiter));
+}
+
 // Collected under the lock, done after it in this order: whoever waits gets its answer first.
 struct Channel::Effects {
     queue::WaiterList finish;

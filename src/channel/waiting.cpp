@@ -1,0 +1,250 @@
+// Pausing, the gate for opens, ending waits, poll. Any thread; every private function runs under the
+// channel's lock.
+#include <poll.h>
+
+#include <channel/channel.hpp>
+#include <channel/locked.hpp>
+
+namespace ipcfs::channel {
+
+using queue::ReadWaiter;
+using queue::Waiter;
+using queue::Wake;
+using queue::WriteWaiter;
+
+namespace {
+
+constexpr unsigned kHangUp = ~0U;  // wakes every poll, whatever it asked for
+
+}  // namespace
+
+// ---- pausing and the gate -----------------------------------------------------------------------
+
+void Channel::pause(Locked& locked) noexcept {
+    paused_ = true;
+    paused_since_ = locked.now();
+    ++counters_.pauses;
+    emit(locked, EventKind::kHigh, 255, 0, queue_.size());
+}
+
+// After anything that makes room: resume at the low mark, let waiting writers and opens in, in
+// turn.
+void Channel::reconsider(Locked& locked) noexcept {
+    if (held()) return;
+    if (paused_ && (!blocks() || (queue_.size() <= settings_.low_mark() &&
+                                  queue_.bytes() <= settings_.low_mark_bytes()))) {
+        paused_ = false;
+        emit(locked, EventKind::kLow, 255, 0, queue_.size());
+    }
+    while (!paused_ && !writers_.empty()) {
+        auto& writer = static_cast<WriteWaiter&>(writers_.front());
+        if (settings_.type == Type::kSync) {
+            enqueue_sync(locked, writer);
+            continue;
+        }
+        Push push = admit(locked, writer.batch, writer.via, true);
+        if (push == Push::kWait) break;
+        unpark(locked, writer, push == Push::kQueued ? Wake::kServed : Wake::kPurged);
+    }
+    // The reserve is for the critical ones, also of those that wait.
+    for (auto at = writers_.begin(); critical_writers_ > 0 && at != writers_.end();) {
+        auto& writer = static_cast<WriteWaiter&>(*at++);
+        if (!writer.urgent) continue;
+        if (admit(locked, writer.batch, writer.via, true) != Push::kQueued) break;
+        unpark(locked, writer, Wake::kServed);
+    }
+    admit_openers(locked);
+    if (!polls_.empty()) wake_polls(locked, POLLOUT);
+}
+
+Gate Channel::try_gate(Turn& turn) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return Gate::kRemoved;
+    if (held()) return Gate::kWait;
+    if (turn.critical && settings_.type == Type::kQueue) {
+        bool waits = blocks() && (critical_openers_ > 0 || !reserve_has_room());
+        return waits ? Gate::kWait : Gate::kOpen;
+    }
+    if (!openers_.empty()) return Gate::kWait;
+    if (settings_.type == Type::kSync) {
+        if (sync_turn_) return Gate::kWait;
+        sync_turn_ = &turn;
+        turn.sync = turn.held = true;
+        return Gate::kOpen;
+    }
+    if (!blocks()) return Gate::kOpen;
+    if (paused_) return Gate::kWait;
+    lapse(locked);
+    if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
+        return Gate::kWait;
+    }
+    turn.since = locked.now();
+    turn.held = true;
+    turns_.push_back(turn);
+    return Gate::kOpen;
+}
+
+void Channel::gate(OpenWaiter& waiter, Turn& turn) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
+    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
+    waiter.turn = &turn;
+    waiter.parked = true;
+    critical_openers_ += turn.critical;
+    openers_.push_back(waiter);
+    admit_openers(locked);
+    arm_all(locked);
+}
+
+void Channel::lapse(Locked& locked) noexcept {
+    while (!turns_.empty() && turns_.front().since + kCreditLife <= locked.now()) {
+        release(turns_.front());
+    }
+}
+
+void Channel::admit_openers(Locked& locked) noexcept {
+    if (openers_.empty()) return;
+    lapse(locked);
+    // The reserve is for critical messages, whoever waits before them.
+    bool reserve = settings_.type == Type::kQueue && !held() && reserve_has_room();
+    for (auto at = openers_.begin(); reserve && critical_openers_ > 0 && at != openers_.end();) {
+        auto& opener = static_cast<OpenWaiter&>(*at++);
+        if (!opener.turn->critical) continue;
+        unlink(openers_, opener);
+        --critical_openers_;
+        locked.finish(opener, Wake::kServed);
+    }
+    while (!openers_.empty() && !held()) {
+        auto& opener = static_cast<OpenWaiter&>(openers_.front());
+        Turn& turn = *opener.turn;
+        if (settings_.type == Type::kSync) {
+            if (sync_turn_) return;
+            sync_turn_ = &turn;
+            turn.sync = turn.held = true;
+        } else if (blocks()) {
+            if (paused_) return;
+            if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
+                return arm(locked, turns_.front().since + kCreditLife);
+            }
+            turn.since = locked.now();
+            turn.held = true;
+            turns_.push_back(turn);
+        }
+        openers_.pop_front();
+        critical_openers_ -= turn.critical;
+        locked.finish(opener, Wake::kServed);
+    }
+}
+
+void Channel::release(Turn& turn) noexcept {
+    if (!turn.held) return;
+    turn.held = false;
+    if (turn.sync) {
+        sync_turn_ = nullptr;
+        turn.sync = false;
+    } else {
+        turns_.erase(turns_.iterator_to(turn));
+    }
+}
+
+void Channel::leave(Turn& turn) noexcept {
+    Locked locked(*this);
+    release(turn);
+    admit_openers(locked);
+}
+
+// ---- ending waits -------------------------------------------------------------------------------
+
+void Channel::cancel(ReadWaiter& waiter, Wake why) noexcept {
+    Locked locked(*this);
+    waiter.cancelled = true;
+    if (!waiter.parked) return;
+    unlink(readers_, waiter);
+    --waiting_readers_;
+    locked.finish(waiter, why);
+}
+
+void Channel::cancel(WriteWaiter& waiter, Wake why) noexcept {
+    Locked locked(*this);
+    if (!waiter.parked) {
+        waiter.cancelled = true;
+        return;
+    }
+    if (waiter.enqueued) return withdraw(locked, waiter, why);
+    unpark(locked, waiter, why);
+}
+
+void Channel::cancel(OpenWaiter& waiter, Wake why) noexcept {
+    Locked locked(*this);
+    waiter.cancelled = true;
+    if (!waiter.parked) return;
+    unlink(openers_, waiter);
+    critical_openers_ -= waiter.turn->critical;
+    locked.finish(waiter, why);
+}
+
+void Channel::end_all(Locked& locked, Wake why) noexcept {
+    waiting_readers_ = 0;
+    critical_openers_ = 0;
+    for (queue::WaiterList* list : {&readers_, &openers_}) {
+        while (!list->empty()) {
+            Waiter& waiter = list->front();
+            list->pop_front();
+            locked.finish(waiter, why);
+        }
+    }
+    while (!writers_.empty()) unpark(locked, static_cast<WriteWaiter&>(writers_.front()), why);
+    for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
+        withdraw(locked, static_cast<WriteWaiter&>(*at++), why);
+    }
+    wake_polls(locked, kHangUp);
+}
+
+// ---- poll ---------------------------------------------------------------------------------------
+
+unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical) noexcept {
+    std::unique_ptr<PollTicket> old;
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
+    if (earliest_expiry_ != kForever && readable() && drop_expired(locked) > 0) {
+        reconsider(locked);
+    }
+    if (slot.ticket) {
+        old.reset(slot.ticket);
+        polls_.erase(polls_.iterator_to(*slot.ticket));
+        slot.ticket = nullptr;
+    }
+    if (fresh) {
+        fresh->slot = &slot;
+        fresh->critical = critical;
+        slot.ticket = fresh.get();
+        polls_.push_back(*fresh.release());
+    }
+    return (readable() ? POLLIN : 0U) | (writable(critical) ? POLLOUT : 0U);
+}
+
+void Channel::forget(PollSlot& slot) noexcept {
+    std::unique_ptr<PollTicket> old;
+    std::scoped_lock hold(mutex_);
+    if (!slot.ticket) return;
+    old.reset(slot.ticket);
+    polls_.erase(polls_.iterator_to(*slot.ticket));
+    slot.ticket = nullptr;
+}
+
+void Channel::wake_polls(Locked& locked, unsigned events) noexcept {
+    for (auto at = polls_.begin(); at != polls_.end();) {
+        PollTicket& ticket = *at++;
+        unsigned wanted = ticket.events & events;
+        if ((wanted & POLLOUT) && !writable(ticket.critical)) {
+            wanted &= ~static_cast<unsigned>(POLLOUT);
+        }
+        if (events != kHangUp && !wanted) continue;
+        polls_.erase(polls_.iterator_to(ticket));
+        ticket.slot->ticket = nullptr;
+        locked.effects.notify.push_back(ticket);
+    }
+}
+
+}  // namespace ipcfs::channel
