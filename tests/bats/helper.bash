@@ -99,6 +99,7 @@ clean_up() {
     fi
     if [ "$DAEMON_STATUS" != "${DAEMON_STATUS_EXPECTED:-0}" ]; then
         echo "the daemon's exit code is $DAEMON_STATUS"
+        tail -n 40 "$DAEMON_DIR/output" "$DAEMON_DIR/log" 2>/dev/null || true
         return 1
     fi
 }
