@@ -11,11 +11,16 @@ void fail(Exit code, std::string text) {
     throw Failure{code, std::move(text)};
 }
 
+bool daemon_is_gone(int error) {
+    // ECANCELED: for a moment after it was killed, while the kernel takes its rings down.
+    return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
+}
+
 std::string describe(int error) {
+    if (daemon_is_gone(error)) {
+        return "the daemon is gone; clean up with \"ipcfs down\", start with \"ipcfs up\"";
+    }
     switch (error) {
-        case ENOTCONN:
-        case ECONNABORTED:
-            return "the daemon is gone; clean up with \"ipcfs down\", start with \"ipcfs up\"";
         case EPIPE: return "the channel was removed";
         case EDQUOT: return "over the user's quota (see \"ipcfs stats resources\")";
         case ENOBUFS: return "the channel is full and its overflow policy is reject";
@@ -24,7 +29,7 @@ std::string describe(int error) {
 }
 
 void fail_errno(const std::string& what, int error) {
-    bool gone = error == ENOTCONN || error == ECONNABORTED || error == EPIPE;
+    bool gone = daemon_is_gone(error) || error == EPIPE;
     bool full = error == ENOBUFS || error == EAGAIN || error == ETIMEDOUT;
     fail(gone ? kGone : full ? kNothing : kError, what + ": " + describe(error));
 }

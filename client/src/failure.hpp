@@ -22,6 +22,9 @@ struct Failure {
 };
 
 [[noreturn]] void fail(Exit code, std::string text);
+// Whether a call on the tree failed with `error` because its daemon died.
+bool daemon_is_gone(int error);
+
 // "WHAT: strerror(error)". A dead daemon (ENOTCONN, ECONNABORTED) and EPIPE end with kGone.
 [[noreturn]] void fail_errno(const std::string& what, int error);
 

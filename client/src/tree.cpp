@@ -101,7 +101,7 @@ Health health(const std::string& root) {
     if (::statfs(root.c_str(), &about) == 0 && ::access(version.c_str(), F_OK) == 0) {
         return Health::kMounted;
     }
-    return errno == ENOTCONN || errno == ECONNABORTED ? Health::kDead : Health::kNotMounted;
+    return daemon_is_gone(errno) ? Health::kDead : Health::kNotMounted;
 }
 
 std::string choose_root(std::string_view option) {
