@@ -121,12 +121,11 @@ void PipeFs::write(fuse_req_t req, std::string message) {
     std::shared_ptr<Read> first;
     {
         std::scoped_lock hold(mutex_);
-        if (waiting_.empty()) {
-            messages_.push_back(std::move(message));
-        } else {
+        if (!waiting_.empty()) {
             first = std::move(waiting_.front());
             waiting_.pop_front();
         }
+        if (!first) messages_.push_back(message);
     }
     if (first) answer(first, std::move(message));
     fuse_reply_write(req, size);
