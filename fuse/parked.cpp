@@ -1,11 +1,35 @@
 #include <algorithm>
+#include <cstdio>
+#include <fcntl.h>
+#include <string_view>
+#include <unistd.h>
 #include <utility>
 
+#include <base/fd.hpp>
 #include <fuse/parked.hpp>
 
 namespace ipcfs::fuse {
 
-bool ParkedTable::add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry) {
+namespace {
+
+// Whether thread `tid` waits in a way that only a fatal signal or an answer ends: state D.
+bool waits_unkillable(pid_t tid) {
+    char path[32];
+    std::snprintf(path, sizeof path, "/proc/%d/stat", tid);
+    const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
+    if (!file) return false;
+    char text[128];
+    const ssize_t size = ::read(file.get(), text, sizeof text);
+    // "pid (name) S ...": the name, at most 15 bytes, may hold anything, a parenthesis too.
+    const std::string_view stat(text, size > 0 ? static_cast<std::size_t>(size) : 0);
+    const std::size_t end = stat.substr(0, 48).rfind(") ");
+    return end != std::string_view::npos && end + 2 < stat.size() && stat[end + 2] == 'D';
+}
+
+}  // namespace
+
+bool ParkedTable::add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry,
+                      pid_t tid) {
     return shard(unique).with([&](Shard& s) {
         const auto early =
             std::find_if(s.early.begin(), s.early.end(),
@@ -14,7 +38,7 @@ bool ParkedTable::add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntr
             s.early.erase(early);
             return false;
         }
-        s.records[unique] = Record{std::move(op), entry};
+        s.records[unique] = Record{std::move(op), entry, tid};
         return true;
     });
 }
@@ -51,6 +75,21 @@ std::shared_ptr<Parked> ParkedTable::find_or_remember(std::uint64_t unique, Nano
         s.early.push_back({unique, now});
         return nullptr;
     });
+}
+
+std::vector<std::shared_ptr<Parked>> ParkedTable::unheard() {
+    std::vector<std::pair<pid_t, std::shared_ptr<Parked>>> due;
+    for (auto& part : shards_)
+        part.with([&](Shard& s) {
+            for (auto& [unique, record] : s.records) {
+                if (!record.op || record.tid == 0 || record.calls == 2) continue;
+                if (++record.calls == 2) due.emplace_back(record.tid, record.op);
+            }
+        });
+    std::vector<std::shared_ptr<Parked>> lost;
+    for (auto& [tid, op] : due)
+        if (waits_unkillable(tid)) lost.push_back(std::move(op));
+    return lost;
 }
 
 std::vector<std::shared_ptr<Parked>> ParkedTable::operations() const {

@@ -11,6 +11,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <sys/types.h>
 #include <unordered_map>
 #include <vector>
 
@@ -44,7 +45,9 @@ struct ParkTicket {
 class ParkedTable {
 public:
     // False: an interrupt for `unique` came first; it is forgotten now and nothing was added.
-    bool add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry);
+    // `tid` is the requester's thread, 0 where its interrupts cannot be lost (see unheard) or it is not
+    // visible.
+    bool add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry, pid_t tid = 0);
 
     // The operation is answered by whoever calls this; what remains is the route of the reply.
     void remove_operation(std::uint64_t unique, bool keep_route);
@@ -55,6 +58,12 @@ public:
     // The operation to interrupt; null if none is parked, which is remembered.
     std::shared_ptr<Parked> find_or_remember(std::uint64_t unique, Nanos now);
 
+    // Operations whose interrupt the kernel lost: over io_uring it forgets a signal that comes between
+    // the queueing of a request and its being handed to the ring, and then waits, unkillable, for the
+    // answer alone. Such a requester is seen in state D (otherwise S). Looked at once, at the second
+    // call after it parked, by when no interrupt can be lost any more.
+    std::vector<std::shared_ptr<Parked>> unheard();
+
     std::vector<std::shared_ptr<Parked>> operations() const;
     std::size_t size() const;  // operations parked
 
@@ -62,6 +71,8 @@ private:
     struct Record {
         std::shared_ptr<Parked> op;  // null: being answered
         RingEntry* entry;
+        pid_t tid = 0;
+        std::uint8_t calls = 0;  // of unheard()
     };
     struct Early {
         std::uint64_t unique;

@@ -362,12 +362,22 @@ bool Session::park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket
     ticket = {current.unique, entry};
     // From add() on, another thread may complete, unpark and reply.
     current = {current.unique, nullptr, true};
-    if (entry) entry->queue->link(*entry, op, rank);
-    if (parked_.add(ticket.unique, std::move(op), entry)) return true;
+    pid_t tid = 0;
+    if (entry) {
+        tid = static_cast<pid_t>(read_struct<fuse_in_header>(entry->memory).pid);
+        entry->queue->link(*entry, op, rank);
+    }
+    if (parked_.add(ticket.unique, std::move(op), entry, tid)) return true;
     current = {ticket.unique, entry, false};
     if (entry) entry->queue->unlink(*entry);
     ticket = {};
     return false;
+}
+
+std::size_t Session::end_unheard() {
+    const auto lost = parked_.unheard();
+    for (const auto& op : lost) op->interrupt(EINTR);
+    return lost.size();
 }
 
 void Session::unpark(ParkTicket& ticket) noexcept {

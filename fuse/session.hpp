@@ -93,6 +93,10 @@ public:
     // Before replying to a parked request, on any thread, once: interrupts do not find it any more.
     void unpark(ParkTicket& ticket) noexcept;
 
+    // Interrupts parked operations whose interrupt the kernel lost (ParkedTable::unheard); to be called
+    // every 100 ms or so. Returns how many. Any thread but the session's.
+    std::size_t end_unheard();
+
     // fuse_lowlevel_notify_*, refused (ENOTCONN) from stop() on. They can wait for inode locks: not
     // on threads of the session. ENOENT (the kernel has nothing cached) is success.
     Result<void> notify_inval_inode(fuse_ino_t node, off_t offset, off_t length);

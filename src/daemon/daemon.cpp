@@ -20,6 +20,7 @@ namespace ipcfs::daemon {
 namespace {
 
 constexpr Nanos kWatchPeriod = kSecond;
+constexpr Nanos kUnheardPeriod = 50 * kMillisecond;
 
 access::Limits to_limits(const UserLimits& limits) {
     return {limits.messages, limits.bytes, limits.channels, limits.open_files, limits.waiters};
@@ -138,6 +139,7 @@ struct Daemon::State {
     Result<void> set_config(std::string_view text);
     Result<void> take_over(const Config& wanted);
     void watch();
+    void listen_for_unheard();
     void ended(const std::string& why);
     std::vector<std::string> report() const;
 
@@ -204,6 +206,7 @@ Result<void> Daemon::State::start() {
         log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
     }
     loop.after(kWatchPeriod, [this] { watch(); });
+    if (session->report().transport == fuse::Transport::kUring) listen_for_unheard();
     return {};
 }
 
@@ -355,6 +358,15 @@ void Daemon::State::watch() {
         was_overloaded = overloaded;
     }
     loop.after(kWatchPeriod, [this] { watch(); });
+}
+
+// On the loop: see Session::end_unheard.
+void Daemon::State::listen_for_unheard() {
+    if (stopped) return;
+    if (std::size_t ended = session->end_unheard()) {
+        log.debug(ended, " operations ended whose interrupt the kernel lost");
+    }
+    loop.after(kUnheardPeriod, [this] { listen_for_unheard(); });
 }
 
 std::vector<std::string> Daemon::State::report() const {
