@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -35,6 +36,10 @@ struct Acl {
 };
 
 inline constexpr std::size_t kMaxAclEntries = 256;
+
+// The extended attributes that hold them.
+inline constexpr std::string_view kAccessAcl = "system.posix_acl_access";
+inline constexpr std::string_view kDefaultAcl = "system.posix_acl_default";
 
 // Reads the attribute's bytes: a little-endian u32 version, 2, then entries of u16 tag, u16
 // permissions, u32 id. EINVAL unless it is one whole ACL: owner, users, group, groups, mask, other

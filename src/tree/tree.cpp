@@ -9,6 +9,8 @@
 
 namespace ipcfs::tree {
 
+using access::kAccessAcl;
+using access::kDefaultAcl;
 using channel::Attributes;
 using channel::Channel;
 using channel::Registry;
@@ -16,8 +18,6 @@ using channel::Registry;
 namespace {
 
 constexpr std::uint64_t kFirstChannelCookie = 1ULL << 32;
-constexpr std::string_view kDefaultAcl = "system.posix_acl_default";
-constexpr std::string_view kAccessAcl = "system.posix_acl_access";
 
 std::uint8_t raw(Kind kind) {
     return static_cast<std::uint8_t>(kind);

@@ -6,6 +6,8 @@
 
 namespace ipcfs::tree {
 
+using access::kAccessAcl;
+using access::kDefaultAcl;
 using channel::Attributes;
 using channel::Registry;
 
@@ -13,8 +15,6 @@ namespace {
 
 constexpr std::string_view kSettings = "user.ipcfs.";
 constexpr std::string_view kUser = "user.";
-constexpr std::string_view kDefaultAcl = "system.posix_acl_default";
-constexpr std::string_view kAccessAcl = "system.posix_acl_access";
 constexpr std::size_t kMostUserBytes = 65536;  // of names and values, a file
 
 bool is_acl(std::string_view name) {
