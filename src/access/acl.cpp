@@ -2,6 +2,7 @@
 // come from clients by way of the kernel, or of a door without one: nothing is believed.
 #include <algorithm>
 #include <string>
+#include <sys/stat.h>
 #include <utility>
 
 #include <access/acl.hpp>
@@ -139,6 +140,47 @@ bool is_minimal(const Acl& acl) {
 Inherited inherit(const Acl& defaults, mode_t mode) {
     const mode_t permissions = mode & mode_of(defaults);
     return {with_mode(defaults, permissions), (mode & ~mode_t{0777}) | permissions};
+}
+
+namespace {
+
+// Everybody but the owner. `in_group` tells of a group whether the user is in it.
+template <class InGroup>
+bool acl_permits(const Acl& acl, gid_t group, uid_t uid, const InGroup& in_group, unsigned want) {
+    const auto has = [want](unsigned permissions) { return (permissions & want) == want; };
+    const unsigned mask = acl.mask.value_or(7);
+    for (const Acl::Named& user : acl.users) {
+        if (user.id == uid) return has(user.permissions & mask);
+    }
+    // One entry must have all that is wanted: what two of them have together does not count.
+    bool is_member = false;
+    if (in_group(group)) {
+        is_member = true;
+        if (has(acl.group)) return has(mask);
+    }
+    for (const Acl::Named& named : acl.groups) {
+        if (!in_group(named.id)) continue;
+        is_member = true;
+        if (has(named.permissions)) return has(mask);
+    }
+    return !is_member && has(acl.other);
+}
+
+}  // namespace
+
+bool permits(mode_t mode, uid_t owner, gid_t group, const Acl* acl, uid_t uid, gid_t gid,
+             std::span<const gid_t> groups, unsigned want) {
+    want &= 7;
+    if (uid == 0) return (want & 1) == 0 || S_ISDIR(mode) || (mode & 0111) != 0;
+    const auto has = [want](unsigned permissions) { return (permissions & want) == want; };
+    if (uid == owner) return has(bits(mode, 6));
+    const auto in_group = [&](gid_t one) {
+        return one == gid || std::find(groups.begin(), groups.end(), one) != groups.end();
+    };
+    // With an empty mask the kernel does not look at the ACL, so that whom it names is one of the
+    // others (fs/namei.c, acl_permission_check).
+    if (acl && bits(mode, 3) != 0) return acl_permits(*acl, group, uid, in_group, want);
+    return has(bits(mode, in_group(group) ? 3 : 0));
 }
 
 }  // namespace ipcfs::access

@@ -1,7 +1,8 @@
 // POSIX access control lists: parsed from and written to the form of the kernel's
 // system.posix_acl_{access,default} attributes, and combined with file modes as acl(5) says. The
-// kernel checks the permissions (default_permissions); this keeps ACL and mode in step and makes
-// what a new object inherits. Plain values, any thread.
+// kernel checks the permissions of files (default_permissions); this keeps ACL and mode in step, makes
+// what a new object inherits, and answers as the kernel for doors that it does not guard. Plain
+// values, any thread.
 #pragma once
 
 #include <cstddef>
@@ -72,5 +73,12 @@ struct Inherited {
 // whose default ACL is `defaults`. Bits of `mode` above the nine stay. A new directory also gets
 // `defaults` as its own default ACL.
 Inherited inherit(const Acl& defaults, mode_t mode);
+
+// Whether open(2) would find that user to have `want` (r 4, w 2, x 1, or'ed) of a file: the kernel's
+// generic_permission() with the access check algorithm of acl(5), bit by bit. `mode` with the type
+// bits: root searches any directory, and executes a file that anybody may. `acl`: null where the mode
+// says it all. `groups`: the supplementary ones. Capabilities that a uid 0 gave up are not known.
+bool permits(mode_t mode, uid_t owner, gid_t group, const Acl* acl, uid_t uid, gid_t gid,
+             std::span<const gid_t> groups, unsigned want);
 
 }  // namespace ipcfs::access
