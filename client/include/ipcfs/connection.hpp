@@ -1,0 +1,461 @@
+// The control connection: what the client header asks of the daemon that cannot go through a file.
+// One for each process and mount, shared by all that needs it, found through kern/ipc/control. The
+// protocol is control.hpp's. Internal to the client header.
+//
+// Any thread may call. While nothing is served, a caller sends its request and reads its own reply,
+// one caller at a time, without any thread. From the first request that has a push handler on, a
+// service thread (all signals blocked) reads instead, and wakes the callers and runs the handlers.
+// A forked child finds none of its parent's connections: get() makes it one of its own.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <ipcfs/control.hpp>
+#include <ipcfs/mount.hpp>
+#include <ipcfs/process.hpp>
+#include <ipcfs/result.hpp>
+
+namespace ipcfs::detail {
+
+constexpr const char* operation_of(ControlOp op) noexcept {
+    switch (op) {
+        case ControlOp::kHello: return "control hello";
+        case ControlOp::kSend: return "send payload";
+        case ControlOp::kPoolOpen: return "open pool";
+        case ControlOp::kPoolMap: return "map pool";
+        case ControlOp::kPoolClose: return "close pool";
+        case ControlOp::kEventFd: return "watch with eventfd";
+        case ControlOp::kUnwatch: return "end watch";
+        case ControlOp::kSignal: return "watch with signal";
+        case ControlOp::kLazyOffer: return "offer lazy payload";
+        case ControlOp::kLazyAttach: return "attach lazy payload";
+        case ControlOp::kLazyReport: return "report lazy payload";
+        case ControlOp::kHandoff: return "hand off region";
+        case ControlOp::kClaim: return "claim region";
+        case ControlOp::kPayloadFd: return "get payload";
+        default: return "control request";
+    }
+}
+
+// A packet that came: structure and texts, and its descriptors.
+struct Packet {
+    ControlHeader header;
+    std::vector<std::byte> body;
+    std::vector<Fd> fds;
+
+    ControlOp op() const noexcept { return static_cast<ControlOp>(header.op); }
+    // The structure; what an older peer did not send has its default.
+    template <class T>
+    T as() const noexcept {
+        static_assert(std::is_trivially_copyable_v<T>);
+        T out{};
+        std::memcpy(&out, body.data(), body.size() < sizeof out ? body.size() : sizeof out);
+        return out;
+    }
+    std::string_view text(std::size_t from = 0) const noexcept {
+        if (from >= body.size()) return {};
+        return {reinterpret_cast<const char*>(body.data()) + from, body.size() - from};
+    }
+};
+
+// Takes the next packet. ECONNRESET when the peer is gone, EPROTO for what is none.
+inline Expected<Packet> receive_packet(int socket, const char* operation) {
+    std::array<std::byte, kMaxControlPacket> bytes;
+    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * kMaxControlFds)> ancillary;
+    iovec part{bytes.data(), bytes.size()};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = ancillary.data();
+    message.msg_controllen = ancillary.size();
+    ssize_t length = 0;
+    do {
+        length = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    } while (length < 0 && errno == EINTR);
+    if (length < 0) return last_error(operation);
+    Packet packet;
+    for (cmsghdr* each = CMSG_FIRSTHDR(&message); each != nullptr;
+         each = CMSG_NXTHDR(&message, each)) {
+        if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
+        const std::size_t count = (each->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (std::size_t i = 0; i < count; ++i) {
+            int fd = -1;
+            std::memcpy(&fd, CMSG_DATA(each) + i * sizeof fd, sizeof fd);
+            packet.fds.emplace_back(fd);
+        }
+    }
+    if (length == 0) return Error{ECONNRESET, operation};
+    const auto size = static_cast<std::size_t>(length);
+    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || size < sizeof(ControlHeader))
+        return Error{EPROTO, operation};
+    std::memcpy(&packet.header, bytes.data(), sizeof(ControlHeader));
+    if (packet.header.magic != kControlMagic || packet.header.version != kControlVersion)
+        return Error{EPROTO, operation};
+    packet.body.assign(bytes.data() + sizeof(ControlHeader), bytes.data() + size);
+    return packet;
+}
+
+// Sends one packet. EPIPE (and no signal) when the peer is gone: then nothing was sent.
+inline Expected<void> send_packet(int socket, const ControlHeader& header,
+                                  std::span<const std::byte> body,
+                                  std::initializer_list<std::string_view> texts,
+                                  std::span<const int> fds, const char* operation) {
+    constexpr std::size_t kMostTexts = 6;
+    if (texts.size() > kMostTexts || fds.size() > kMaxControlFds) return Error{EINVAL, operation};
+    std::array<iovec, 2 + kMostTexts> parts;
+    std::size_t count = 0;
+    std::size_t total = 0;
+    const auto add = [&](const void* data, std::size_t size) {
+        parts[count++] = iovec{const_cast<void*>(data), size};
+        total += size;
+    };
+    add(&header, sizeof header);
+    add(body.data(), body.size());
+    for (const std::string_view text : texts) add(text.data(), text.size());
+    if (total > kMaxControlPacket) return Error{EMSGSIZE, operation};
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = count;
+    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * kMaxControlFds)> ancillary{};
+    if (!fds.empty()) {
+        message.msg_control = ancillary.data();
+        message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+        cmsghdr* rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(fds.size_bytes());
+        std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+    }
+    ssize_t sent = 0;
+    do {
+        sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) {
+        const int code = errno == ECONNRESET || errno == ENOTCONN ? EPIPE : errno;
+        return Error{code, operation};
+    }
+    return {};
+}
+
+class Connection : public std::enable_shared_from_this<Connection> {
+public:
+    // Runs on the service thread, one at a time, without locks; must not wait for long nor throw.
+    // kLazyServe packets of one payload, then one kLazyGone (also when the daemon is gone).
+    using PushHandler = std::function<void(Packet&&)>;
+
+    // This process' connection to the daemon of `mount`, made now if there is none that works.
+    static Expected<std::shared_ptr<Connection>> get(const std::string& mount) {
+        Registry& registry = registry_of_process();
+        const std::scoped_lock hold(registry.mutex);
+        std::shared_ptr<Connection>& known = registry.by_mount[mount];
+        if (known && !known->broken()) return known;
+        auto made = connect(mount);
+        if (!made) return std::move(made).error();
+        known = *made;
+        return std::move(made).value();
+    }
+
+    // get(mount)->call(...), once more when the connection had silently died before.
+    template <class Body>
+    static Expected<Packet> request(const std::string& mount, ControlOp op, const Body& body,
+                                    std::initializer_list<std::string_view> texts = {},
+                                    std::span<const int> fds = {}) {
+        for (int attempt = 0;; ++attempt) {
+            auto connection = get(mount);
+            if (!connection) return std::move(connection).error();
+            auto reply = (*connection)->call(op, body, texts, fds);
+            const bool stale = !reply && reply.error().code == EPIPE && (*connection)->broken();
+            if (!stale || attempt > 0) return reply;
+        }
+    }
+
+    // Sends a request and waits for its reply, which the daemon gives at once. A reply that says an
+    // error becomes the Error, with the daemon's words. EPIPE: the daemon was gone and nothing was
+    // sent; ECONNRESET: it went before it answered; EPROTO: it answered nonsense. With `served`, the
+    // id that the reply begins with is served by it from then on, without a gap.
+    template <class Body>
+    Expected<Packet> call(ControlOp op, const Body& body,
+                          std::initializer_list<std::string_view> texts = {},
+                          std::span<const int> fds = {}, PushHandler served = {}) {
+        static_assert(std::is_trivially_copyable_v<Body>);
+        return call_bytes(op, std::as_bytes(std::span(&body, 1)), texts, fds, std::move(served));
+    }
+
+    // Sends what has no reply.
+    template <class Body>
+    Expected<void> post(ControlOp op, const Body& body) {
+        ControlHeader header;
+        header.op = static_cast<std::uint16_t>(op);
+        const std::scoped_lock turn(turn_);
+        return send_packet(socket_.get(), header, std::as_bytes(std::span(&body, 1)), {}, {},
+                           operation_of(op));
+    }
+
+    // Ends serving `id`. When this returns its handler does not run and will not (but from within
+    // the handler itself this returns at once).
+    void unserve(std::uint64_t id) {
+        std::shared_ptr<PushHandler> ended;  // destroyed after the lock is gone
+        std::unique_lock hold(mutex_);
+        if (auto node = handlers_.extract(id)) ended = std::move(node.mapped());
+        if (service_id_ == std::this_thread::get_id()) return;
+        changed_.wait(hold, [&] { return running_ != id; });
+    }
+
+    bool broken() const noexcept { return broken_.load(std::memory_order_relaxed); }
+    const std::string& mount() const noexcept { return mount_; }
+    std::uint64_t daemon_pid() const noexcept { return welcome_.pid; }
+
+    Connection(std::string mount, Fd socket)
+        : mount_(std::move(mount)), socket_(std::move(socket)), epoch_(process_epoch()) {}
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+
+    // Only for a socket that is connected already: get() does the rest. Says hello.
+    Expected<void> greet() {
+        auto reply = call(ControlOp::kHello, ControlHello{});
+        if (!reply) return std::move(reply).error();
+        welcome_ = reply->as<ControlWelcome>();
+        if (welcome_.version < kControlVersion)
+            return Error{EPROTONOSUPPORT, "control hello", "the daemon is older than this program"};
+        return {};
+    }
+
+private:
+    struct Registry {
+        explicit Registry(std::uint64_t made_in) : epoch(made_in) {}
+        const std::uint64_t epoch;
+        std::mutex mutex;
+        std::map<std::string, std::shared_ptr<Connection>> by_mount;
+    };
+    struct Call {
+        std::optional<Expected<Packet>> outcome;
+        PushHandler served;
+    };
+
+    inline static constinit std::atomic<Registry*> registry_{nullptr};
+
+    // Never destroyed: a service thread may outlive static destruction, and what a child inherits
+    // may be locked for ever. It is reachable, so no leak checker minds.
+    static Registry& registry_of_process() {
+        const std::uint64_t epoch = process_epoch();
+        Registry* present = registry_.load(std::memory_order_acquire);
+        while (present == nullptr || present->epoch != epoch) {
+            auto made = std::make_unique<Registry>(epoch);
+            if (registry_.compare_exchange_strong(present, made.get())) present = made.release();
+        }
+        return *present;
+    }
+
+    static Expected<std::shared_ptr<Connection>> connect(const std::string& mount) {
+        constexpr const char* kOperation = "connect to kern/ipc/control";
+        // Through a descriptor: a path of any length fits into sun_path so.
+        const std::string link = mount + "/kern/ipc/control";
+        const Fd place(::open(link.c_str(), O_PATH | O_CLOEXEC));
+        if (!place) return last_error(kOperation);
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        std::snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d", place.get());
+        Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+        if (!socket) return last_error(kOperation);
+        int connected = 0;
+        do {
+            connected =
+                ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+        } while (connected != 0 && errno == EINTR);
+        if (connected != 0 && errno != EISCONN) return last_error(kOperation);
+        auto made = std::make_shared<Connection>(mount, std::move(socket));
+        if (auto greeted = made->greet(); !greeted) return std::move(greeted).error();
+        return made;
+    }
+
+    Expected<Packet> call_bytes(ControlOp op, std::span<const std::byte> body,
+                                std::initializer_list<std::string_view> texts,
+                                std::span<const int> fds, PushHandler served) {
+        const char* operation = operation_of(op);
+        if (epoch_ != process_epoch()) return Error{EPIPE, operation, "inherited by fork"};
+        Call mine;
+        mine.served = std::move(served);
+        std::unique_lock turn(turn_);
+        if (broken()) return Error{EPIPE, operation};
+        if (mine.served && !threaded_) {
+            if (auto started = start_service(); !started) return std::move(started).error();
+        }
+        ControlHeader header;
+        header.op = static_cast<std::uint16_t>(op);
+        header.tag = next_tag_ = next_tag_ == ~std::uint32_t{0} ? 1 : next_tag_ + 1;
+        if (threaded_) {
+            const std::scoped_lock hold(mutex_);
+            if (broken()) return Error{EPIPE, operation};
+            calls_[header.tag] = &mine;
+        }
+        auto sent = send_packet(socket_.get(), header, body, texts, fds, operation);
+        if (!sent) {
+            if (sent.error().code == EPIPE) broken_ = true;
+            if (threaded_) {
+                // The service thread may have failed it already; it must not find it any more.
+                const std::scoped_lock hold(mutex_);
+                calls_.erase(header.tag);
+            }
+            return std::move(sent).error();
+        }
+        if (!threaded_) return read_reply(header, operation);
+        turn.unlock();
+        std::unique_lock hold(mutex_);
+        changed_.wait(hold, [&] { return mine.outcome.has_value(); });
+        hold.unlock();
+        return judge(std::move(*mine.outcome), header, operation);
+    }
+
+    Expected<Packet> read_reply(const ControlHeader& asked, const char* operation) {
+        while (true) {
+            auto packet = receive_packet(socket_.get(), operation);
+            if (!packet) {
+                broken_ = true;
+                return packet;
+            }
+            if (packet->header.tag == asked.tag) return judge(std::move(packet), asked, operation);
+        }
+    }
+
+    static Expected<Packet> judge(Expected<Packet> packet, const ControlHeader& asked,
+                                  const char* operation) {
+        if (!packet) return Error{packet.error().code, operation, packet.error().reason};
+        const auto reply = static_cast<std::uint16_t>(ControlOp::kReply);
+        if (packet->header.op != (asked.op | reply)) return Error{EPROTO, operation};
+        const int error = packet->header.error;
+        if (error == 0) return packet;
+        if (error < 0 || error > 4095) return Error{EPROTO, operation};
+        return Error{error, operation, std::string(packet->text())};
+    }
+
+    // With turn_ held, and so no call under way.
+    Expected<void> start_service() {
+        sigset_t all;
+        sigset_t before;
+        ::sigfillset(&all);
+        ::pthread_sigmask(SIG_SETMASK, &all, &before);
+        int error = 0;
+        try {
+            std::thread([self = shared_from_this()] { self->serve(); }).detach();
+        } catch (const std::system_error& failed) {
+            error = failed.code().value();
+        }
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        if (error != 0) return Error{error, "start service thread"};
+        threaded_ = true;
+        return {};
+    }
+
+    void serve() {
+        {
+            const std::scoped_lock hold(mutex_);
+            service_id_ = std::this_thread::get_id();
+        }
+        while (true) {
+            auto packet = receive_packet(socket_.get(), "serve");
+            if (!packet) return fail_all(packet.error());
+            const auto reply = static_cast<unsigned>(ControlOp::kReply);
+            if ((packet->header.op & reply) != 0) {
+                complete(std::move(*packet));
+            } else {
+                const auto id = packet->as<ControlId>().id;  // what every push begins with
+                push(id, std::move(*packet));
+            }
+        }
+    }
+
+    void complete(Packet&& packet) {
+        const std::scoped_lock hold(mutex_);
+        const auto found = calls_.find(packet.header.tag);
+        if (found == calls_.end()) return;
+        Call& call = *found->second;
+        if (call.served && packet.header.error == 0)
+            handlers_[packet.as<ControlId>().id] =
+                std::make_shared<PushHandler>(std::move(call.served));
+        call.outcome.emplace(std::move(packet));
+        calls_.erase(found);
+        changed_.notify_all();
+    }
+
+    void push(std::uint64_t id, Packet&& packet) {
+        std::shared_ptr<PushHandler> handler;
+        {
+            const std::scoped_lock hold(mutex_);
+            const auto found = handlers_.find(id);
+            if (found == handlers_.end()) return;
+            handler = found->second;
+            if (packet.op() == ControlOp::kLazyGone) handlers_.erase(found);
+            running_ = id;
+        }
+        (*handler)(std::move(packet));
+        handler.reset();
+        const std::scoped_lock hold(mutex_);
+        running_ = 0;
+        changed_.notify_all();
+    }
+
+    void fail_all(const Error& why) {
+        broken_ = true;
+        ::shutdown(socket_.get(), SHUT_RDWR);
+        std::vector<std::uint64_t> served;
+        {
+            const std::scoped_lock hold(mutex_);
+            for (auto& [tag, call] : calls_) call->outcome.emplace(why);
+            calls_.clear();
+            for (const auto& [id, handler] : handlers_) served.push_back(id);
+            changed_.notify_all();
+        }
+        for (const std::uint64_t id : served) {
+            Packet gone;
+            gone.header.op = static_cast<std::uint16_t>(ControlOp::kLazyGone);
+            gone.body.resize(sizeof(ControlId));
+            std::memcpy(gone.body.data(), &id, sizeof id);
+            push(id, std::move(gone));
+        }
+    }
+
+    const std::string mount_;
+    const OwnFd socket_;
+    const std::uint64_t epoch_;
+    ControlWelcome welcome_;
+    std::atomic<bool> broken_{false};
+
+    // Held for a whole call, or from the start of the service thread on for its sending. Taken
+    // before mutex_.
+    std::mutex turn_;
+    bool threaded_ = false;
+    std::uint32_t next_tag_ = 0;
+
+    std::mutex mutex_;  // what the service thread and the callers share
+    std::condition_variable changed_;
+    std::map<std::uint32_t, Call*> calls_;
+    std::map<std::uint64_t, std::shared_ptr<PushHandler>> handlers_;
+    std::uint64_t running_ = 0;  // the id whose handler runs
+    std::thread::id service_id_;
+};
+
+}  // namespace ipcfs::detail

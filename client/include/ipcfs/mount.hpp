@@ -1,0 +1,73 @@
+// Where a channel is: which mount it belongs to and what its path below that is. Internal to the
+// client header. Pure look-ups, no state; any thread.
+#pragma once
+
+#include <cerrno>
+#include <cstdlib>
+#include <fcntl.h>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <ipcfs/result.hpp>
+
+namespace ipcfs::detail {
+
+inline constexpr const char* kDefaultMount = "/ipc";
+
+// A name as users give it, as a path: one that starts with / stands, ./ and ../ are relative to the
+// working directory, all else is below $IPCFS_MOUNT, or /ipc where that is not set.
+inline std::string path_of(std::string_view name) {
+    std::string path(name);
+    if (path.starts_with('/') || path.starts_with("./") || path.starts_with("../")) return path;
+    const char* variable = std::getenv("IPCFS_MOUNT");
+    const std::string mount = variable != nullptr && *variable != '\0' ? variable : kDefaultMount;
+    return mount + "/" + path;
+}
+
+// The resolved path of `path`.
+inline Expected<std::string> resolve(const std::string& path, const char* operation) {
+    const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
+                                                           &std::free);
+    if (!real) return last_error(operation);
+    return std::string(real.get());
+}
+
+// A mount and what is in it; `relative` has no leading slash and is empty for the mount itself.
+struct Place {
+    std::string mount;
+    std::string relative;
+
+    std::string path() const { return relative.empty() ? mount : mount + "/" + relative; }
+};
+
+// The mount that the existing, resolved `path` is in: its farthest ancestor on the same device, if
+// that has the system's files (a bind mount of one channel has none: ENOTSUP, and no payloads).
+inline Expected<Place> place_of(const std::string& path) {
+    struct stat about {};
+    if (::stat(path.c_str(), &about) != 0) return last_error("find mount");
+    const dev_t device = about.st_dev;
+    std::string mount = path;
+    while (mount.size() > 1) {
+        const std::size_t slash = mount.rfind('/');
+        const std::string above = slash == 0 ? "/" : mount.substr(0, slash);
+        if (::stat(above.c_str(), &about) != 0 || about.st_dev != device) break;
+        mount = above;
+    }
+    const std::string version = mount + "/kern/ipc/version";
+    if (::stat(version.c_str(), &about) != 0 || !S_ISREG(about.st_mode) || about.st_dev != device)
+        return Error{ENOTSUP, "find mount", path + " is not in the mount of an ipcfs"};
+    const std::size_t skip = mount.size() == 1 ? 1 : mount.size() + 1;
+    return Place{mount, path.size() > skip ? path.substr(skip) : std::string()};
+}
+
+// The same for an existing channel as users name it.
+inline Expected<Place> locate(std::string_view name) {
+    auto real = resolve(path_of(name), "open channel");
+    if (!real) return std::move(real).error();
+    return place_of(*real);
+}
+
+}  // namespace ipcfs::detail

@@ -1,0 +1,109 @@
+// Errors are values: what the client header returns where something can fail. Nothing here throws;
+// the only exception that leaves the client header is std::bad_alloc. Plain values; any thread.
+#pragma once
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+namespace ipcfs {
+
+// What went wrong: an errno, what was being done ("open framed/queue"; a literal) and, where the
+// daemon gave one, its reason in words.
+struct Error {
+    int code = 0;
+    const char* operation = "";
+    std::string reason{};
+
+    // "send: Message too long: a payload may have 4294967296 bytes". strerrordesc_np is not
+    // localized, and unlike strerror may be called by any thread.
+    std::string message() const {
+        const char* known = ::strerrordesc_np(code);
+        std::string text(operation);
+        text.append(": ").append(known != nullptr ? known : "unknown error");
+        if (!reason.empty()) text.append(": ").append(reason);
+        return text;
+    }
+};
+
+namespace detail {
+
+// Asking an error for its value is a bug of the caller's, and must not go on with garbage.
+[[noreturn]] inline void no_value(const Error& error) noexcept {
+    std::fprintf(stderr, "ipcfs: the value of a failed call was used: %s: errno %d\n",
+                 error.operation, error.code);
+    std::abort();
+}
+
+inline Error last_error(const char* operation) {
+    return Error{errno, operation};
+}
+
+}  // namespace detail
+
+// A T or the Error why there is none. Using the value of an error aborts with a message.
+template <class T>
+class [[nodiscard]] Expected {
+public:
+    using value_type = T;
+
+    Expected(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+    Expected(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
+
+    bool has_value() const noexcept { return state_.index() == 0; }
+    explicit operator bool() const noexcept { return has_value(); }
+
+    T& value() & { return *checked(); }
+    const T& value() const& { return *const_cast<Expected*>(this)->checked(); }
+    T&& value() && { return std::move(*checked()); }
+    T& operator*() & { return *checked(); }
+    const T& operator*() const& { return value(); }
+    T&& operator*() && { return std::move(*checked()); }
+    T* operator->() { return checked(); }
+    const T* operator->() const { return &value(); }
+
+    // Only where there is no value.
+    const Error& error() const& { return std::get<1>(state_); }
+    Error&& error() && { return std::get<1>(std::move(state_)); }
+
+    template <class U>
+    T value_or(U&& other) const& {
+        return has_value() ? value() : static_cast<T>(std::forward<U>(other));
+    }
+
+private:
+    T* checked() {
+        if (auto* value = std::get_if<0>(&state_)) return value;
+        detail::no_value(std::get<1>(state_));
+    }
+
+    std::variant<T, Error> state_;
+};
+
+template <>
+class [[nodiscard]] Expected<void> {
+public:
+    using value_type = void;
+
+    Expected() = default;
+    Expected(Error error) : error_(std::move(error)) {}
+
+    bool has_value() const noexcept { return !error_.has_value(); }
+    explicit operator bool() const noexcept { return has_value(); }
+    void value() const {
+        if (error_) detail::no_value(*error_);
+    }
+    const Error& error() const& { return error_.value(); }
+    Error&& error() && { return std::move(error_).value(); }
+
+private:
+    std::optional<Error> error_;
+};
+
+}  // namespace ipcfs
