@@ -10,8 +10,9 @@ namespace ipcfs::bench {
 namespace {
 
 constexpr Group kGroups[] = {
-    {"fuse", "through the mounted tree", run_fuse},
-    {"engine", "channels and the registry, without a door", run_engine},
+    {"fuse", "through the mounted tree", run_fuse, false},
+    {"engine", "channels and the registry, without a door", run_engine, false},
+    {"payload", "large messages, and memory that changes hands", run_payload, true},
 };
 
 }  // namespace

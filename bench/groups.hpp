@@ -42,10 +42,12 @@ struct Group {
     const char* name;
     const char* about;
     void (*run)(Run&);
+    bool huge_pages;  // see HugePages
 };
 std::span<const Group> groups();
 
 void run_engine(Run& run);
 void run_fuse(Run& run);
+void run_payload(Run& run);
 
 }  // namespace ipcfs::bench

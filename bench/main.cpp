@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <getopt.h>
+#include <optional>
 #include <sched.h>
 #include <signal.h>
 #include <string>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "groups.hpp"
+#include "huge_pages.hpp"
 #include "measure.hpp"
 
 using namespace ipcfs::bench;
@@ -174,6 +176,11 @@ int main(int argc, char** argv) {
     signal(SIGPIPE, SIG_IGN);          // who reads the output may be gone: clean up all the same
     prctl(PR_SET_CHILD_SUBREAPER, 1);  // daemons that outlive the child are ours to wait for
 
+    std::optional<HugePages> huge_pages;
+    const auto& chosen = arguments.chosen;
+    if (std::any_of(chosen.begin(), chosen.end(), [](auto* group) { return group->huge_pages; })) {
+        huge_pages.emplace();
+    }
     const pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -1,7 +1,9 @@
 // A FUSE server that does nothing, to measure what the transport alone costs: one file `file` that
 // takes every write and answers every read with 64 bytes (or as many as were written last), opened
-// as ipcfs opens its message files. On our Session with either transport, or on libfuse's own loop
-// (--libfuse-loop) as the honest baseline for both. Runs until SIGINT, SIGTERM or unmount.
+// as ipcfs opens its message files; and with --stream FD a file `stream`, which is read from that
+// descriptor by the cheapest means there is: splice on libfuse's loop, else a read into the thread's
+// buffer. On our Session with either transport, or on libfuse's own loop (--libfuse-loop) as the
+// honest baseline for both. Runs until SIGINT, SIGTERM or unmount.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -17,6 +19,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <vector>
 
 #include <fuse/session.hpp>
 
@@ -26,8 +29,11 @@ using namespace ipcfs::fuse;
 namespace {
 
 constexpr fuse_ino_t kFile = 2;
+constexpr fuse_ino_t kStream = 3;
 constexpr double kForever = 86400;
 std::atomic<std::size_t> last_size{64};  // the program's only state
+int stream_fd = -1;                      // set before anything is served
+bool splices = false;
 const std::array<char, 1 << 20> kZeros{};
 
 struct stat attributes(fuse_ino_t node) {
@@ -35,17 +41,20 @@ struct stat attributes(fuse_ino_t node) {
     info.st_ino = node;
     info.st_mode = node == FUSE_ROOT_ID ? S_IFDIR | 0777 : S_IFREG | 0666;
     info.st_nlink = 1;
+    struct stat stream {};
+    if (node == kStream && fstat(stream_fd, &stream) == 0) info.st_size = stream.st_size;
     return info;
 }
 
 void lookup(fuse_req_t req, fuse_ino_t, const char* name) {
-    if (std::string_view(name) != "file") {
+    const std::string_view wanted = name;
+    if (wanted != "file" && (wanted != "stream" || stream_fd < 0)) {
         fuse_reply_err(req, ENOENT);
         return;
     }
     fuse_entry_param entry{};
-    entry.ino = kFile;
-    entry.attr = attributes(kFile);
+    entry.ino = wanted == "file" ? kFile : kStream;
+    entry.attr = attributes(entry.ino);
     entry.attr_timeout = entry.entry_timeout = kForever;
     fuse_reply_entry(req, &entry);
 }
@@ -65,7 +74,26 @@ void open_file(fuse_req_t req, fuse_ino_t, fuse_file_info* file) {
     fuse_reply_open(req, file);
 }
 
-void read_file(fuse_req_t req, fuse_ino_t, std::size_t size, off_t, fuse_file_info*) {
+void read_stream(fuse_req_t req, std::size_t size, off_t offset) {
+    if (splices) {
+        fuse_bufvec from = FUSE_BUFVEC_INIT(size);
+        from.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
+        from.buf[0].fd = stream_fd;
+        from.buf[0].pos = offset;
+        fuse_reply_data(req, &from, static_cast<fuse_buf_copy_flags>(0));
+        return;
+    }
+    thread_local std::vector<char> buffer(1 << 20);
+    const ssize_t got = pread(stream_fd, buffer.data(), std::min(size, buffer.size()), offset);
+    if (got < 0) {
+        fuse_reply_err(req, errno);
+    } else {
+        fuse_reply_buf(req, buffer.data(), static_cast<std::size_t>(got));
+    }
+}
+
+void read_file(fuse_req_t req, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info*) {
+    if (node == kStream) return read_stream(req, size, offset);
     const std::size_t bytes =
         std::min({size, last_size.load(std::memory_order_relaxed), kZeros.size()});
     fuse_reply_buf(req, kZeros.data(), bytes);
@@ -104,7 +132,7 @@ struct Options {
 [[noreturn]] void usage() {
     std::fputs(
         "usage: null_fuse --mount DIR [--transport classic|uring] [--threads N] [--depth N]\n"
-        "                 [--libfuse-loop]\n",
+        "                 [--libfuse-loop] [--stream FD]\n",
         stderr);
     std::exit(2);
 }
@@ -125,6 +153,8 @@ Options parse(int argc, char** argv) {
             options.threads = static_cast<unsigned>(std::atoi(value().c_str()));
         else if (word == "--depth")
             options.depth = static_cast<unsigned>(std::atoi(value().c_str()));
+        else if (word == "--stream")
+            stream_fd = std::atoi(value().c_str());
         else if (word == "--libfuse-loop")
             options.libfuse_loop = true;
         else
@@ -143,6 +173,8 @@ int run_libfuse_loop(const Options& options) {
     ops.init = [](void* user, fuse_conn_info* connection) {
         begin(user, connection);
         connection->max_read = 1 << 20;  // must repeat the mount option
+        connection->want |= connection->capable & static_cast<unsigned>(FUSE_CAP_SPLICE_WRITE);
+        splices = (connection->want & FUSE_CAP_SPLICE_WRITE) != 0;
     };
     fuse_session* session = fuse_session_new(&args, &ops, sizeof ops, nullptr);
     if (!session || fuse_set_signal_handlers(session) != 0 ||

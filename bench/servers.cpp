@@ -38,7 +38,8 @@ const char* name_of(Transport transport) {
     return transport == Transport::kUring ? "io_uring" : "classic";
 }
 
-Server::Server(const Run& run, Program program, Transport transport) : transport_(transport) {
+Server::Server(const Run& run, Program program, Transport transport, int stream)
+    : transport_(transport) {
     directory_ = run.options().directory + "/XXXXXX";
     if (mkdtemp(directory_.data()) == nullptr) must(-1, "mkdtemp " + directory_);
     mount_ = directory_ + "/mnt";
@@ -53,6 +54,7 @@ Server::Server(const Run& run, Program program, Transport transport) : transport
     } else {
         words = {run.options().null_server, "--mount", mount_, "--transport", carried_by};
         if (program == Program::kNullLoop) words.push_back("--libfuse-loop");
+        if (stream >= 0) words.insert(words.end(), {"--stream", std::to_string(stream)});
     }
     pid_ = fork_child([&] {
         run_on(Place::kFree);              // the server is never where the benchmark pins itself
@@ -60,6 +62,7 @@ Server::Server(const Run& run, Program program, Transport transport) : transport
         const Fd out(open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
         dup2(out.get(), STDOUT_FILENO);
         dup2(out.get(), STDERR_FILENO);
+        if (stream >= 0) fcntl(stream, F_SETFD, 0);  // it passes exec
         std::vector<char*> argv;
         for (auto& word : words) argv.push_back(word.data());
         argv.push_back(nullptr);

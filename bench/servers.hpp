@@ -21,7 +21,8 @@ public:
     enum class Program { kIpcfs, kNull, kNullLoop };
 
     // Starts it and waits until it serves. Throws, with the end of its output, when it does not.
-    Server(const Run& run, Program program, Transport transport);
+    // The null servers stream the file `stream`, where there is one; else it is -1.
+    Server(const Run& run, Program program, Transport transport, int stream = -1);
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
     ~Server();
