@@ -17,6 +17,8 @@
 #include <type_traits>
 #include <vector>
 
+#include <sys/ioctl.h>
+
 #if defined(__x86_64__)
 #include <nmmintrin.h>
 #endif
@@ -53,6 +55,11 @@ enum FrameFlags : std::uint16_t {
 inline constexpr std::uint16_t kFrameKnownCriticalFlags = kFrameNoChecksum | kFrameExpires;
 inline constexpr std::uint16_t kFrameCriticalFlags = 0x00ff;
 
+// On an open file of framed/: from now on one read gives as many whole frames as are queued and fit,
+// at least one, at most this many (0: one a read again; most: kMaxReadBatch, else EINVAL).
+inline constexpr unsigned long kIoctlReadBatch = _IOW('i', 1, std::uint32_t);
+inline constexpr std::uint32_t kMaxReadBatch = 256;
+
 // Types of extensions. Unknown ones are skipped by readers and kept by the daemon. 0 is invalid.
 enum class ExtensionType : std::uint16_t {
     kMethod = 1,       // of a request, text
@@ -60,6 +67,7 @@ enum class ExtensionType : std::uint16_t {
     kSession = 3,      // sticky sessions, opaque
     kCacheKey = 4,     // opaque
     kTraceId = 5,      // 16 bytes of a trace id, or text
+    kPayload = 6,      // the body is elsewhere: a PayloadRef (control.hpp)
 };
 
 // The fixed part, 96 bytes, without padding. sequence, time and sender_* are stamped by the daemon

@@ -17,14 +17,21 @@
 
 namespace ipcfs::access {
 
-enum class Resource : std::uint8_t { kMessages, kBytes, kChannels, kOpenFiles, kWaiters };
-constexpr std::size_t kResources = 5;
-constexpr std::array<const char*, kResources> kResourceNames{"messages", "bytes", "channels",
-                                                             "open_files", "waiters"};
+enum class Resource : std::uint8_t {
+    kMessages,
+    kBytes,
+    kChannels,
+    kOpenFiles,
+    kWaiters,
+    kPayloadBytes  // of large payloads, pools and shared regions
+};
+constexpr std::size_t kResources = 6;
+constexpr std::array<const char*, kResources> kResourceNames{
+    "messages", "bytes", "channels", "open_files", "waiters", "payload_bytes"};
 constexpr std::uint64_t kUnlimited = UINT64_MAX;
 
 using Limits = std::array<std::uint64_t, kResources>;
-constexpr Limits kNoLimits{kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
+constexpr Limits kNoLimits{kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
 
 class Ledger;
 
@@ -83,6 +90,7 @@ public:
         if (account_) std::exchange(account_, nullptr)->refund(resource_, amount_);
     }
     std::uint64_t amount() const noexcept { return amount_; }
+    uid_t uid() const noexcept { return account_ ? account_->uid() : 0; }
 
 private:
     Charge(Account& account, Resource r, std::uint64_t amount)

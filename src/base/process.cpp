@@ -1,5 +1,6 @@
 // Other processes. Any thread.
 #include <charconv>
+#include <dirent.h>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
@@ -7,6 +8,10 @@
 #include <signal.h>
 #include <string_view>
 #include <sys/syscall.h>
+
+#include <memory>
+#include <span>
+#include <vector>
 
 #include <base/process.hpp>
 
@@ -56,6 +61,97 @@ pid_t thread_group(pid_t tid) noexcept {
     pid_t group = 0;
     std::from_chars(rest.data() + at + 7, rest.data() + rest.size(), group);
     return group;
+}
+
+namespace {
+
+// The first bytes of a file of /proc; empty when it is gone or not for us.
+std::string_view read_proc(const char* path, std::span<char> into) noexcept {
+    Fd file(::open(path, O_RDONLY | O_CLOEXEC));
+    ssize_t size = file ? ::read(file.get(), into.data(), into.size()) : 0;
+    return {into.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
+}
+
+// The `n`th field, from 1, of the text after the command's name in stat(5); `n` counts as there.
+std::uint64_t stat_field(std::string_view stat, int n) noexcept {
+    auto at = stat.rfind(')');
+    if (at == std::string_view::npos) return 0;
+    stat.remove_prefix(at + 1);
+    for (int i = 3; i <= n; ++i) {
+        auto start = stat.find_first_not_of(' ');
+        if (start == std::string_view::npos) return 0;
+        stat.remove_prefix(start);
+        if (i == n) break;
+        stat.remove_prefix(std::min(stat.find(' '), stat.size()));
+    }
+    std::uint64_t value = 0;
+    std::from_chars(stat.data(), stat.data() + stat.size(), value);
+    return value;
+}
+
+template <class Use>
+void for_each_entry(const char* path, Use&& use) {
+    std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path), &::closedir);
+    while (directory) {
+        const dirent* entry = ::readdir(directory.get());
+        if (!entry || !use(entry->d_name)) return;
+    }
+}
+
+bool process_has_open(pid_t pid, std::uint64_t inode) {
+    char text[512];
+    const std::string directory = "/proc/" + std::to_string(pid) + "/fdinfo";
+    bool found = false;
+    for_each_entry(directory.c_str(), [&](const char* name) {
+        if (name[0] == '.') return true;
+        std::string_view info = read_proc((directory + '/' + name).c_str(), text);
+        auto at = info.find("\nino:\t");
+        if (at == std::string_view::npos) return true;
+        std::uint64_t number = 0;
+        std::from_chars(info.data() + at + 6, info.data() + info.size(), number);
+        found = number == inode;
+        return !found;
+    });
+    return found;
+}
+
+}  // namespace
+
+bool died_of_signal(pid_t tid) noexcept {
+    if (tid <= 0) return false;
+    constexpr std::uint64_t kExiting = 0x4;  // PF_EXITING
+    char text[1024];
+    const std::string process = "/proc/" + std::to_string(tid);
+    // Who asks may be what an execve(2) waits for, and then `stat` would wait for that. `statm` does
+    // not, and says whether the memory is gone already: on the way out it is, in an execve it is not.
+    if (!read_proc((process + "/statm").c_str(), text).starts_with("0 0 0")) return false;
+    std::string_view stat = read_proc((process + "/stat").c_str(), text);
+    // Fields 9 (flags) and 52 (the exit status as wait(2) gives it).
+    return (stat_field(stat, 9) & kExiting) && (stat_field(stat, 52) & 0x7f);
+}
+
+bool has_open(pid_t pid, std::uint64_t inode) noexcept {
+    constexpr std::size_t kMost = 256;  // descendants looked at
+    std::vector<pid_t> family{pid};
+    for (std::size_t i = 0; i < family.size() && i < kMost; ++i) {
+        if (process_has_open(family[i], inode)) return true;
+        char text[4096];
+        const std::string tasks = "/proc/" + std::to_string(family[i]) + "/task";
+        for_each_entry(tasks.c_str(), [&](const char* name) {
+            if (name[0] == '.') return true;
+            std::string_view list = read_proc((tasks + '/' + name + "/children").c_str(), text);
+            while (!list.empty()) {
+                pid_t child = 0;
+                auto [end, error] = std::from_chars(list.data(), list.data() + list.size(), child);
+                if (error != std::errc()) break;
+                family.push_back(child);
+                list.remove_prefix(static_cast<std::size_t>(end - list.data()));
+                list.remove_prefix(std::min(list.find_first_not_of(' '), list.size()));
+            }
+            return true;
+        });
+    }
+    return false;
 }
 
 }  // namespace ipcfs

@@ -143,10 +143,10 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
     last_arrival_ = locked.realtime();
     epoch_ = last_arrival_ - now;
     counters_.enqueued += batch.count;
-    counters_.enqueued_bytes += batch.bytes;
     while (MessageRef message = take_front(batch.messages)) {
         queue::Envelope& envelope = message->envelope;
         envelope.sequence = ++sequence_;
+        counters_.enqueued_bytes += message->total();
         if (envelope.id == 0) {
             envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
         }
@@ -166,7 +166,7 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
             ++waiter->unresolved;
         }
         std::uint8_t priority = envelope.priority, type = envelope.type;
-        std::uint64_t size = message->size();
+        std::uint64_t size = message->total();
         queue_.push_back(std::move(message));
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
@@ -264,12 +264,13 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
 
 // ---- reading ------------------------------------------------------------------------------------
 
-Take Channel::try_take(MessageRef& to) noexcept {
+Take Channel::try_take(MessageRef& to, std::uint64_t room) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
     if (!readable()) return Take::kEmpty;
     if (earliest_expiry_ != kForever) drop_expired(locked);
-    to = queue_.pop(settings_.schedule);
+    Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
+    if (!next || next->size() <= room) to = queue_.pop(settings_.schedule);
     if (to) note_taken(locked, *to);
     reconsider(locked);
     return to ? Take::kTaken : Take::kEmpty;
@@ -310,7 +311,7 @@ void Channel::note_taken(Locked& locked, Message& message) noexcept {
     last_delivery_ = locked.now() + epoch_;  // one clock read less; a step of the clock shows at
                                              // the next arrival
     ++counters_.delivered;
-    counters_.delivered_bytes += message.size();
+    counters_.delivered_bytes += message.total();
     if (!latency_) latency_ = std::make_unique<insight::Histogram>();
     Nanos waited = locked.now() - message.envelope.enqueued;
     latency_->record(waited > 0 ? static_cast<std::uint64_t>(waited) : 0);

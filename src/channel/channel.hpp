@@ -146,7 +146,8 @@ public:
 
     // Reading. try_take never waits; take() finishes the waiter at once or parks it. A message that
     // was taken is either delivered() or given back; given back, it is the next one again, flagged.
-    Take try_take(queue::MessageRef& to) noexcept;
+    // With `room`, kEmpty also when the next one's extensions and body are larger than that.
+    Take try_take(queue::MessageRef& to, std::uint64_t room = UINT64_MAX) noexcept;
     void take(queue::ReadWaiter& waiter) noexcept;
     void delivered(queue::Message& message) noexcept;
     void give_back(queue::MessageRef message) noexcept;
@@ -196,6 +197,8 @@ public:
     Settings settings() const;
     std::vector<Listed> list() const;
     std::uint64_t depth() const noexcept;
+    // Whether a nonblocking writer of an ordinary message would be told to wait or refused.
+    bool full() const noexcept;
     // Last arrival and delivery, since the epoch.
     std::pair<Nanos, Nanos> times() const noexcept;
     // Whether a delivery by another file than `queue` has to refresh what the kernel keeps.

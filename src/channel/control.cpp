@@ -101,6 +101,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
             }
             reconsider(locked);
             break;
+        case Command::Kind::kRevoke: break;
     }
 }
 
@@ -168,7 +169,7 @@ void Channel::on_time(Nanos now) noexcept {
     while (!armed_.empty() && armed_.back() <= now) armed_.pop_back();
     if (removed_.load(std::memory_order_relaxed)) return;
     if (held_ && held_until_ > 0 && held_until_ <= now) {
-        run(locked, Command{Command::Kind::kResume, 0});
+        run(locked, Command{Command::Kind::kResume, 0, {}});
     }
     for (auto at = writers_.begin(); at != writers_.end();) {
         auto& writer = static_cast<WriteWaiter&>(*at++);
@@ -195,6 +196,11 @@ Settings Channel::settings() const {
 std::uint64_t Channel::depth() const noexcept {
     std::scoped_lock hold(mutex_);
     return queue_.size();
+}
+
+bool Channel::full() const noexcept {
+    std::scoped_lock hold(mutex_);
+    return !writable(false);
 }
 
 std::pair<Nanos, Nanos> Channel::times() const noexcept {
@@ -245,7 +251,7 @@ std::vector<Listed> Channel::list() const {
     all.reserve(depth() + 16);  // outside the lock; a little more than there is
     std::scoped_lock hold(mutex_);
     const_cast<queue::PriorityQueue&>(queue_).for_each([&](Message& message) {
-        all.push_back({message.envelope, message.body().size()});
+        all.push_back({message.envelope, message.content_size()});
         return true;
     });
     return all;

@@ -22,14 +22,19 @@ struct Names<Overflow> {
                                                      "drop-newest"};
 };
 template <>
+struct Names<Payloads> {
+    static constexpr std::array<const char*, 2> kAll{"sealed", "pooled"};
+};
+template <>
 struct Names<Schedule> {
     static constexpr std::array<const char*, 2> kAll{"strict", "fair"};
 };
 
 // Settings and types of the contract that later versions bring: refused, but known.
-constexpr std::array<std::string_view, 14> kLaterKeys{
-    "max-payload",  "durable", "max-deliveries", "lease",   "retries", "retry-initial", "retry-max",
-    "retry-factor", "balance", "sticky",         "breaker", "cache",   "rate",          "batch"};
+constexpr std::array<std::string_view, 13> kLaterKeys{
+    "durable",      "max-deliveries", "lease",  "retries", "retry-initial", "retry-max",
+    "retry-factor", "balance",        "sticky", "breaker", "cache",         "rate",
+    "batch"};
 constexpr std::array<std::string_view, 5> kLaterTypes{"batch", "topic", "multicast", "stream",
                                                       "service"};
 
@@ -87,15 +92,24 @@ Result<Command> parse_command(std::string_view word, std::string_view argument, 
     known = true;
     if (word == "purge" || word == "resume") {
         if (!argument.empty()) return Fault{EINVAL, std::string(word) + " takes no argument"};
-        return Command{word == "purge" ? Command::Kind::kPurge : Command::Kind::kResume, 0};
+        return Command{word == "purge" ? Command::Kind::kPurge : Command::Kind::kResume, 0, {}};
     }
     if (word == "pause") {
-        Command pause{Command::Kind::kPause, 0};
+        Command pause{Command::Kind::kPause, 0, {}};
         if (!argument.empty()) {
             if (auto set = set_duration(pause.duration, "pause", argument); !set)
                 return set.error();
         }
         return pause;
+    }
+    if (word == "revoke") {
+        constexpr std::string_view kShare = "share/";
+        std::string_view name = argument;
+        if (!name.starts_with(kShare) || name.size() == kShare.size() ||
+            name.find('/', kShare.size()) != std::string_view::npos) {
+            return Fault{EINVAL, "revoke: share/NAME"};
+        }
+        return Command{Command::Kind::kRevoke, 0, std::string(name.substr(kShare.size()))};
     }
     known = false;
     return Fault{EINVAL, "no such command"};
@@ -109,6 +123,9 @@ const char* name_of(Type type) noexcept {
 const char* name_of(Overflow overflow) noexcept {
     return Names<Overflow>::kAll[static_cast<std::size_t>(overflow)];
 }
+const char* name_of(Payloads payloads) noexcept {
+    return Names<Payloads>::kAll[static_cast<std::size_t>(payloads)];
+}
 const char* name_of(Schedule schedule) noexcept {
     return Names<Schedule>::kAll[static_cast<std::size_t>(schedule)];
 }
@@ -118,6 +135,8 @@ std::string get(const Settings& s, std::string_view key) {
     if (key == "capacity") return std::to_string(s.capacity);
     if (key == "bytes") return format_size(s.bytes);
     if (key == "max-message") return std::to_string(s.max_message);
+    if (key == "max-payload") return format_size(s.max_payload);
+    if (key == "payloads") return name_of(s.payloads);
     if (key == "high-watermark") return std::to_string(s.high_watermark);
     if (key == "low-watermark") return std::to_string(s.low_watermark);
     if (key == "overflow") return name_of(s.overflow);
@@ -148,6 +167,11 @@ Result<void> set(Settings& s, std::string_view key, std::string_view value) {
         return set_within(s.max_message, key, value, parse_size(value), 1, kMaxWrite,
                           "a size in bytes (K M)");
     }
+    if (key == "max-payload") {
+        return set_within(s.max_payload, key, value, parse_size(value), 1, kMost,
+                          "a size in bytes (K M G)");
+    }
+    if (key == "payloads") return set_name(s.payloads, key, value);
     if (key == "high-watermark") {
         return set_within(s.high_watermark, key, value, parse_number(value), 1, 100,
                           "a percentage");

@@ -18,6 +18,7 @@ namespace ipcfs::channel {
 constexpr std::uint64_t kMaxWrite = (1U << 20) - 4096;
 
 enum class Type : std::uint8_t { kQueue, kSync };
+enum class Payloads : std::uint8_t { kSealed, kPooled };
 enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest };
 
 struct Settings {
@@ -25,6 +26,8 @@ struct Settings {
     std::uint64_t capacity = 1000;          // messages, from 1
     std::uint64_t bytes = 100ULL << 20;     // of bodies and extensions, from 1
     std::uint64_t max_message = kMaxWrite;  // bytes of one body, 1 to kMaxWrite
+    std::uint64_t max_payload = 4ULL << 30; // bytes of one payload, from 1
+    Payloads payloads = Payloads::kSealed;  // kPooled: memory of the sender's, not sealed, too
     std::uint32_t high_watermark = 80;      // percent, 1 to 100
     std::uint32_t low_watermark = 20;       // percent, 0 to high_watermark
     Overflow overflow = Overflow::kBlock;
@@ -54,12 +57,14 @@ private:
 
 const char* name_of(Type type) noexcept;
 const char* name_of(Overflow overflow) noexcept;
+const char* name_of(Payloads payloads) noexcept;
 const char* name_of(queue::Schedule schedule) noexcept;
 
 // All keys, in the order `ctl` shows them.
-constexpr std::array<std::string_view, 11> kSettingKeys{
-    "type",     "capacity", "bytes", "max-message", "high-watermark", "low-watermark",
-    "overflow", "schedule", "ttl",   "timeout",     "notify-rate"};
+constexpr std::array<std::string_view, 13> kSettingKeys{
+    "type",           "capacity",      "bytes",    "max-message", "max-payload", "payloads",
+    "high-watermark", "low-watermark", "overflow", "schedule",    "ttl",         "timeout",
+    "notify-rate"};
 
 // The value of `key` as text that set() takes; empty for an unknown key.
 std::string get(const Settings& settings, std::string_view key);
@@ -71,8 +76,9 @@ Result<void> check(const Settings& settings);
 std::string print(const Settings& settings);
 
 struct Command {
-    enum class Kind : std::uint8_t { kPurge, kPause, kResume } kind;
+    enum class Kind : std::uint8_t { kPurge, kPause, kResume, kRevoke } kind;
     Nanos duration = 0;  // of a pause; 0: until resume
+    std::string region;  // kRevoke: its name in share/. Done by whoever has the regions, not here
     bool operator==(const Command&) const = default;
 };
 

@@ -52,6 +52,7 @@ void MessagePool::recycle(Message* message) noexcept {
     message->charged_message.reset();
     message->charged_bytes.reset();
     message->large_.reset();
+    message->payload.reset();
     message->ext_size_ = 0;
     message->body_size_ = 0;
     message->envelope = {};

@@ -17,6 +17,7 @@
 #include <access/subject.hpp>
 #include <base/clock.hpp>
 #include <base/guarded.hpp>
+#include <payload/payload.hpp>
 
 namespace ipcfs::queue {
 
@@ -54,6 +55,15 @@ public:
 
     // What accounts and the channel's `bytes` count for it: extensions and body.
     std::uint64_t size() const noexcept { return ext_size_ + body_size_; }
+    // With its payload: what statistics count.
+    std::uint64_t total() const noexcept { return size() + (payload ? payload->size : 0); }
+    // What its reader gets, payload and all.
+    std::uint64_t content_size() const noexcept {
+        return payload ? payload->size : std::uint64_t{body_size_};
+    }
+
+    // A body that is not in here: then the body is empty, and the extensions have a PayloadRef.
+    payload::PayloadPtr payload;
 
     access::Charge charged_message;
     access::Charge charged_bytes;

@@ -69,6 +69,12 @@ public:
         ++count;
         messages.push_back(*message.detach());
     }
+    // They were never queued: chunks of pools stay the sender's.
+    void withdraw() noexcept {
+        for (Message& message : messages) {
+            if (message.payload) message.payload->withdraw();
+        }
+    }
     void clear() noexcept {
         while (take_front(messages)) {
         }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <poll.h>
 
+#include <ipcfs/control.hpp>
 #include <tree/message_file.hpp>
 
 namespace ipcfs::tree {
@@ -43,6 +44,7 @@ FrameHeader header_of(const queue::Message& message) {
     h.sender_tid = static_cast<std::uint32_t>(e.sender.tid);
     h.sender_uid = e.sender.uid;
     h.sender_gid = e.sender.gid;
+    if (message.payload) h.payload_id = message.payload->id;
     encode_header(h, message.extensions(), message.body());
     return h;
 }
@@ -51,17 +53,19 @@ FrameHeader header_of(const queue::Message& message) {
 
 Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::Channel> channel,
                                                        Kind kind, OpenMode mode,
-                                                       const access::Subject& subject) {
+                                                       const access::Subject& subject,
+                                                       payload::Store& payloads) {
     access::Account& account = channel->environment().ledger.account(subject.uid);
     auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
     if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
     if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
-    return std::make_shared<MessageFile>(std::move(channel), kind, mode, account,
-                                         std::move(*charge));
+    return std::make_shared<MessageFile>(std::move(channel), kind, mode, subject.pid, payloads,
+                                         account, std::move(*charge));
 }
 
 MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode,
-                         access::Account& account, access::Charge charge)
+                         pid_t opener, payload::Store& payloads, access::Account& account,
+                         access::Charge charge)
     : channel_(std::move(channel)),
       kind_(kind),
       mode_(mode),
@@ -71,6 +75,8 @@ MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, O
       framed_(is_framed(kind)),
       priority_(priority_of(kind)),
       via_(kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
+      opener_(opener),
+      payloads_(payloads),
       account_(account),
       charge_(std::move(charge)) {
     turn_.critical = kind == Kind::kCritical;
@@ -112,23 +118,61 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
 }
 
 void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to) {
-    MessageRef before;  // freed after the lock
-    std::scoped_lock hold(mutex_);
-    before = std::move(current_.message);
-    if (framed_) current_.header = header_of(*message);
-    current_.size =
-        framed_ ? sizeof(FrameHeader) + message->content().size() : message->body().size();
-    current_.base = offset;
-    current_.done = std::min<std::uint64_t>(current_.size, size);
-    current_.one_taken = true;
-    current_.message = std::move(message);
+    Current next;
+    if (framed_) next.header = header_of(*message);
+    next.size = framed_ ? sizeof(FrameHeader) + message->content().size() : message->content_size();
+    next.base = offset;
+    next.one_taken = true;
+    next.message = std::move(message);
+    if (read_batch_.load(std::memory_order_relaxed) > 1) gather(next, size);
+    next.done = std::min<std::uint64_t>(next.size, size);
     to.fresh = true;
-    fill(current_, 0, size, to);
+    {
+        std::scoped_lock hold(mutex_);
+        std::swap(current_, next);
+        fill(current_, 0, size, to);
+    }
+    // What was current before is freed here, outside the lock.
+}
+
+// Adds what else is queued, as long as it fits into the reader's buffer whole.
+void MessageFile::gather(Current& current, std::size_t room) {
+    std::uint32_t most = read_batch_.load(std::memory_order_relaxed);
+    if (current.size >= room) return;
+    std::string text;
+    auto append = [&](const FrameHeader& header, const queue::Message& message) {
+        text.append(reinterpret_cast<const char*>(&header), sizeof header);
+        auto content = message.content();
+        text.append(reinterpret_cast<const char*>(content.data()), content.size());
+    };
+    std::uint64_t used = current.size;
+    while (current.more.size() + 1 < most && used < room) {
+        MessageRef next;
+        if (room - used < sizeof(FrameHeader) ||
+            channel_->try_take(next, room - used - sizeof(FrameHeader)) != Take::kTaken) {
+            break;
+        }
+        if (text.empty()) append(current.header, *current.message);
+        append(header_of(*next), *next);
+        used += sizeof(FrameHeader) + next->content().size();
+        current.more.push_back(std::move(next));
+    }
+    if (current.more.empty()) return;
+    current.size = text.size();
+    current.text = std::make_shared<const std::string>(std::move(text));
+}
+
+int MessageFile::set_read_batch(std::uint32_t most) noexcept {
+    if (!framed_ || !mode_.reads) return ENOTTY;
+    if (most > kMaxReadBatch || style_ == Style::kOne) return EINVAL;
+    read_batch_.store(most, std::memory_order_relaxed);
+    return 0;
 }
 
 void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t size,
                        Delivery& to) const {
     to.message = current.message;
+    if (to.fresh) to.more = current.more;
     auto cut = [&](std::span<const std::byte> piece) {
         std::size_t skip = std::min<std::uint64_t>(from, piece.size());
         from -= skip;
@@ -136,6 +180,17 @@ void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t s
         size -= piece.size();
         return piece;
     };
+    if (current.text) {
+        to.text = current.text;
+        to.parts[0] = cut(std::as_bytes(std::span(*current.text)));
+        return;
+    }
+    if (!framed_ && current.message->payload) {
+        const payload::Payload& payload = *current.message->payload;
+        to.file = {payload.file(), payload.offset() + from,
+                   static_cast<std::size_t>(std::min<std::uint64_t>(size, current.size - from))};
+        return;
+    }
     if (!framed_) {
         to.parts[0] = cut(current.message->body());
         return;
@@ -149,23 +204,36 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
     if (!delivery.fresh) return;
     MessageRef message = std::move(delivery.message);
     if (!sent) {
+        Current before;
         {
             std::scoped_lock hold(mutex_);
-            if (current_.message == message) current_ = Current{};
+            if (current_.message == message) std::swap(before, current_);
+        }
+        // Each goes to the front: the last one first.
+        while (!delivery.more.empty()) {
+            MessageRef last = std::move(delivery.more.back());
+            delivery.more.pop_back();
+            channel_->give_back(std::move(last));
         }
         return channel_->give_back(std::move(message));
     }
-    channel_->delivered(*message);
-    // From here on the reader keeps it, for re-reading; the sender owes nothing any more.
-    message->charged_message.reset();
-    message->charged_bytes =
-        access::Charge::force(account_, access::Resource::kBytes, message->size());
+    settle_one(*message);
+    for (const MessageRef& each : delivery.more) settle_one(*each);
     if (kind_ != Kind::kQueue &&
         channel_->attributes_cached.exchange(false, std::memory_order_relaxed)) {
         if (auto* bell = channel_->environment().doorbell.load(std::memory_order_acquire)) {
             bell->refresh(*channel_);
         }
     }
+}
+
+// From here on the reader keeps it, for re-reading; the sender owes nothing any more.
+void MessageFile::settle_one(queue::Message& message) noexcept {
+    channel_->delivered(message);
+    message.charged_message.reset();
+    message.charged_bytes =
+        access::Charge::force(account_, access::Resource::kBytes, message.size());
+    if (message.payload) message.payload->delivered(account_, opener_, framed_);
 }
 
 void MessageFile::start_read(ReadOperation& operation) noexcept {
@@ -202,6 +270,34 @@ int MessageFile::add(MessageRef message, const access::Subject& sender, access::
     return 0;
 }
 
+// A chunk of the sender's pool, if the frame names one.
+int MessageFile::lend(const FrameView& frame, const access::Subject& sender,
+                      queue::Message& message) {
+    auto value = frame.extension(ExtensionType::kPayload);
+    if (!value) return 0;
+    PayloadRef ref;
+    Result<payload::PayloadPtr> payload = Fault{
+        EINVAL, "the extension `payload` is the daemon's word; only a chunk of a pool may be named"};
+    if (value->size() == sizeof ref && frame.body.empty()) {
+        std::memcpy(&ref, value->data(), sizeof ref);
+        channel::Settings settings = channel_->settings();
+        if (ref.kind != PayloadKind::kPooled) {
+        } else if (settings.payloads != channel::Payloads::kPooled) {
+            payload = Fault{EPERM, "pooled payloads are off here; `payloads pooled` in ctl allows them"};
+        } else if (ref.size > settings.max_payload) {
+            payload = Fault{EMSGSIZE, "the payload is larger than max-payload"};
+        } else {
+            payload = payloads_.add_pooled(channel_->id(), ref, sender.uid);
+        }
+    }
+    if (!payload) {
+        channel_->note_error("framed write: " + payload.error().operation);
+        return payload.error().code;
+    }
+    message.payload = std::move(*payload);
+    return 0;
+}
+
 int MessageFile::parse_frames(const WriteRequest& request, access::Account& account,
                               queue::Batch& batch) {
     std::span<const std::byte> rest = request.data;
@@ -215,15 +311,23 @@ int MessageFile::parse_frames(const WriteRequest& request, access::Account& acco
             return EINVAL;
         }
         const FrameHeader& h = frame.header;
-        bool passes = h.type == FrameType::kCapability || h.type == FrameType::kHandoff;
-        if (passes || h.capability_id || h.payload_id || h.deadline > INT64_MAX) {
+        if (h.type == FrameType::kCapability || h.capability_id || h.deadline > INT64_MAX) {
             channel_->note_error(
-                "framed write: capabilities, payloads and hand-offs are not in "
-                "this version, and a deadline is below 2^63 ns");
+                "framed write: capabilities are not in this version, and a deadline is below "
+                "2^63 ns");
+            return EINVAL;
+        }
+        if (h.type == FrameType::kHandoff || h.payload_id) {
+            channel_->note_error(
+                "framed write: a payload comes by `put` or the control socket, a hand-off by the "
+                "control socket");
             return EINVAL;
         }
         MessageRef message = channel_->environment().messages.make(frame.extensions, frame.body);
         if (!message) return ENOMEM;
+        if (!frame.extensions.empty()) {
+            if (int error = lend(frame, request.subject, *message)) return error;
+        }
         queue::Envelope& e = message->envelope;
         e.priority = h.priority;
         e.type = static_cast<std::uint8_t>(h.type);
@@ -251,16 +355,18 @@ int MessageFile::parse(const WriteRequest& request, queue::Batch& batch) {
 Outcome MessageFile::try_write(const WriteRequest& request, queue::Batch& pending,
                                int& error) noexcept {
     error = parse(request, pending);
+    if (error) pending.withdraw();
     if (error || pending.count == 0) return Outcome::kDone;
     switch (channel_->try_push(pending, via_, !request.nonblocking, &turn_)) {
         case Push::kQueued: return Outcome::kDone;
-        case Push::kFull: error = ENOBUFS; return Outcome::kDone;
-        case Push::kTooLong: error = EMSGSIZE; return Outcome::kDone;
-        case Push::kRemoved: error = EPIPE; return Outcome::kDone;
-        case Push::kWait: break;
+        case Push::kFull: error = ENOBUFS; break;
+        case Push::kTooLong: error = EMSGSIZE; break;
+        case Push::kRemoved: error = EPIPE; break;
+        case Push::kWait:
+            if (!request.nonblocking) return Outcome::kWait;
+            error = EAGAIN;
     }
-    if (!request.nonblocking) return Outcome::kWait;
-    error = EAGAIN;
+    pending.withdraw();
     return Outcome::kDone;
 }
 

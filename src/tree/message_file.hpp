@@ -4,6 +4,7 @@
 
 #include <mutex>
 
+#include <payload/payload.hpp>
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
 
@@ -21,9 +22,10 @@ public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
     static Result<std::shared_ptr<MessageFile>> open(std::shared_ptr<channel::Channel> channel,
                                                      Kind kind, OpenMode mode,
-                                                     const access::Subject& subject);
-    MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode,
-                access::Account& account, access::Charge charge);
+                                                     const access::Subject& subject,
+                                                     payload::Store& payloads);
+    MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode, pid_t opener,
+                payload::Store& payloads, access::Account& account, access::Charge charge);
     ~MessageFile() override;
 
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
@@ -42,6 +44,7 @@ public:
     void start_gate(GateOperation& operation) noexcept override;
     void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
     std::optional<access::Charge> charge_waiter() noexcept override;
+    int set_read_batch(std::uint32_t most) noexcept override;
 
 private:
     // Which reads wait, and what comes after a message.
@@ -49,7 +52,9 @@ private:
     // The message delivered last, as this open file shows it.
     struct Current {
         queue::MessageRef message;
-        FrameHeader header;      // framed only
+        FrameHeader header;                       // framed only
+        std::vector<queue::MessageRef> more;      // of a batch, with
+        std::shared_ptr<const std::string> text;  // all its frames
         std::uint64_t base = 0;  // file position of its first byte
         std::uint64_t size = 0;  // bytes as shown
         std::uint64_t done = 0;  // how far into it the last read came
@@ -57,9 +62,12 @@ private:
     };
 
     void adopt(queue::MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to);
+    void gather(Current& current, std::size_t room);
+    void settle_one(queue::Message& message) noexcept;
     void fill(const Current& current, std::uint64_t from, std::size_t size, Delivery& to) const;
     int parse(const WriteRequest& request, queue::Batch& batch);
     int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
+    int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
     int add(queue::MessageRef message, const access::Subject& sender, access::Account& account,
             queue::Batch& batch);
 
@@ -70,8 +78,11 @@ private:
     const bool framed_;
     const std::uint8_t priority_;
     const queue::Via via_;
+    const pid_t opener_;
+    payload::Store& payloads_;
     access::Account& account_;
     access::Charge charge_;
+    std::atomic<std::uint32_t> read_batch_{0};
     channel::Turn turn_;
     channel::PollSlot poll_slot_;
     std::mutex mutex_;

@@ -11,9 +11,12 @@ constexpr std::array kFiles{
     FileSpec{Kind::kQueue, Kind::kChannel, "queue", false, 0666, true, true},
     FileSpec{Kind::kNext, Kind::kChannel, "next", false, 0666, true, false},
     FileSpec{Kind::kStream, Kind::kChannel, "stream", false, 0666, true, false},
+    FileSpec{Kind::kPut, Kind::kChannel, "put", false, 0666, false, true},
     FileSpec{Kind::kPeek, Kind::kChannel, "peek", false, 0666, true, false},
     FileSpec{Kind::kPriorityDir, Kind::kChannel, "priority", true, 0777, true, false},
     FileSpec{Kind::kFramedDir, Kind::kChannel, "framed", true, 0777, true, false},
+    FileSpec{Kind::kPayloadDir, Kind::kChannel, "payload", true, 0777, true, false},
+    FileSpec{Kind::kShareDir, Kind::kChannel, "share", true, 0777, true, false},
     FileSpec{Kind::kNotify, Kind::kChannel, "notify", false, 0644, true, true},
     FileSpec{Kind::kCtl, Kind::kChannel, "ctl", false, 0644, true, true},
     FileSpec{Kind::kStatus, Kind::kChannel, "status", false, 0666, true, false},
@@ -25,6 +28,11 @@ constexpr std::array kFiles{
     FileSpec{Kind::kFramedQueue, Kind::kFramedDir, "queue", false, 0666, true, true},
     FileSpec{Kind::kFramedNext, Kind::kFramedDir, "next", false, 0666, true, false},
     FileSpec{Kind::kFramedStream, Kind::kFramedDir, "stream", false, 0666, true, false},
+    FileSpec{Kind::kFramedPut, Kind::kFramedDir, "put", false, 0666, false, true},
+    // Not at a fixed place: nothing is listed below a file.
+    FileSpec{Kind::kPutAside, Kind::kPutAside, "put", false, 0666, false, true},
+    FileSpec{Kind::kPayload, Kind::kPayload, "payload", false, 0444, true, false},
+    FileSpec{Kind::kRegion, Kind::kRegion, "region", false, 0666, true, true},
     FileSpec{Kind::kKern, Kind::kRoot, "kern", true, 0755, true, false},
     FileSpec{Kind::kKernIpc, Kind::kKern, "ipc", true, 0755, true, false},
     FileSpec{Kind::kStatsDir, Kind::kKernIpc, "stats", true, 0755, true, false},
@@ -32,13 +40,15 @@ constexpr std::array kFiles{
     FileSpec{Kind::kVersion, Kind::kKernIpc, "version", false, 0444, true, false},
     FileSpec{Kind::kStatsMessages, Kind::kStatsDir, "messages", false, 0444, true, false},
     FileSpec{Kind::kStatsChannels, Kind::kStatsDir, "channels", false, 0444, true, false},
+    FileSpec{Kind::kStatsMappings, Kind::kStatsDir, "mappings", false, 0444, true, false},
+    FileSpec{Kind::kControl, Kind::kKernIpc, "control", false, 0777, false, false},
     FileSpec{Kind::kStatsNotifications, Kind::kStatsDir, "notifications", false, 0444, true, false},
     FileSpec{Kind::kStatsResources, Kind::kStatsDir, "resources", false, 0444, true, false},
 };
 
 // Files of the contract that later versions bring.
-constexpr std::array<std::string_view, 10> kLater{
-    "put", "lease", "dead", "payload", "subs", "call", "serve", "instances", "share", "filter"};
+constexpr std::array<std::string_view, 7> kLater{"lease", "dead",      "subs",  "call",
+                                                 "serve", "instances", "filter"};
 constexpr std::array<std::string_view, 3> kRootNames{"kern", "cap", "net"};
 
 }  // namespace

@@ -31,6 +31,13 @@ enum class Kind : std::uint8_t {
     kStatus,
     kStats,
     kNotify,
+    kPut,
+    kPutAside,  // `put` again, for opens that cannot share what another one has (see the FUSE door)
+    kFramedPut,
+    kPayloadDir,
+    kPayload,  // the id is the payload's, not the channel's
+    kShareDir,
+    kRegion,  // the id is the region's
     kKern = 32,
     kKernIpc,
     kStatsDir,
@@ -40,6 +47,8 @@ enum class Kind : std::uint8_t {
     kStatsResources,
     kConfig,
     kVersion,
+    kStatsMappings,
+    kControl,
 };
 
 struct NodeId {
@@ -74,6 +83,9 @@ bool reserved(bool below_root, std::string_view name) noexcept;
 
 struct NodeInfo {
     NodeId id;
+    std::uint64_t inode = 0;  // what stat(2) shows
+    // It changes without the client's kernel knowing: nothing of it is to be kept there.
+    bool transient = false;
     mode_t mode = 0;  // with the type bits
     uid_t uid = 0;
     gid_t gid = 0;

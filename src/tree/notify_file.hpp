@@ -63,6 +63,10 @@ private:
 
 // `signal SIGUSR1 [filter]`: registers the process of `subject`. EINVAL, EPERM (SIGKILL, SIGSTOP),
 // ESRCH where the process is not visible, EDQUOT.
+Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Channel& channel,
+                                                            std::string_view text,
+                                                            const access::Subject& subject,
+                                                            access::Account& account);
 Result<void> register_signal(channel::Channel& channel, std::string_view text,
                              const access::Subject& subject, access::Account& account);
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <access/subject.hpp>
 #include <channel/channel.hpp>
@@ -29,6 +30,13 @@ struct ReadRequest {
     bool nonblocking = false;
 };
 
+// Bytes that lie in a file of the daemon's own: a door sends them by the shortest way it has.
+struct FilePart {
+    int file = -1;
+    std::uint64_t offset = 0;
+    std::size_t length = 0;
+};
+
 // What a read gives the client. Its parts stay valid as long as it lives; it does not move, since a
 // part may point into it.
 struct Delivery {
@@ -38,20 +46,27 @@ struct Delivery {
 
     int error = 0;  // an errno; 0: the parts
     std::array<std::span<const std::byte>, 2>
-        parts{};  // one after the other; both empty: end of file
+        parts{};    // one after the other; all empty: end of file
+    FilePart file;  // in place of the parts
     // What the parts point into:
     queue::MessageRef message;
+    std::vector<queue::MessageRef> more;  // of a batch, after `message`
+    payload::PayloadPtr payload;
+    std::shared_ptr<const void> region;
     FrameHeader header;
     std::shared_ptr<const std::string> text;
     bool fresh = false;  // the message is being delivered for the first time
 
-    std::size_t size() const noexcept { return parts[0].size() + parts[1].size(); }
+    std::size_t size() const noexcept {
+        return parts[0].size() + parts[1].size() + file.length;
+    }
 };
 
 struct WriteRequest {
     std::span<const std::byte> data;
     access::Subject subject;
     bool nonblocking = false;
+    std::uint64_t offset = 0;
 };
 
 // A read that waits. Made by the door as a shared pointer.
@@ -95,6 +110,11 @@ public:
     void start() noexcept;
     void cancel(int error) noexcept;
     void finish() noexcept final;
+    // Finishes what never was a channel's, with an errno or 0.
+    void finish_with(int error) noexcept {
+        result_ = error;
+        finish();
+    }
 
 protected:
     // `error` 0: all `size` bytes were taken.
@@ -102,6 +122,7 @@ protected:
 
 private:
     std::size_t size_;
+    int result_ = -1;
     std::shared_ptr<OpenFile> file_;
     std::shared_ptr<WriteOperation> self_;
     std::atomic<int> cancel_error_{EINTR};
@@ -116,20 +137,50 @@ public:
     void start() noexcept;
     void cancel(int error) noexcept;
     void finish() noexcept final;
+    void finish_with(int error) noexcept {  // as WriteOperation's
+        result_ = error;
+        finish();
+    }
 
 protected:
     virtual void reply(int error, const std::shared_ptr<OpenFile>& file) noexcept = 0;
 
 private:
+    int result_ = -1;
     std::shared_ptr<OpenFile> file_;
     std::shared_ptr<GateOperation> self_;
     std::atomic<int> cancel_error_{EINTR};
     access::Charge charge_;
 };
 
+// Memory that a door may let the client use directly, past the daemon.
+struct Backing {
+    int file = -1;
+    // Reads and writes too; otherwise mappings only, and reads and writes come here.
+    bool whole = true;
+};
+
 class OpenFile {
 public:
     virtual ~OpenFile() = default;
+
+    // Asked once, at open. A door that cannot do it goes on without. `backed()` says that it did.
+    virtual std::optional<Backing> backing() noexcept { return std::nullopt; }
+    virtual void backed() noexcept {}
+    // What it shows has a position and may be kept by the client's kernel: `constant` for ever.
+    enum class Caching : std::uint8_t { kNone, kWhileOpen, kConstant };
+    virtual Caching caching() const noexcept { return Caching::kNone; }
+    // close(2) is to be told; see try_flush.
+    virtual bool wants_flush() const noexcept { return false; }
+    // A descriptor of it is being closed by a process. kDone with an errno for that close, or kWait with
+    // what is to be enqueued in `pending`: then a WriteOperation follows.
+    virtual Outcome try_flush(const access::Subject&, bool /*nonblocking*/, queue::Batch&,
+                              int& error) noexcept {
+        error = 0;
+        return Outcome::kDone;
+    }
+    // How many whole frames one read may give (kIoctlReadBatch). An errno, or 0.
+    virtual int set_read_batch(std::uint32_t) noexcept { return ENOTTY; }
 
     // No position at all: reads and writes may wait at the same time (type and access decide).
     virtual bool positionless() const noexcept { return false; }

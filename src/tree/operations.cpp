@@ -68,7 +68,10 @@ void WriteOperation::cancel(int error) noexcept {
 void WriteOperation::finish() noexcept {
     auto self = std::move(self_);
     charge_.reset();
-    int error = write_error(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
+    int error = result_ >= 0
+                    ? result_
+                    : write_error(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
+    if (error) batch.withdraw();
     batch.clear();
     reply(error, error ? 0 : size_);
 }
@@ -93,7 +96,10 @@ void GateOperation::cancel(int error) noexcept {
 void GateOperation::finish() noexcept {
     auto self = std::move(self_);
     charge_.reset();
-    reply(write_error(why, cancel_error_.load(std::memory_order_relaxed), false), file_);
+    int error = result_ >= 0
+                    ? result_
+                    : write_error(why, cancel_error_.load(std::memory_order_relaxed), false);
+    reply(error, file_);
 }
 
 }  // namespace ipcfs::tree

@@ -69,8 +69,10 @@ int signal_number(std::string_view name) {
 
 }  // namespace
 
-Result<void> register_signal(channel::Channel& channel, std::string_view text,
-                             const access::Subject& subject, access::Account& account) {
+Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Channel& channel,
+                                                            std::string_view text,
+                                                            const access::Subject& subject,
+                                                            access::Account& account) {
     text.remove_prefix(std::string_view("signal").size());
     auto start = text.find_first_not_of(" \t");
     if (start == std::string_view::npos || start == 0) {
@@ -99,8 +101,15 @@ Result<void> register_signal(channel::Channel& channel, std::string_view text,
     if (!process) return process.error();
     // The channel as siginfo shows it: the inode number of its directory.
     std::uint64_t inode = NodeId{channel.id(), Kind::kChannel}.raw();
-    channel.events().add(std::make_shared<SignalListener>(std::move(*process), signal, *filter,
-                                                          inode, std::move(*charge)));
+    return std::shared_ptr<channel::EventListener>(std::make_shared<SignalListener>(
+        std::move(*process), signal, *filter, inode, std::move(*charge)));
+}
+
+Result<void> register_signal(channel::Channel& channel, std::string_view text,
+                             const access::Subject& subject, access::Account& account) {
+    auto listener = make_signal(channel, text, subject, account);
+    if (!listener) return listener.error();
+    channel.events().add(std::move(*listener));
     return {};
 }
 

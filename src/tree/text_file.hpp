@@ -2,10 +2,12 @@
 // that take a text (ctl, config). Nothing waits. Any thread.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <string>
 
+#include <payload/worker.hpp>
 #include <tree/open_file.hpp>
 
 namespace ipcfs::tree {
@@ -17,8 +19,12 @@ public:
     using Take = std::function<int(std::string_view data, const access::Subject& subject)>;
 
     // `make` is called at the first read, and at each read from position 0 after a write.
-    TextFile(Make make, Take take, access::Charge charge)
-        : make_(std::move(make)), take_(std::move(take)), charge_(std::move(charge)) {}
+    // With a worker, `take` runs there, since it may take long, and the write waits for it.
+    TextFile(Make make, Take take, access::Charge charge, payload::Worker* worker = nullptr)
+        : make_(std::move(make)),
+          take_(std::move(take)),
+          charge_(std::move(charge)),
+          worker_(worker) {}
 
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -29,12 +35,19 @@ public:
     void finish_read(ReadOperation& operation, Delivery& to) noexcept override {
         try_read(operation.request(), to);
     }
+    void start_write(WriteOperation& operation) noexcept override;
 
 private:
     Make make_;
     Take take_;
+    struct Text {
+        std::string text;
+        access::Subject subject;
+    };
     access::Charge charge_;
+    payload::Worker* worker_;
     std::mutex mutex_;
+    std::deque<Text> pending_;  // writes whose operation has not started yet
     std::shared_ptr<const std::string> text_;
     bool written_ = false;
 };

@@ -129,6 +129,14 @@ std::string notifications_text(channel::Registry& registry) {
     return std::move(t).text();
 }
 
+std::string mappings_text(const std::vector<payload::Usage>& usage) {
+    Table t({"object", "state", "uid", "count", "bytes"});
+    for (const payload::Usage& line : usage) {
+        t.row().cell(line.object).cell(line.state).cell(line.uid).cell(line.count).cell(line.bytes);
+    }
+    return std::move(t).text();
+}
+
 std::string resources_text(const access::Ledger& ledger, const System& system) {
     Table t({"scope", "id", "resource", "used", "limit"});
     ledger.for_each([&](const access::Account& account) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,9 +18,12 @@
 #include <base/result.hpp>
 #include <channel/registry.hpp>
 #include <insight/table.hpp>
+#include <payload/payload.hpp>
+#include <payload/worker.hpp>
 #include <tree/message_file.hpp>
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
+#include <tree/shares.hpp>
 
 namespace ipcfs::tree {
 
@@ -30,6 +34,7 @@ struct System {
     std::function<Result<void>(std::string_view)> set_config;
     // More rows of stats/resources: scope, id, resource, used, limit.
     std::function<void(insight::Table&)> resources;
+    std::string control;  // where the control socket is
     // What every channel's `status` should say of the daemon being short of something; empty: nothing.
     std::function<std::string()> degraded;
     uid_t uid = 0;  // who owns the root and kern/
@@ -53,7 +58,8 @@ struct NewChannel {
 
 class Tree {
 public:
-    Tree(channel::Registry& registry, access::Ledger& ledger, Logger& log, System system);
+    Tree(channel::Registry& registry, access::Ledger& ledger, payload::Store& payloads,
+         payload::Worker& worker, Logger& log, System system);
 
     // ENOENT, ESTALE (the channel is gone).
     Result<NodeInfo> lookup(NodeId parent, std::string_view name) const;
@@ -65,6 +71,25 @@ public:
     Result<void> remove_channel(NodeId parent, std::string_view name);
     Result<void> rename(NodeId parent, std::string_view name, NodeId to_parent,
                         std::string_view to_name, bool keep);
+
+    // A region below share/, opened at once. EEXIST with `exclusive`.
+    Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> create(NodeId parent,
+                                                                  std::string_view name,
+                                                                  OpenMode mode, bool exclusive,
+                                                                  const NewChannel& made);
+    Result<void> unlink(NodeId parent, std::string_view name);
+    Result<std::string> read_link(NodeId node) const;
+    // `put` again, as a node that shares no open file with it.
+    static NodeId aside(NodeId put) noexcept { return {put.channel, Kind::kPutAside}; }
+
+    // The channel at `path` below the mount, for somebody without a kernel that checks: search on every
+    // directory, and `want` (r 4, w 2) on its file `file`. ENOENT, EACCES.
+    Result<std::shared_ptr<channel::Channel>> reach(std::string_view path, Kind file, unsigned want,
+                                                    uid_t uid, gid_t gid,
+                                                    std::span<const gid_t> groups) const;
+    // As the last step of that alone.
+    bool permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
+                 std::span<const gid_t> groups) const;
 
     // Entries of a directory after `cookie` (0: from the start) until `visit` returns false. `visit`
     // is given the cookie of the entry; it copies, and calls nothing.
@@ -88,9 +113,20 @@ public:
     // For statfs: channels there are.
     std::size_t channels() const { return registry_.size(); }
     channel::Registry& registry() noexcept { return registry_; }
+    access::Ledger& ledger() noexcept { return ledger_; }
+    Shares& shares() noexcept { return shares_; }
 
 private:
     static channel::Registry::Initial initial(Kind kind);
+    // Attributes of whatever kind of node. False: it is gone.
+    bool read_attributes(NodeId node, const std::function<void(const channel::Attributes&)>& use) const;
+    bool change_attributes(NodeId node, const std::function<void(channel::Attributes&)>& use);
+    std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
+    Result<std::vector<std::string>> revocations(const channel::Channel& channel,
+                                                 std::string_view text) const;
+    Result<std::shared_ptr<OpenFile>> open_region(const RegionPtr& region, OpenMode mode,
+                                                  const access::Subject& subject);
+    std::string mappings() const;
     Result<std::shared_ptr<channel::Channel>> channel_of(NodeId node) const;
     Result<NodeInfo> describe(NodeId node) const;
     std::string text_of(Kind kind, const std::shared_ptr<channel::Channel>& channel) const;
@@ -100,6 +136,9 @@ private:
 
     channel::Registry& registry_;
     access::Ledger& ledger_;
+    payload::Store& payloads_;
+    payload::Worker& worker_;
+    Shares shares_;
     Logger& log_;
     System system_;
 };
@@ -111,6 +150,7 @@ std::string peek_text(const channel::Channel& channel);
 std::string messages_text(const channel::Registry& registry);
 std::string channels_text(channel::Registry& registry);
 std::string notifications_text(channel::Registry& registry);
+std::string mappings_text(const std::vector<payload::Usage>& usage);
 std::string resources_text(const access::Ledger& ledger, const System& system);
 
 }  // namespace ipcfs::tree

@@ -43,8 +43,7 @@ Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
         return Fault{ENODATA, "getxattr"};
     }
     std::optional<std::string> value;
-    bool found = registry_.read(node.channel, static_cast<std::uint8_t>(node.kind),
-                                initial(node.kind), [&](const Attributes& attributes) {
+    bool found = read_attributes(node, [&](const Attributes& attributes) {
                                     auto at = attributes.xattrs.find(name);
                                     if (at != attributes.xattrs.end()) value = at->second;
                                 });
@@ -61,8 +60,7 @@ Result<std::vector<std::string>> Tree::list_xattrs(NodeId node) const {
             names.push_back(std::string(kSettings).append(key));
         }
     }
-    bool found = registry_.read(node.channel, static_cast<std::uint8_t>(node.kind),
-                                initial(node.kind), [&](const Attributes& attributes) {
+    bool found = read_attributes(node, [&](const Attributes& attributes) {
                                     for (const auto& [name, value] : attributes.xattrs) {
                                         names.push_back(name);
                                     }
@@ -76,8 +74,8 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
     auto channel = channel_of(node);
     if (!channel) return channel.error();
     uid_t owner = 0;
-    registry_.read(node.channel, static_cast<std::uint8_t>(Kind::kChannel), initial(Kind::kChannel),
-                   [&](const Attributes& attributes) { owner = attributes.uid; });
+    read_attributes({(*channel)->id(), Kind::kChannel},
+                    [&](const Attributes& attributes) { owner = attributes.uid; });
     if (subject.uid != owner && subject.uid != 0) {
         return Fault{EPERM, "setxattr: settings are the owner's"};
     }
@@ -99,9 +97,7 @@ Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view 
         if (!parsed) return parsed.error();
         acl = *parsed;
     }
-    bool found = registry_.change(
-        node.channel, static_cast<std::uint8_t>(node.kind), initial(node.kind),
-        [&](Attributes& attributes) {
+    bool found = change_attributes(node, [&](Attributes& attributes) {
             if (acl && name == kAccessAcl) {
                 attributes.mode = (attributes.mode & 07000) | access::mode_of(*acl);
             }
@@ -131,9 +127,7 @@ Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_vie
     if (!name.starts_with(kUser)) return Fault{ENOTSUP, "setxattr"};
     Result<void> done;
     std::shared_ptr<access::Charge> freed;
-    bool found = registry_.change(
-        node.channel, static_cast<std::uint8_t>(node.kind), initial(node.kind),
-        [&](Attributes& attributes) {
+    bool found = change_attributes(node, [&](Attributes& attributes) {
             auto at = attributes.xattrs.find(name);
             bool there = at != attributes.xattrs.end();
             if (there && create) {
@@ -173,9 +167,7 @@ Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
     }
     if (is_acl(name)) return set_acl(node, name, {});
     Result<void> done;
-    bool found = registry_.change(
-        node.channel, static_cast<std::uint8_t>(node.kind), initial(node.kind),
-        [&](Attributes& attributes) {
+    bool found = change_attributes(node, [&](Attributes& attributes) {
             auto at = attributes.xattrs.find(name);
             if (at == attributes.xattrs.end()) {
                 done = Fault{ENODATA, "removexattr"};

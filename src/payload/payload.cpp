@@ -1,0 +1,300 @@
+// Payloads and their store. Any thread; the store's lock is never held while a payload dies.
+#include <algorithm>
+
+#include <base/check.hpp>
+#include <payload/memory.hpp>
+#include <payload/payload.hpp>
+
+namespace ipcfs::payload {
+
+Payload::Payload(Store& store, std::uint64_t of_id, std::uint64_t of_channel, PayloadKind of_kind,
+                 std::uint64_t of_size)
+    : id(of_id), channel(of_channel), kind(of_kind), size(of_size), store_(store) {}
+
+Payload::~Payload() {
+    if (pool_ && !passed_) pool_->drop(chunk_, generation_);
+    if (auto producer = producer_.lock()) producer->gone(id);
+    store_.retire(*this);
+}
+
+PayloadRef Payload::ref() const noexcept {
+    PayloadRef ref;
+    ref.kind = kind;
+    ref.size = size;
+    if (pool_) {
+        ref.pool = pool_->id;
+        ref.chunk = chunk_;
+        ref.generation = generation_;
+    }
+    return ref;
+}
+
+void Payload::delivered(access::Account& to, pid_t reader, bool framed) noexcept {
+    access::Charge before;
+    {
+        std::scoped_lock hold(mutex_);
+        before = std::move(charge_);
+        if (before.amount() > 0) {
+            charge_ = access::Charge::force(to, access::Resource::kPayloadBytes, before.amount());
+        }
+        reader_ = reader;
+        framed_ = framed;
+        passed_ = framed;
+        uid_.store(to.uid(), std::memory_order_relaxed);
+        is_delivered_.store(true, std::memory_order_relaxed);
+    }
+    if (pool_ && framed) pool_->pass(chunk_, generation_, reader);
+    store_.counters.handovers.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Payload::withdraw() noexcept {
+    if (!pool_) return;
+    passed_ = true;
+    pool_->undo(chunk_, generation_);
+}
+
+std::optional<Fd> Payload::claim(pid_t by) noexcept {
+    std::scoped_lock hold(mutex_);
+    if (kind != PayloadKind::kHandoff || by == 0 || reader_ != by || !framed_ || !memory_) {
+        return std::nullopt;
+    }
+    // From here on it is accounted as memory that somebody has; see Store::retire.
+    auto ours = reopen_read_only(memory_.get());
+    if (!ours) return std::nullopt;
+    Fd theirs = std::move(memory_);
+    memory_ = std::move(*ours);
+    reader_ = 0;
+    store_.counters.handoffs.fetch_add(1, std::memory_order_relaxed);
+    return theirs;
+}
+
+std::pair<Fd, access::Charge> Payload::take_back() noexcept {
+    std::scoped_lock hold(mutex_);
+    return {std::move(memory_), std::move(charge_)};
+}
+
+Store::~Store() {
+    tables_.with([](Tables& tables) { IPCFS_CHECK(tables.payloads.empty()); });
+}
+
+PayloadPtr Store::enter(std::unique_ptr<Payload> payload) {
+    PayloadPtr shared(std::move(payload));
+    tables_.with([&](Tables& tables) {
+        tables.payloads.emplace(shared->id, shared.get());
+        if (shared->kind == PayloadKind::kSealed || shared->kind == PayloadKind::kPooled) {
+            tables.listed[shared->channel].insert(shared->id);
+        }
+    });
+    return shared;
+}
+
+void Store::retire(Payload& payload) noexcept {
+    Mapped rest{std::move(payload.memory_), std::move(payload.charge_), payload.size, payload.uid()};
+    bool linger = rest.memory && payload.is_delivered() && held_elsewhere(rest.memory.get());
+    tables_.with([&](Tables& tables) {
+        tables.payloads.erase(payload.id);
+        auto listed = tables.listed.find(payload.channel);
+        if (listed != tables.listed.end()) {
+            listed->second.erase(payload.id);
+            if (listed->second.empty()) tables.listed.erase(listed);
+        }
+        if (linger) tables.mapped.push_back(std::move(rest));
+    });
+}
+
+void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noexcept {
+    if (!held_elsewhere(read_only.get())) return;
+    uid_t uid = charge.uid();
+    tables_.with([&](Tables& tables) {
+        tables.mapped.push_back({std::move(read_only), std::move(charge), size, uid});
+    });
+}
+
+PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
+                             access::Charge charge) {
+    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, PayloadKind::kSealed, size));
+    made->memory_ = std::move(memory);
+    made->charge_ = std::move(charge);
+    made->uid_ = uid;
+    return enter(std::move(made));
+}
+
+Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid) {
+    auto from = pool(ref.pool);
+    if (!from) return Fault{EINVAL, "pool: there is none of that number"};
+    if (from->owner != uid || from->channel != channel) {
+        return Fault{EPERM, "pool: it is another user's or another channel's"};
+    }
+    if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
+        return queued.error();
+    }
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kPooled, ref.size));
+    made->pool_ = std::move(from);
+    made->chunk_ = ref.chunk;
+    made->generation_ = ref.generation;
+    made->uid_ = uid;
+    return enter(std::move(made));
+}
+
+PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
+                           std::weak_ptr<Producer> producer) {
+    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
+    made->producer_ = std::move(producer);
+    made->uid_ = uid;
+    return enter(std::move(made));
+}
+
+PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
+                             access::Charge charge) {
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kHandoff, size));
+    made->memory_ = std::move(memory);
+    made->charge_ = std::move(charge);
+    made->uid_ = uid;
+    return enter(std::move(made));
+}
+
+PayloadPtr Store::find(std::uint64_t id) const {
+    // What is being destroyed is in the table until retire(): weak_from_this tells.
+    return tables_.with([&](const Tables& tables) -> PayloadPtr {
+        auto at = tables.payloads.find(id);
+        return at == tables.payloads.end() ? nullptr : at->second->weak_from_this().lock();
+    });
+}
+
+std::vector<std::uint64_t> Store::list(std::uint64_t channel, std::uint64_t after) const {
+    return tables_.with([&](const Tables& tables) {
+        std::vector<std::uint64_t> ids;
+        auto listed = tables.listed.find(channel);
+        if (listed != tables.listed.end()) {
+            ids.assign(listed->second.upper_bound(after), listed->second.end());
+        }
+        return ids;
+    });
+}
+
+Result<std::shared_ptr<Pool>> Store::open_pool(std::uint64_t channel, uid_t uid, pid_t pid,
+                                               const PoolShape& shape, const Fd& memory,
+                                               access::Charge charge) {
+    auto made = Pool::make(next_id_++, channel, uid, pid, shape, memory, std::move(charge));
+    if (!made) return made.error();
+    tables_.with([&](Tables& tables) { tables.pools.emplace((*made)->id, *made); });
+    return *made;
+}
+
+std::shared_ptr<Pool> Store::pool(std::uint64_t id) const {
+    return tables_.with([&](const Tables& tables) -> std::shared_ptr<Pool> {
+        if (auto at = tables.pools.find(id); at != tables.pools.end()) return at->second;
+        return nullptr;
+    });
+}
+
+Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
+    std::shared_ptr<Pool> closed;  // dies outside the lock
+    return tables_.with([&](Tables& tables) -> Result<void> {
+        auto at = tables.pools.find(id);
+        if (at == tables.pools.end()) return Fault{ENOENT, "pool: there is none of that number"};
+        if (at->second->owner != uid && uid != 0) return Fault{EPERM, "pool: it is another user's"};
+        closed = std::move(at->second);
+        tables.pools.erase(at);
+        tables.closed.emplace(id, closed);
+        return {};
+    });
+}
+
+void Store::process_gone(pid_t pid) noexcept {
+    if (pid == 0) return;
+    std::vector<std::shared_ptr<Pool>> touched;
+    tables_.with([&](Tables& tables) {
+        for (auto at = tables.pools.begin(); at != tables.pools.end();) {
+            touched.push_back(at->second);
+            if (at->second->pid == pid) {
+                tables.closed.emplace(at->first, at->second);
+                at = tables.pools.erase(at);
+            } else {
+                ++at;
+            }
+        }
+        for (auto at = tables.closed.begin(); at != tables.closed.end();) {
+            auto pool = at->second.lock();
+            if (pool) touched.push_back(std::move(pool));
+            at = at->second.expired() ? tables.closed.erase(at) : std::next(at);
+        }
+    });
+    for (const auto& each : touched) counters.reclaimed += each->gone(pid);
+}
+
+std::size_t Store::sweep() noexcept {
+    std::vector<Mapped> free;
+    return tables_.with([&](Tables& tables) {
+        auto& mapped = tables.mapped;
+        auto gone = std::partition(mapped.begin(), mapped.end(), [](const Mapped& each) {
+            return held_elsewhere(each.memory.get());
+        });
+        std::move(gone, mapped.end(), std::back_inserter(free));
+        mapped.erase(gone, mapped.end());
+        return mapped.size();
+    });
+}
+
+std::vector<Usage> Store::usage() const {
+    struct Sum {
+        std::uint64_t count = 0, bytes = 0;
+    };
+    std::map<std::pair<std::string_view, uid_t>, Sum> sums;
+    std::vector<Usage> lines;
+    tables_.with([&](const Tables& tables) {
+        auto add = [&](const char* state, uid_t uid, std::uint64_t bytes) {
+            Sum& sum = sums[{state, uid}];
+            ++sum.count;
+            sum.bytes += bytes;
+        };
+        for (const auto& [id, payload] : tables.payloads) {
+            bool open = payload->opens.load(std::memory_order_relaxed) > 0;
+            add(open                      ? "open"
+                : payload->is_delivered() ? "held"
+                                          : "queued",
+                payload->uid(), payload->size);
+        }
+        for (const Mapped& each : tables.mapped) add("mapped", each.uid, each.size);
+        for (const auto& [key, sum] : sums) {
+            lines.push_back({"payload", key.first.data(), key.second, sum.count, sum.bytes});
+        }
+        std::map<uid_t, Sum> pools, queued, lent;
+        std::uint64_t hits = 0, misses = 0;
+        for (const auto& [id, pool] : tables.pools) {
+            Pool::Use use = pool->use();
+            Sum& sum = pools[pool->owner];
+            ++sum.count;
+            sum.bytes += pool->shape.stride * pool->shape.chunk_count;
+            queued[pool->owner].count += use.queued;
+            queued[pool->owner].bytes += use.queued * pool->shape.chunk_size;
+            lent[pool->owner].count += use.lent;
+            lent[pool->owner].bytes += use.lent * pool->shape.chunk_size;
+            hits += use.hits;
+            misses += use.misses;
+        }
+        for (const auto& [uid, sum] : pools) lines.push_back({"pool", "open", uid, sum.count, sum.bytes});
+        for (const auto& [uid, sum] : queued) {
+            lines.push_back({"chunk", "queued", uid, sum.count, sum.bytes});
+        }
+        for (const auto& [uid, sum] : lent) lines.push_back({"chunk", "lent", uid, sum.count, sum.bytes});
+        lines.push_back({"counter", "pool_hits", 0, hits, 0});
+        lines.push_back({"counter", "pool_misses", 0, misses, 0});
+    });
+    auto counter = [&](const char* name, const std::atomic<std::uint64_t>& value) {
+        lines.push_back({"counter", name, 0, value.load(std::memory_order_relaxed), 0});
+    };
+    counter("handovers", counters.handovers);
+    counter("handoffs", counters.handoffs);
+    counter("revocations", counters.revocations);
+    counter("lazy_faults", counters.lazy_faults);
+    counter("lazy_pages", counters.lazy_pages);
+    counter("sealed_copies", counters.sealed_copies);
+    counter("reclaimed", counters.reclaimed);
+    lines.push_back({"counter", "refused", 0, budget_.refused(), 0});
+    return lines;
+}
+
+}  // namespace ipcfs::payload

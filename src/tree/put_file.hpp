@@ -1,0 +1,91 @@
+// An open `put`: what is written between open and close is one message. The bytes go into a memory
+// file, past the daemon where the door can do that (backing()); the close seals it and enqueues it.
+//
+// A close is seen once for every descriptor that goes (FLUSH), also for those that a shell or a child
+// had only borrowed. The message is made at the close after which neither the process that opened the
+// file nor its descendants have a descriptor of it left; at the latest when nobody has (the
+// destructor), but then nobody hears of an error. What a process killed by a signal wrote is dropped.
+// Any thread.
+#pragma once
+
+#include <mutex>
+
+#include <base/timer_queue.hpp>
+#include <payload/payload.hpp>
+#include <tree/message_file.hpp>
+
+namespace ipcfs::tree {
+
+class PutFile final : public OpenFile, public std::enable_shared_from_this<PutFile> {
+public:
+    // EPIPE, EDQUOT as a message file; ENOSPC when memory is short already.
+    static Result<std::shared_ptr<PutFile>> open(std::shared_ptr<channel::Channel> channel,
+                                                 NodeId node, OpenMode mode,
+                                                 const access::Subject& subject,
+                                                 payload::Store& payloads);
+    PutFile(std::shared_ptr<channel::Channel> channel, NodeId node, OpenMode mode,
+            const access::Subject& opener, payload::Store& payloads, access::Account& account,
+            access::Charge charge, Fd memory);
+    ~PutFile() override;
+
+    std::optional<Backing> backing() noexcept override;
+    void backed() noexcept override;
+    bool wants_flush() const noexcept override { return true; }
+
+    Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
+    Outcome try_write(const WriteRequest& request, queue::Batch& pending,
+                      int& error) noexcept override;
+    Outcome try_flush(const access::Subject& by, bool nonblocking, queue::Batch& pending,
+                      int& error) noexcept override;
+    Outcome try_gate(int& error) noexcept override;
+    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
+
+    void start_read(ReadOperation& operation) noexcept override { operation.finish(); }
+    void cancel_read(ReadOperation&, queue::Wake) noexcept override {}
+    void finish_read(ReadOperation&, Delivery& to) noexcept override { to.error = EBADF; }
+    void start_write(WriteOperation& operation) noexcept override;
+    void cancel_write(WriteOperation& operation, queue::Wake why) noexcept override;
+    void start_gate(GateOperation& operation) noexcept override;
+    void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
+    std::optional<access::Charge> charge_waiter() noexcept override;
+
+private:
+    // Looks every few milliseconds at what clients write past the daemon.
+    class Watcher;
+
+    enum class State : std::uint8_t { kFilling, kDone, kSpoiled };
+
+    int accept(const WriteRequest& request);
+    int grow(std::uint64_t size);
+    int write_frame(const WriteRequest& request);
+    int store(std::span<const std::byte> data, std::uint64_t at);
+    bool look() noexcept;
+    int spoil(int error, std::string why) noexcept;
+    int make_message(queue::Batch& batch);
+    Result<queue::MessageRef> message_of(std::uint64_t size);
+
+    std::shared_ptr<channel::Channel> channel_;
+    const NodeId node_;
+    const OpenMode mode_;
+    const access::Subject opener_;
+    const bool framed_;
+    payload::Store& payloads_;
+    access::Account& account_;
+    access::Charge charge_;
+    channel::Turn turn_;
+    channel::PollSlot poll_slot_;
+
+    std::mutex mutex_;
+    State state_ = State::kFilling;
+    int error_ = 0;  // of a spoiled one
+    Fd memory_;
+    bool backed_ = false;
+    bool killed_ = false;     // a writer died of a signal
+    std::uint64_t size_ = 0;  // highest byte written, as charged
+    std::vector<access::Charge> charges_;
+    std::vector<std::byte> head_;  // framed: header and extensions, until they are whole
+    std::optional<FrameHeader> header_;
+    std::shared_ptr<Watcher> watcher_;
+};
+
+}  // namespace ipcfs::tree

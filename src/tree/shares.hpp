@@ -1,0 +1,114 @@
+// The regions of share/: memory with a name, an owner, a mode and ACLs, that whoever may open it maps.
+// A region is charged to its owner by its size. Revoking moves its content to new memory under a new
+// node id: what was mapped before faults, what was open before answers ESTALE. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include <channel/registry.hpp>
+#include <payload/payload.hpp>
+
+namespace ipcfs::tree {
+
+class Region {
+public:
+    const std::uint64_t id, channel;
+    Region(std::uint64_t region_id, std::uint64_t of_channel, Fd memory)
+        : id(region_id), channel(of_channel), memory_(std::move(memory)) {}
+
+    int memory() const noexcept { return memory_.get(); }
+    std::uint64_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
+    bool revoked() const noexcept { return revoked_.load(std::memory_order_acquire); }
+    Nanos modified() const noexcept { return modified_.load(std::memory_order_relaxed); }
+
+private:
+    friend class Shares;
+    Fd memory_;
+    std::atomic<std::uint64_t> size_{0};
+    std::atomic<bool> revoked_{false};
+    std::atomic<Nanos> modified_{0};
+    std::mutex resizing_;  // of the size, the memory's length and charge_
+    access::Charge charge_;
+};
+using RegionPtr = std::shared_ptr<Region>;
+
+class Shares {
+public:
+    Shares(access::Ledger& ledger, const Clock& clock, payload::Store& store)
+        : ledger_(ledger), clock_(clock), store_(store) {}
+
+    // EEXIST; ENFILE beyond kMostRegions of a channel.
+    Result<RegionPtr> create(std::uint64_t channel, std::string_view name,
+                             channel::Attributes attributes);
+    RegionPtr find(std::uint64_t id) const;
+    RegionPtr find(std::uint64_t channel, std::string_view name) const;
+    // Regions of a channel with an id above `after`, in order of id, until `visit` returns false. It
+    // runs under the lock: it copies, and calls nothing.
+    void list(std::uint64_t channel, std::uint64_t after,
+              const std::function<bool(std::uint64_t, std::string_view)>& visit) const;
+    // The name goes; what is mapped or open stays until it is let go. ENOENT.
+    Result<void> unlink(std::uint64_t channel, std::string_view name);
+    Result<void> rename(std::uint64_t channel, std::string_view from, std::string_view to, bool keep);
+    bool empty(std::uint64_t channel) const;
+    void forget(std::uint64_t channel);  // the channel is gone
+
+    // Charges what it grows by: EDQUOT, ENOSPC; EFBIG over `most`; ESTALE when it was revoked.
+    Result<void> resize(Region& region, std::uint64_t size, std::uint64_t most);
+    // Writes that reach beyond the end make it longer first.
+    Result<void> write(Region& region, std::span<const std::byte> data, std::uint64_t at,
+                       std::uint64_t most);
+
+    // These take long with much memory: for a worker. After revoke() the region is there again, as new
+    // memory; after take_away() the caller has it. ENOENT.
+    struct Taken {
+        Fd memory;
+        std::uint64_t size = 0;
+        access::Charge charge;
+        uid_t owner = 0;
+        channel::Attributes attributes;
+    };
+    Result<void> revoke(std::uint64_t channel, std::string_view name);
+    Result<Taken> take_away(std::uint64_t channel, std::string_view name);
+    // The opposite, with memory that take_away() gave. EEXIST.
+    Result<void> put_back(std::uint64_t channel, std::string_view name,
+                          channel::Attributes attributes, Taken taken);
+
+    bool read(std::uint64_t id, const std::function<void(const channel::Attributes&)>& use) const;
+    bool change(std::uint64_t id, const std::function<void(channel::Attributes&)>& use);
+
+    std::vector<payload::Usage> usage() const;
+
+    // Called with the node id of a region whose cached pages must go (revoked). Set before use.
+    void on_revoked(std::function<void(std::uint64_t id)> told) { told_ = std::move(told); }
+
+private:
+    static constexpr std::size_t kMostRegions = 4096;
+    struct Entry {
+        RegionPtr region;            // null once unlinked,
+        std::weak_ptr<Region> last;  // while somebody may have it open
+        std::string name;
+        channel::Attributes attributes;
+    };
+    using Names = std::map<std::string, std::uint64_t, std::less<>>;
+
+    Result<RegionPtr> make(std::uint64_t channel);
+    void orphan(std::uint64_t id);
+    Result<Taken> empty_out(Region& region, Fd into);
+
+    access::Ledger& ledger_;
+    const Clock& clock_;
+    payload::Store& store_;
+    std::function<void(std::uint64_t)> told_;
+    mutable std::mutex mutex_;
+    std::uint64_t next_id_ = 1;
+    std::map<std::uint64_t, Entry> regions_;  // those with a name, and the unlinked ones still open
+    std::map<std::uint64_t, Names> names_;    // by channel
+};
+
+}  // namespace ipcfs::tree
