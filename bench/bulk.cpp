@@ -22,16 +22,6 @@ constexpr std::size_t kHugePage = 2 << 20;
 
 using Words = std::uint64_t __attribute__((vector_size(64), aligned(8), may_alias));
 
-std::byte after(std::byte value, unsigned messages) {
-    return static_cast<std::byte>(std::to_integer<unsigned>(value) + messages);
-}
-
-void check(std::span<const std::byte> message, std::byte value) {
-    if (sum(message) != sum_of(message.size(), value)) {
-        throw std::runtime_error("a message is not what was sent");
-    }
-}
-
 std::span<std::byte> map(int fd, std::size_t size, int protection) {
     void* at = mmap(nullptr, size, protection, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED) must(-1, "mmap");
@@ -110,7 +100,7 @@ private:
     public:
         explicit End(One one) : one_(std::move(one)) {}
         void run(unsigned count, std::byte value) override {
-            for (unsigned i = 0; i < count; ++i) one_(after(value, i));
+            for (unsigned i = 0; i < count; ++i) one_(nth(value, i));
         }
 
     private:
@@ -176,7 +166,7 @@ private:
         Sender(int socket, std::size_t size) : socket_(socket), memory_(size) {}
         void run(unsigned count, std::byte value) override {
             for (unsigned i = 0; i < count; ++i) {
-                fill(memory_.bytes, after(value, i));
+                fill(memory_.bytes, nth(value, i));
                 for (std::span<const std::byte> rest = memory_.bytes; !rest.empty();) {
                     const auto sent = must(write(socket_, rest.data(), rest.size()), "write");
                     rest = rest.subspan(static_cast<std::size_t>(sent));
@@ -195,7 +185,7 @@ private:
                     if (got == 0) throw std::runtime_error("the sender is gone");
                     rest = rest.subspan(static_cast<std::size_t>(got));
                 }
-                check(memory_.bytes, after(value, i));
+                check(memory_.bytes, nth(value, i));
             }
         }
         int socket_;
@@ -247,7 +237,7 @@ private:
                 const Fd memory = make_memfd(size_);
                 const auto bytes = map(memory.get(), size_, PROT_READ | PROT_WRITE);
                 if (huge_) madvise(bytes.data(), bytes.size(), MADV_HUGEPAGE);
-                fill(bytes, after(value, i));
+                fill(bytes, nth(value, i));
                 munmap(bytes.data(), bytes.size());
                 Packet packet;
                 cmsghdr* part = CMSG_FIRSTHDR(&packet.header);
@@ -275,7 +265,7 @@ private:
                 std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
                 const Fd memory(fd);
                 const auto bytes = map(memory.get(), size_, PROT_READ);
-                check(bytes, after(value, i));
+                check(bytes, nth(value, i));
                 munmap(bytes.data(), bytes.size());
             }
         }
@@ -312,6 +302,12 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) std::uint64_t sum(
 
 std::uint64_t sum_of(std::size_t size, std::byte value) {
     return std::to_integer<std::uint64_t>(value) * 0x0101010101010101U * (size / 8);
+}
+
+void check(std::span<const std::byte> message, std::byte value) {
+    if (sum(message) != sum_of(message.size(), value)) {
+        throw std::runtime_error("a message is not what was sent");
+    }
 }
 
 SharedMemory::SharedMemory(std::size_t size, bool huge) {

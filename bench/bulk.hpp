@@ -19,6 +19,13 @@ std::uint64_t sum(std::span<const std::byte> memory);
 // What sum() of `size` bytes of `value` is.
 std::uint64_t sum_of(std::size_t size, std::byte value);
 
+// The value of the message that many after the one of `value`.
+inline std::byte nth(std::byte value, unsigned message) {
+    return static_cast<std::byte>(std::to_integer<unsigned>(value) + message);
+}
+// Throws when the message has another value anywhere.
+void check(std::span<const std::byte> message, std::byte value);
+
 class BulkEnd {
 public:
     virtual ~BulkEnd() = default;

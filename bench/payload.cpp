@@ -6,8 +6,10 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <sys/mman.h>
 
 #include "huge_pages.hpp"
+#include "processes.hpp"
 
 namespace ipcfs::bench {
 namespace {
@@ -54,6 +56,18 @@ bool has_memory(Run& run, const std::string& what, std::uint64_t bytes) {
 
 unsigned large_rounds(const Run& run, unsigned most) {
     return std::min(run.rounds(), run.options().quick ? std::min(most, 5U) : most);
+}
+
+Round warmed(std::size_t bytes, Round round) {
+    return [bytes, round = std::move(round)] {
+        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED) must(-1, "mmap");
+        madvise(at, bytes, MADV_HUGEPAGE);
+        auto* each = static_cast<volatile char*>(at);
+        for (std::size_t page = 0; page < bytes; page += 4 * kKiB) each[page] = 1;
+        munmap(at, bytes);
+        return round();
+    };
 }
 
 void run_payload(Run& run) {

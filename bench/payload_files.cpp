@@ -148,11 +148,12 @@ void measure_files(Run& run) {
     Tmpfs::fill_file(stream.get());
 
     std::vector<Round> rounds{
-        [&] {
-            const double took = run_command({"cp", source, copy});
-            unlink(copy.c_str());
-            return Figures{gigabytes_a_second(took)};
-        },
+        warmed(kSize,
+               [&] {
+                   const double took = run_command({"cp", source, copy});
+                   unlink(copy.c_str());
+                   return Figures{gigabytes_a_second(took)};
+               }),
         [&] { return cat(source); },
     };
     const Server loop(run, Server::Program::kNullLoop, Transport::kClassic, stream.get());
@@ -167,7 +168,7 @@ void measure_files(Run& run) {
         const Server& ipcfs = *servers.back();
         ipcfs.make_channel("jobs");
         taken.push_back(std::make_unique<Taken>(ipcfs, source));
-        rounds.push_back([&] { return cp_and_cat(ipcfs, source); });
+        rounds.push_back(warmed(kSize, [&] { return cp_and_cat(ipcfs, source); }));
         rounds.push_back([path = taken.back()->path()] { return cat(path); });
     }
     const auto figures = interleave(large_rounds(run, 15), rounds);
