@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <fcntl.h>
 #include <functional>
 #include <initializer_list>
@@ -123,7 +124,7 @@ inline Expected<Packet> receive_packet(int socket, const char* operation) {
 inline Expected<void> send_packet(int socket, const ControlHeader& header,
                                   std::span<const std::byte> body,
                                   std::initializer_list<std::string_view> texts,
-                                  std::span<const int> fds, const char* operation) {
+                                  std::span<const int> fds, const char* operation, int flags = 0) {
     constexpr std::size_t kMostTexts = 6;
     if (texts.size() > kMostTexts || fds.size() > kMaxControlFds) return Error{EINVAL, operation};
     std::array<iovec, 2 + kMostTexts> parts;
@@ -152,7 +153,7 @@ inline Expected<void> send_packet(int socket, const ControlHeader& header,
     }
     ssize_t sent = 0;
     do {
-        sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+        sent = ::sendmsg(socket, &message, MSG_NOSIGNAL | flags);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
         const int code = errno == ECONNRESET || errno == ENOTCONN ? EPIPE : errno;
@@ -203,6 +204,20 @@ public:
                           std::span<const int> fds = {}, PushHandler served = {}) {
         static_assert(std::is_trivially_copyable_v<Body>);
         return call_bytes(op, std::as_bytes(std::span(&body, 1)), texts, fds, std::move(served));
+    }
+
+    // Asks for something whose outcome nobody waits for. Never blocks: when it cannot be sent now it goes
+    // with the next request.
+    template <class Body>
+    void post_later(ControlOp op, const Body& body) {
+        if (epoch_ != process_epoch()) return;
+        const auto bytes = std::as_bytes(std::span(&body, 1));
+        {
+            const std::scoped_lock hold(outbox_mutex_);
+            outbox_.emplace_back(op, std::vector<std::byte>(bytes.begin(), bytes.end()));
+        }
+        const std::unique_lock turn(turn_, std::try_to_lock);
+        if (turn.owns_lock()) flush_outbox();
     }
 
     // Sends what has no reply.
@@ -301,6 +316,7 @@ private:
         mine.served = std::move(served);
         std::unique_lock turn(turn_);
         if (broken()) return Error{EPIPE, operation};
+        flush_outbox();
         if (mine.served && !threaded_) {
             if (auto started = start_service(); !started) return std::move(started).error();
         }
@@ -328,6 +344,19 @@ private:
         changed_.wait(hold, [&] { return mine.outcome.has_value(); });
         hold.unlock();
         return judge(std::move(*mine.outcome), header, operation);
+    }
+
+    // With turn_ held. Their replies have tag 0, which is nobody's.
+    void flush_outbox() {
+        const std::scoped_lock hold(outbox_mutex_);
+        while (!outbox_.empty()) {
+            ControlHeader header;
+            header.op = static_cast<std::uint16_t>(outbox_.front().first);
+            auto sent = send_packet(socket_.get(), header, outbox_.front().second, {}, {}, "post",
+                                    MSG_DONTWAIT);
+            if (!sent && sent.error().code == EAGAIN) return;
+            outbox_.pop_front();
+        }
     }
 
     Expected<Packet> read_reply(const ControlHeader& asked, const char* operation) {
@@ -449,6 +478,9 @@ private:
     std::mutex turn_;
     bool threaded_ = false;
     std::uint32_t next_tag_ = 0;
+
+    std::mutex outbox_mutex_;  // taken after turn_, for moments only
+    std::deque<std::pair<ControlOp, std::vector<std::byte>>> outbox_;
 
     std::mutex mutex_;  // what the service thread and the callers share
     std::condition_variable changed_;

@@ -41,6 +41,11 @@ namespace detail {
     std::abort();
 }
 
+[[noreturn]] inline void no_error() noexcept {
+    std::fputs("ipcfs: the error of a call that did not fail was used\n", stderr);
+    std::abort();
+}
+
 inline Error last_error(const char* operation) {
     return Error{errno, operation};
 }
@@ -69,8 +74,8 @@ public:
     const T* operator->() const { return &value(); }
 
     // Only where there is no value.
-    const Error& error() const& { return std::get<1>(state_); }
-    Error&& error() && { return std::get<1>(std::move(state_)); }
+    const Error& error() const& { return *failed(); }
+    Error&& error() && { return std::move(*const_cast<Error*>(failed())); }
 
     template <class U>
     T value_or(U&& other) const& {
@@ -81,6 +86,11 @@ private:
     T* checked() {
         if (auto* value = std::get_if<0>(&state_)) return value;
         detail::no_value(std::get<1>(state_));
+    }
+
+    const Error* failed() const {
+        if (const auto* error = std::get_if<1>(&state_)) return error;
+        detail::no_error();
     }
 
     std::variant<T, Error> state_;
@@ -99,8 +109,14 @@ public:
     void value() const {
         if (error_) detail::no_value(*error_);
     }
-    const Error& error() const& { return error_.value(); }
-    Error&& error() && { return std::move(error_).value(); }
+    const Error& error() const& {
+        if (!error_) detail::no_error();
+        return *error_;
+    }
+    Error&& error() && {
+        if (!error_) detail::no_error();
+        return std::move(*error_);
+    }
 
 private:
     std::optional<Error> error_;

@@ -1,0 +1,77 @@
+// Message: one received message by value. Copies share the bytes, which never change; keep it as long
+// as you use what body(), text() or an extension gives. Any thread, one at a time for each object.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include <ipcfs/frame.hpp>
+#include <ipcfs/payload.hpp>
+
+namespace ipcfs {
+
+class Message {
+public:
+    Message() = default;
+    // `view` points into `storage`.
+    Message(const FrameView& view, std::shared_ptr<const std::byte[]> storage, Payload payload)
+        : view_(view), storage_(std::move(storage)), payload_(std::move(payload)) {}
+
+    const FrameHeader& header() const noexcept { return view_.header; }
+    FrameType type() const noexcept { return view_.header.type; }
+    std::uint8_t priority() const noexcept { return view_.header.priority; }
+    // Of the message in its channel, from 1.
+    std::uint64_t sequence() const noexcept { return view_.header.sequence; }
+    // Ties a response to its request; 0: none.
+    std::uint64_t correlation_id() const noexcept { return view_.header.correlation_id; }
+    std::uint32_t sender_pid() const noexcept { return view_.header.sender_pid; }
+    std::uint32_t sender_uid() const noexcept { return view_.header.sender_uid; }
+    // When it was queued.
+    std::chrono::system_clock::time_point time() const noexcept {
+        return std::chrono::system_clock::time_point(
+            std::chrono::duration_cast<std::chrono::system_clock::duration>(
+                std::chrono::nanoseconds(view_.header.time)));
+    }
+    // Somebody may have seen it before.
+    bool redelivered() const noexcept { return (view_.header.flags & kFrameRedelivered) != 0; }
+
+    // Value of the first extension of that type, such as ExtensionType::kContentType.
+    std::optional<std::span<const std::byte>> extension(ExtensionType type) const {
+        return view_.extension(type);
+    }
+    // All of them, for `take_extension`.
+    std::span<const std::byte> extensions() const noexcept { return view_.extensions; }
+
+    // Whether the body is a payload, not in the message itself.
+    bool has_payload() const noexcept { return static_cast<bool>(payload_); }
+    const Payload& payload() const noexcept { return payload_; }
+    // The size of the body, wherever it is, in bytes.
+    std::uint64_t size() const noexcept {
+        return has_payload() ? payload_.size() : view_.body.size();
+    }
+    // The body, wherever it is: a payload is mapped at the first call. Errors as Payload::map().
+    Expected<std::span<const std::byte>> map() const {
+        return has_payload() ? payload_.map() : view_.body;
+    }
+    // The same, empty where map() fails, which only a payload can.
+    std::span<const std::byte> body() const {
+        return has_payload() ? payload_.bytes() : view_.body;
+    }
+    std::string_view text() const {
+        const auto bytes = body();
+        return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    }
+
+private:
+    FrameView view_;
+    std::shared_ptr<const std::byte[]> storage_;
+    Payload payload_;
+};
+
+}  // namespace ipcfs

@@ -1,0 +1,355 @@
+// The receiving half of a Channel: frames from framed/stream, waiting with poll, and payloads opened
+// before the next read lets go of them. Internal to the client header. Any thread; one reads at a time,
+// and none while it waits.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <fcntl.h>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <signal.h>
+#include <span>
+#include <string>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <ipcfs/message.hpp>
+#include <ipcfs/options.hpp>
+#include <ipcfs/payload.hpp>
+#include <ipcfs/result.hpp>
+#include <ipcfs/wait.hpp>
+#include <ipcfs/writer.hpp>
+
+namespace ipcfs::detail {
+
+// The frames of one read, decoded; the views point into `storage`.
+struct Frames {
+    std::shared_ptr<const std::byte[]> storage;
+    std::vector<FrameView> views;
+};
+
+// A buffer that is read into again and again, unless what it holds is given away.
+class ReadBuffer {
+public:
+    static constexpr std::size_t kLeast = 8 << 10;
+    static constexpr std::size_t kMost = 1 << 20;
+    static constexpr std::size_t kLargestFrame = 64
+                                                 << 20;  // more in one frame is no daemon's doing
+
+    // How much the next read should ask for: the kernel's cost of a read grows with what it could
+    // give, so this follows the size of what came before.
+    std::size_t wanted(bool batch) const noexcept {
+        return batch ? std::max(wanted_, kBatch) : wanted_;
+    }
+
+    // Room for `size` bytes in all, the first `kept` of them as they are.
+    std::byte* room(std::size_t size, std::size_t kept) {
+        if (buffer_ && buffer_.use_count() == 1 && size <= capacity_) {
+            // Whoever had it before us, in a message, has looked at it for the last time.
+            std::atomic_thread_fence(std::memory_order_acquire);
+            return buffer_.get();
+        }
+        const std::size_t capacity = std::max(size, capacity_);
+        auto fresh = std::make_shared_for_overwrite<std::byte[]>(capacity);
+        if (kept != 0) std::memcpy(fresh.get(), buffer_.get(), kept);
+        buffer_ = std::move(fresh);
+        capacity_ = capacity;
+        return buffer_.get();
+    }
+    std::span<const std::byte> first(std::size_t size) const noexcept {
+        return {buffer_.get(), size};
+    }
+
+    // The first `used` bytes to give away: a copy where they are few, else the buffer itself, which is
+    // used again once they have been let go.
+    std::shared_ptr<const std::byte[]> take(std::size_t used) {
+        wanted_ = std::clamp(std::bit_ceil(used), kLeast, kMost);
+        if (used > capacity_ / 4 && used > kLeast) return buffer_;
+        auto copy = std::make_shared_for_overwrite<std::byte[]>(used);
+        std::memcpy(copy.get(), buffer_.get(), used);
+        return copy;
+    }
+
+private:
+    static constexpr std::size_t kBatch = 64 << 10;
+
+    std::shared_ptr<std::byte[]> buffer_;
+    std::size_t capacity_ = 0;
+    std::size_t wanted_ = kLeast;
+};
+
+// Splits the bytes that a read gave into frames. kTruncated in the first: `missing` more bytes are to be
+// read. Any other error: not what a daemon gives.
+inline FrameError split_frames(std::span<const std::byte> bytes, std::vector<FrameView>& out,
+                               std::size_t& missing) {
+    out.clear();
+    std::span<const std::byte> rest = bytes;
+    while (!rest.empty()) {
+        FrameView view;
+        std::size_t consumed = 0;
+        const FrameError error = decode(rest, view, consumed, ReadBuffer::kLargestFrame);
+        if (error == FrameError::kTruncated && out.empty() && rest.size() >= sizeof(FrameHeader)) {
+            FrameHeader header;
+            std::memcpy(&header, rest.data(), sizeof header);
+            missing =
+                header.header_length + static_cast<std::size_t>(header.body_length) - rest.size();
+            return error;
+        }
+        // Only whole frames are given together.
+        if (error == FrameError::kTruncated) return FrameError::kBadHeaderLength;
+        if (error != FrameError::kNone) return error;
+        out.push_back(view);
+        rest = rest.subspan(consumed);
+    }
+    return FrameError::kNone;
+}
+
+// Pools of the senders, mapped once each and kept while these live.
+class PoolMaps {
+public:
+    Expected<std::shared_ptr<ReceivedPool>> find(const std::string& mount, std::uint64_t id,
+                                                 std::uint32_t sender) {
+        ++count_;
+        auto& known = maps_[id];
+        if (!known) {
+            auto mapped = ReceivedPool::map(mount, id);
+            if (!mapped) {
+                maps_.erase(id);
+                return mapped;
+            }
+            known = std::move(*mapped);
+            forget_old(id);
+        }
+        auto& pool = maps_[id];
+        pool->sender_pid = sender;
+        pool->last_used = count_;
+        return pool;
+    }
+
+private:
+    static constexpr std::size_t kMostKept = 64;
+
+    // Those of senders that are gone, and beyond kMostKept the longest unused ones. Payloads that refer
+    // to one keep it.
+    void forget_old(std::uint64_t but) {
+        for (auto each = maps_.begin(); each != maps_.end();) {
+            const auto pid = static_cast<pid_t>(each->second->sender_pid);
+            const bool gone = pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH;
+            each = gone && each->first != but ? maps_.erase(each) : std::next(each);
+        }
+        while (maps_.size() > kMostKept) {
+            const auto oldest =
+                std::min_element(maps_.begin(), maps_.end(), [&](const auto& a, const auto& b) {
+                    return a.second->last_used < b.second->last_used && a.first != but;
+                });
+            maps_.erase(oldest);
+        }
+    }
+
+    std::map<std::uint64_t, std::shared_ptr<ReceivedPool>> maps_;
+    std::uint64_t count_ = 0;
+};
+
+class Reader {
+public:
+    Reader(std::shared_ptr<const Directory> directory, const ChannelOptions& options)
+        : directory_(std::move(directory)), options_(options) {}
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
+
+    // framed/stream, opened at the first use; the reader's, not to be closed.
+    Expected<int> fd() {
+        const std::scoped_lock hold(mutex_);
+        return open();
+    }
+
+    // Up to `most` > 0 messages, at least one. EAGAIN or ETIMEDOUT when none came in time; EPIPE when
+    // the channel is gone.
+    Expected<std::vector<Message>> receive(std::uint32_t most, Timeout timeout) {
+        constexpr const char* kOperation = "receive";
+        const Deadline deadline(timeout);
+        bool hung_up = false;
+        while (true) {
+            int fd = -1;
+            {
+                const std::scoped_lock hold(mutex_);
+                auto opened = open();
+                if (!opened) return std::move(opened).error();
+                fd = *opened;
+                auto taken = take(fd, most);
+                if (!taken) return std::move(taken).error();
+                if (!taken->empty()) return taken;
+            }
+            if (hung_up) return Error{EPIPE, kOperation, "the channel is gone"};
+            if (deadline.passed())
+                return Error{deadline.at_once() ? EAGAIN : ETIMEDOUT, kOperation};
+            // What is there when poll returns may be somebody else's by the time of the read.
+            const int ready = poll_one(fd, POLLIN, deadline.left());
+            if (ready < 0 && (errno != EINTR || options_.interruptible))
+                return last_error(kOperation);
+            hung_up = ready > 0 && (ready & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+        }
+    }
+
+private:
+    Expected<int> open() {
+        if (fd_) return fd_.get();
+        Fd opened(::openat(directory_->fd(), "framed/stream", O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        if (!opened) return last_error("open framed/stream");
+        fd_ = OwnFd(std::move(opened));
+        return fd_.get();
+    }
+
+    // Messages that are there now; none if there is none.
+    Expected<std::vector<Message>> take(int fd, std::uint32_t most) {
+        std::vector<Message> out;
+        if (waiting_.empty()) {
+            auto read = read_frames(fd, std::min(most, kMaxReadBatch));
+            if (!read) return std::move(read).error();
+            for (const FrameView& view : read->views) waiting_.emplace_back(view, read->storage);
+        }
+        out.reserve(std::min<std::size_t>(most, waiting_.size()));
+        while (!waiting_.empty() && out.size() < most) {
+            auto payload = payload_of(waiting_.front().first);
+            // Nothing is lost for want of a descriptor: it is tried again with the next call. The
+            // daemon keeps the payload until the next read.
+            if (!payload && !out.empty()) return out;
+            if (!payload) return std::move(payload).error();
+            out.emplace_back(waiting_.front().first, std::move(waiting_.front().second),
+                             std::move(*payload));
+            waiting_.pop_front();
+        }
+        return out;
+    }
+
+    Expected<Frames> read_frames(int fd, std::uint32_t most) {
+        constexpr const char* kOperation = "receive";
+        if (most != batch_) {
+            const std::uint32_t wanted = most > 1 ? most : 0;
+            // A daemon that does not know it gives one frame a read.
+            if (::ioctl(fd, kIoctlReadBatch, &wanted) != 0 && errno != ENOTTY && errno != ENOSYS)
+                return last_error(kOperation);
+            batch_ = most;
+        }
+        std::size_t have = 0;
+        std::size_t want = buffer_.wanted(most > 1);
+        Frames frames;
+        while (true) {
+            std::byte* room = buffer_.room(have + want, have);
+            const ssize_t got = ::read(fd, room + have, want);
+            if (got < 0 && errno == EINTR) continue;  // it took nothing
+            if (got < 0 && errno == EAGAIN && have == 0) return Frames{};
+            if (got < 0) return last_error(kOperation);
+            if (got == 0 && have == 0) return Error{EPIPE, kOperation, "the channel is gone"};
+            have += static_cast<std::size_t>(got);
+            std::size_t missing = 0;
+            const FrameError error = split_frames(buffer_.first(have), frames.views, missing);
+            if (error == FrameError::kTruncated && got > 0 && missing != 0) {
+                want = missing;
+                continue;
+            }
+            if (error != FrameError::kNone) return Error{EPROTO, kOperation, to_string(error)};
+            const std::byte* before = buffer_.first(have).data();
+            frames.storage = buffer_.take(have);
+            // Where the bytes were copied the views follow them.
+            for (FrameView& view : frames.views) {
+                view.extensions = moved(view.extensions, before, frames.storage.get());
+                view.body = moved(view.body, before, frames.storage.get());
+            }
+            return frames;
+        }
+    }
+
+    static std::span<const std::byte> moved(std::span<const std::byte> part, const std::byte* from,
+                                            const std::byte* to) noexcept {
+        return part.empty() ? std::span<const std::byte>()
+                            : std::span(to + (part.data() - from), part.size());
+    }
+
+    // An error only for what may be better at the next try; what never will be is the payload's own.
+    Expected<Payload> payload_of(const FrameView& view) {
+        const std::uint64_t id = view.header.payload_id;
+        if (id == 0) return Payload();
+        PayloadRef ref;
+        const auto value = view.extension(ExtensionType::kPayload);
+        const bool told = value && value->size() >= sizeof ref;
+        if (told) std::memcpy(&ref, value->data(), sizeof ref);
+        auto hold = std::make_shared<Hold>(ref, id, directory_->mount());
+        if (!told || ref.size > PTRDIFF_MAX) {
+            hold->fail(Error{EPROTO, "receive payload"});
+        } else if (ref.kind == PayloadKind::kSealed) {
+            if (auto opened = open_sealed(*hold, id); !opened) return std::move(opened).error();
+        } else if (ref.kind == PayloadKind::kPooled) {
+            if (auto opened = open_pooled(hold, ref, view.header); !opened)
+                return std::move(opened).error();
+        }
+        return Payload(std::move(hold));
+    }
+
+    static bool is_passing(int code) noexcept {
+        return code == EMFILE || code == ENFILE || code == ENOMEM || code == EAGAIN;
+    }
+
+    Expected<void> open_sealed(Hold& hold, std::uint64_t id) {
+        const std::string name = "payload/" + std::to_string(id);
+        while (true) {
+            Fd file(::openat(directory_->fd(), name.c_str(), O_RDONLY | O_CLOEXEC));
+            if (!file && errno == EINTR) continue;
+            if (!file && is_passing(errno)) return last_error("receive payload");
+            if (file) {
+                hold.set_file(std::move(file));
+            } else {
+                hold.fail(last_error("receive payload"));
+            }
+            return {};
+        }
+    }
+
+    Expected<void> open_pooled(std::shared_ptr<Hold>& hold, const PayloadRef& ref,
+                               const FrameHeader& header) {
+        auto pool = pools_.find(directory_->mount(), ref.pool, header.sender_pid);
+        if (!pool) {
+            if (is_passing(pool.error().code)) return std::move(pool).error();
+            hold->fail(std::move(pool).error());
+            return {};
+        }
+        const auto bytes = (*pool)->bytes(ref);
+        if (!bytes) {
+            hold->fail(Error{EPROTO, "receive payload", "no such chunk"});
+            return {};
+        }
+        if (options_.accept_pooled) {
+            hold->set_chunk(std::move(*pool), *bytes);
+            return {};
+        }
+        // The daemon makes the copy when the file is opened; then the chunk can go back.
+        auto lent = std::make_shared<Hold>(ref, header.payload_id, directory_->mount());
+        PayloadRef copy = ref;
+        copy.kind = PayloadKind::kSealed;
+        hold = std::make_shared<Hold>(copy, header.payload_id, directory_->mount());
+        if (auto opened = open_sealed(*hold, header.payload_id); !opened) return opened;
+        lent->set_chunk(std::move(*pool), *bytes);
+        return {};
+    }
+
+    const std::shared_ptr<const Directory> directory_;
+    const ChannelOptions options_;
+    std::mutex mutex_;  // of all below; held for a read, never for a wait
+    OwnFd fd_;
+    std::uint32_t batch_ = 1;
+    ReadBuffer buffer_;
+    // Taken from the channel and not given yet, with what their views point into.
+    std::deque<std::pair<FrameView, std::shared_ptr<const std::byte[]>>> waiting_;
+    PoolMaps pools_;
+};
+
+}  // namespace ipcfs::detail

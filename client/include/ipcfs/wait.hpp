@@ -1,0 +1,78 @@
+// Waiting with poll and futex until a deadline. Internal to the client header. Any thread.
+#pragma once
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstdint>
+#include <ctime>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace ipcfs {
+
+// How long a call may wait. kForever: without a limit; zero: not at all.
+using Timeout = std::chrono::nanoseconds;
+inline constexpr Timeout kForever = Timeout::max();
+
+namespace detail {
+
+class Deadline {
+public:
+    using Clock = std::chrono::steady_clock;
+
+    explicit Deadline(Timeout timeout) noexcept
+        : forever_(timeout == kForever),
+          at_once_(timeout <= Timeout::zero()),
+          end_(forever_ || at_once_ ? Clock::time_point() : end_after(timeout)) {}
+
+    bool at_once() const noexcept { return at_once_; }
+    bool forever() const noexcept { return forever_; }
+    bool passed() const noexcept { return at_once_ || (!forever_ && Clock::now() >= end_); }
+    // What is left, never negative; a year where there is no limit.
+    Timeout left() const noexcept {
+        if (forever_) return std::chrono::hours(24 * 365);
+        if (at_once_) return Timeout::zero();
+        const Timeout rest = end_ - Clock::now();
+        return rest > Timeout::zero() ? rest : Timeout::zero();
+    }
+
+private:
+    static Clock::time_point end_after(Timeout timeout) noexcept {
+        const auto now = Clock::now();
+        return timeout > Clock::time_point::max() - now ? Clock::time_point::max() : now + timeout;
+    }
+
+    bool forever_;
+    bool at_once_;
+    Clock::time_point end_;
+};
+
+inline timespec to_timespec(Timeout time) noexcept {
+    return {static_cast<time_t>(time.count() / 1'000'000'000),
+            static_cast<long>(time.count() % 1'000'000'000)};
+}
+
+// ppoll of one descriptor. What is ready, 0 after the time, -1 with errno.
+inline int poll_one(int fd, short events, Timeout timeout) noexcept {
+    pollfd one{fd, events, 0};
+    const timespec limit = to_timespec(timeout);
+    const int count = ::ppoll(&one, fd < 0 ? 0 : 1, &limit, nullptr);
+    return count <= 0 ? count : one.revents;
+}
+
+// Not FUTEX_PRIVATE: the word is shared by processes.
+inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen,
+                       Timeout timeout) noexcept {
+    const timespec limit = to_timespec(timeout);
+    ::syscall(SYS_futex, &word, FUTEX_WAIT, seen, &limit, nullptr, 0);
+}
+inline void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept {
+    ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+}  // namespace detail
+}  // namespace ipcfs

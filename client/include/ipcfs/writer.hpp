@@ -1,0 +1,399 @@
+// The sending half of a Channel: frames to framed/queue, filled memory to the control socket, waiting
+// for room with poll. Internal to the client header. Any thread; writes are atomic in the kernel.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fcntl.h>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <sys/uio.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <ipcfs/connection.hpp>
+#include <ipcfs/loan.hpp>
+#include <ipcfs/mount.hpp>
+#include <ipcfs/options.hpp>
+#include <ipcfs/result.hpp>
+#include <ipcfs/wait.hpp>
+
+namespace ipcfs::detail {
+
+// A channel's directory, held open, and so found again after the channel was renamed.
+class Directory {
+public:
+    static Expected<std::shared_ptr<Directory>> open(std::string_view name,
+                                                     const ChannelOptions& options) {
+        constexpr const char* kOperation = "open channel";
+        const std::string path = path_of(name);
+        if (options.create && ::mkdir(path.c_str(), options.mode) != 0 && errno != EEXIST)
+            return last_error("create channel");
+        auto real = resolve(path, kOperation);
+        if (!real) return std::move(real).error();
+        Fd fd(::open(real->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (!fd) return last_error(kOperation);
+        // Small messages need nothing but the files: a channel outside a whole mount will do.
+        auto place = place_of(*real);
+        if (place && place->relative.empty())
+            return Error{EINVAL, kOperation, "the root of the tree is not a channel"};
+        auto made = std::make_shared<Directory>();
+        made->fd_ = std::move(fd);
+        if (place) made->place_ = std::move(*place);
+        return made;
+    }
+    // The same channel in a forked child.
+    std::shared_ptr<Directory> copy() const {
+        auto made = std::make_shared<Directory>();
+        made->fd_ = Fd(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
+        made->place_ = place_;
+        return made;
+    }
+
+    int fd() const noexcept { return fd_.get(); }
+    const std::string& mount() const noexcept { return place_.mount; }  // empty: not known
+    std::string link() const { return "/proc/self/fd/" + std::to_string(fd_.get()); }
+
+    // The channel's path below its mount, as it is now.
+    std::string relative() const {
+        std::array<char, PATH_MAX> target;
+        const ssize_t length = ::readlink(link().c_str(), target.data(), target.size());
+        const std::string prefix = place_.mount == "/" ? "/" : place_.mount + "/";
+        const std::string_view now(target.data(),
+                                   length > 0 ? static_cast<std::size_t>(length) : 0);
+        return now.starts_with(prefix) ? std::string(now.substr(prefix.size())) : place_.relative;
+    }
+    // A setting of the channel; empty when it cannot be read.
+    std::string setting(const char* name) const {
+        std::array<char, 64> value;
+        const std::string attribute = std::string("user.ipcfs.") + name;
+        const ssize_t length =
+            ::getxattr(link().c_str(), attribute.c_str(), value.data(), value.size());
+        return {value.data(), length > 0 ? static_cast<std::size_t>(length) : 0};
+    }
+
+private:
+    Fd fd_;
+    Place place_;
+};
+
+class Writer {
+public:
+    Writer(std::shared_ptr<const Directory> directory, const ChannelOptions& options)
+        : directory_(std::move(directory)), options_(options), pools_(options.pools) {}
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+    ~Writer() {
+        if (const int fd = fd_.load(); fd >= 0) ::close(fd);
+    }
+
+    // framed/queue, opened at the first use.
+    Expected<int> fd() {
+        if (const int fd = fd_.load(std::memory_order_acquire); fd >= 0) return fd;
+        Fd opened(::openat(directory_->fd(), "framed/queue", O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+        if (!opened) return last_error("open framed/queue for writing");
+        int none = -1;
+        if (fd_.compare_exchange_strong(none, opened.get())) return opened.release();
+        return none;
+    }
+    // What a forked child goes on with, or closes: a descriptor for writing has no state.
+    int release() noexcept { return fd_.exchange(-1); }
+    void adopt(int fd) noexcept { fd_.store(fd); }
+
+    Expected<void> send(std::span<const std::byte> body, const SendOptions& options) {
+        if (auto good = check(options); !good) return good;
+        FrameHeader header = header_for(options);
+        const std::size_t length = sizeof header + options.extensions.size() + body.size();
+        if (body.size() <= options_.inline_limit && length <= kMaxWrite) {
+            encode_header(header, options.extensions, body);
+            auto sent = write_frame(header, options.extensions, body, options.timeout);
+            // Over max-message: what counts then is max-payload.
+            if (sent || sent.error().code != EMSGSIZE || body.empty()) return sent;
+        }
+        auto loan = copy_to_loan(body, options);
+        if (!loan) return std::move(loan).error();
+        return send(*loan, options);
+    }
+
+    // Consumes the loan on success only.
+    Expected<void> send(Loan& loan, const SendOptions& options) {
+        if (loan && loan.size() == 0) {
+            auto sent = send(std::span<const std::byte>(), options);
+            if (sent) loan = Loan();
+            return sent;
+        }
+        if (auto good = check(options); !good) return good;
+        const Deadline deadline(options.timeout);
+        if (SendPool* pool = Loan::Access::pool(loan)) {
+            auto sent = send_chunk(*pool, Loan::Access::reference(loan), options, deadline);
+            if (sent) {
+                Loan::Access::sent(loan);
+                return sent;
+            }
+            if (!is_refusal(sent.error().code)) return sent;
+            // The channel wants no pools any more, or the daemon has lost this one.
+            pools_.refused(*pool, sent.error().code != EPERM);
+            auto copy = fill_sealed(loan.bytes());
+            if (!copy) return std::move(copy).error();
+            auto copied = send_sealed(*copy, options, deadline);
+            if (copied) loan = Loan();
+            return copied;
+        }
+        auto sent = send_sealed(loan, options, deadline);
+        if (sent) Loan::Access::sent(loan);
+        return sent;
+    }
+
+    Expected<Loan> loan(std::size_t size, const LoanOptions& options) {
+        SendPool* pool = nullptr;
+        if (options.pooled && size != 0)
+            pool = pools_.find(
+                size, [this] { return std::pair(directory_->mount(), directory_->relative()); });
+        if (pool == nullptr) return Loan::Access::sealed(size);
+        auto taken = pool->take();
+        if (taken.generation == 0) {
+            const Deadline deadline(options.sealed_when_busy ? Timeout::zero() : options.timeout);
+            taken = pool->take(deadline);
+            if (taken.generation == 0) {
+                if (options.sealed_when_busy) return Loan::Access::sealed(size);
+                return Error{deadline.at_once() ? EAGAIN : ETIMEDOUT, "loan",
+                             "all chunks of the pool are lent"};
+            }
+        }
+        return Loan::Access::pooled(pool->shared_from_this(), taken, size);
+    }
+
+    // Whole frames, written as they are: all or none of them are queued.
+    Expected<void> write(std::span<const std::byte> frames, Timeout timeout) {
+        const iovec part{const_cast<std::byte*>(frames.data()), frames.size()};
+        return write_parts(std::span(&part, 1), frames.size(), Deadline(timeout));
+    }
+
+    const Directory& directory() const noexcept { return *directory_; }
+
+private:
+    // Pages that a write of two pieces may touch beyond those of its body.
+    static constexpr std::size_t kMaxPieces = kMaxWrite - 3 * kPage;
+    static constexpr std::size_t kSmall = 4096;
+
+    // What the daemon would refuse whatever way it comes.
+    static Expected<void> check(const SendOptions& options) {
+        const FrameType type = options.type;
+        if (type < FrameType::kControl || type > FrameType::kError ||
+            type == FrameType::kCapability || type == FrameType::kHandoff)
+            return Error{EINVAL, "send", "messages of this type cannot be sent"};
+        if (options.deadline > INT64_MAX) return Error{EINVAL, "send", "deadline"};
+        if (!valid_extensions(options.extensions))
+            return Error{EINVAL, "send", "malformed extensions"};
+        return {};
+    }
+
+    static bool is_refusal(int code) noexcept {
+        return code == EPERM || code == EINVAL || code == ENOENT || code == ESTALE;
+    }
+
+    Expected<void> write_frame(const FrameHeader& header, std::span<const std::byte> extensions,
+                               std::span<const std::byte> body, Timeout timeout) {
+        const std::size_t length = header.header_length + body.size();
+        std::array<std::byte, kMaxFrameHeader + kSmall> front;
+        std::memcpy(front.data(), &header, sizeof header);
+        if (!extensions.empty())
+            std::memcpy(front.data() + sizeof header, extensions.data(), extensions.size());
+        const bool small = body.size() <= kSmall;
+        if (small && !body.empty())
+            std::memcpy(front.data() + header.header_length, body.data(), body.size());
+        const Deadline deadline(timeout);
+        if (small) return write_whole({front.data(), length}, deadline);
+        if (length <= kMaxPieces) {
+            const std::array<iovec, 2> parts{
+                iovec{front.data(), header.header_length},
+                iovec{const_cast<std::byte*>(body.data()), body.size()}};
+            return write_parts(parts, length, deadline);
+        }
+        // In two pieces it could be on more pages than the kernel takes at once.
+        const auto joined = std::make_unique_for_overwrite<std::byte[]>(length);
+        std::memcpy(joined.get(), front.data(), header.header_length);
+        std::memcpy(joined.get() + header.header_length, body.data(), body.size());
+        return write_whole({joined.get(), length}, deadline);
+    }
+
+    Expected<void> write_whole(std::span<std::byte> frame, const Deadline& deadline) {
+        const iovec part{frame.data(), frame.size()};
+        return write_parts(std::span(&part, 1), frame.size(), deadline);
+    }
+
+    Expected<void> write_parts(std::span<const iovec> parts, std::size_t length,
+                               const Deadline& deadline) {
+        constexpr const char* kOperation = "send";
+        if (length > kMaxWrite) return Error{EMSGSIZE, kOperation};
+        auto opened = fd();
+        if (!opened) return std::move(opened).error();
+        Patience patience;
+        while (true) {
+            const ssize_t written = ::writev(*opened, parts.data(), static_cast<int>(parts.size()));
+            if (written == static_cast<ssize_t>(length)) return {};
+            if (written >= 0) return Error{EPROTO, kOperation, "only a part was written"};
+            if (errno == EINTR && !options_.interruptible) continue;
+            if (errno != EAGAIN) return last_error(kOperation);
+            if (!deadline.at_once() && is_sync()) return write_sync(parts, deadline);
+            if (auto room = wait_for_room(*opened, deadline, patience); !room) return room;
+        }
+    }
+
+    bool is_sync() {
+        if (!type_known_) {
+            sync_ = directory_->setting("type") == "sync";
+            type_known_ = true;
+        }
+        return sync_;
+    }
+
+    // A writer of type sync waits for a reader in open and in write, in its turn.
+    Expected<void> write_sync(std::span<const iovec> parts, const Deadline& deadline) {
+        constexpr const char* kOperation = "send";
+        while (true) {
+            const Fd turn(::openat(directory_->fd(), "framed/queue", O_WRONLY | O_CLOEXEC));
+            if (!turn && (errno != EINTR || options_.interruptible)) return last_error(kOperation);
+            if (!turn) continue;
+            if (::writev(turn.get(), parts.data(), static_cast<int>(parts.size())) >= 0) return {};
+            const bool again = (errno == EINTR && !options_.interruptible) || errno == ETIMEDOUT;
+            if (!again || (errno == ETIMEDOUT && deadline.passed())) return last_error(kOperation);
+        }
+    }
+
+    // How often what seemed to be room was none: a batch may need more than poll promises, and others
+    // may be faster.
+    struct Patience {
+        Timeout backoff{0};
+    };
+
+    Expected<void> wait_for_room(int fd, const Deadline& deadline, Patience& patience) {
+        constexpr const char* kOperation = "send";
+        if (deadline.at_once()) return Error{EAGAIN, kOperation};
+        if (patience.backoff > Timeout::zero())
+            poll_one(-1, 0, std::min(deadline.left(), patience.backoff));
+        patience.backoff = std::min<Timeout>(patience.backoff * 2 + std::chrono::microseconds(50),
+                                             std::chrono::milliseconds(20));
+        while (true) {
+            if (deadline.passed()) return Error{ETIMEDOUT, kOperation};
+            const auto before = Deadline::Clock::now();
+            const int ready = poll_one(fd, POLLOUT, deadline.left());
+            if (ready < 0 && errno == EINTR && !options_.interruptible) continue;
+            if (ready < 0) return last_error(kOperation);
+            if ((ready & (POLLERR | POLLHUP | POLLNVAL)) != 0) return Error{EPIPE, kOperation};
+            if (ready == 0) continue;
+            // It did wait: this is new room.
+            if (Deadline::Clock::now() - before > std::chrono::milliseconds(1)) patience = {};
+            return {};
+        }
+    }
+
+    Expected<void> send_chunk(const SendPool& pool, const PayloadRef& ref,
+                              const SendOptions& options, const Deadline& deadline) {
+        constexpr std::size_t kExtension = padded_extension(sizeof ref);
+        if (!pool.usable()) return Error{ESTALE, "send"};
+        FrameHeader header = header_for(options);
+        if (options.extensions.size() > kMaxFrameHeader - sizeof header - kExtension)
+            return Error{EMSGSIZE, "send", "too many extensions"};
+        std::array<std::byte, kMaxFrameHeader> frame;
+        std::byte* at = frame.data() + sizeof header;
+        const auto type = static_cast<std::uint16_t>(ExtensionType::kPayload);
+        const std::uint16_t size = sizeof ref;
+        std::memset(at, 0, kExtension);
+        std::memcpy(at, &type, sizeof type);
+        std::memcpy(at + 2, &size, sizeof size);
+        std::memcpy(at + 4, &ref, sizeof ref);
+        if (!options.extensions.empty())
+            std::memcpy(at + kExtension, options.extensions.data(), options.extensions.size());
+        header.header_length =
+            static_cast<std::uint16_t>(sizeof header + kExtension + options.extensions.size());
+        std::memcpy(frame.data(), &header, sizeof header);
+        return write_whole({frame.data(), header.header_length}, deadline);
+    }
+
+    Expected<void> send_sealed(Loan& loan, const SendOptions& options, const Deadline& deadline) {
+        constexpr const char* kOperation = "send payload";
+        if (directory_->mount().empty())
+            return Error{ENOTSUP, kOperation, "the channel's mount has no control socket"};
+        auto room = fd();  // what to wait at, and the right to send
+        if (!room) return std::move(room).error();
+        auto sealed = Loan::Access::seal(loan);
+        if (!sealed) return std::move(sealed).error();
+        const FrameHeader header = header_for(options);
+        ControlSend send;
+        send.message_id = header.message_id;
+        send.correlation_id = header.correlation_id;
+        send.deadline = header.deadline;
+        send.size = loan.size();
+        send.flags = header.flags & kFrameExpires;
+        send.priority = header.priority;
+        send.type = static_cast<std::uint8_t>(header.type);
+        send.extensions_length = static_cast<std::uint32_t>(options.extensions.size());
+        const std::string_view extensions(reinterpret_cast<const char*>(options.extensions.data()),
+                                          options.extensions.size());
+        Patience patience;
+        while (true) {
+            const std::string path = directory_->relative();
+            send.path_length = static_cast<std::uint32_t>(path.size());
+            auto sent = Connection::request(directory_->mount(), ControlOp::kSend, send,
+                                            {path, extensions}, std::span(&*sealed, 1));
+            if (sent) return {};
+            if (sent.error().code != EAGAIN) return std::move(sent).error();
+            if (auto waited = wait_for_room(*room, deadline, patience); !waited) return waited;
+        }
+    }
+
+    Expected<Loan> copy_to_loan(std::span<const std::byte> body, const SendOptions& options) {
+        LoanOptions how;
+        how.timeout = options.timeout;
+        how.sealed_when_busy = true;
+        if (pools_.enabled()) {
+            auto lent = loan(body.size(), how);
+            if (!lent || lent->pooled()) {
+                if (lent && !body.empty()) std::memcpy(lent->data(), body.data(), body.size());
+                return lent;
+            }
+        }
+        return fill_sealed(body);
+    }
+
+    // write(2) fills fresh memory faster than page faults do, unless these are of huge pages.
+    static Expected<Loan> fill_sealed(std::span<const std::byte> body) {
+        const bool by_write = body.size() < kHugePage || !shared_huge_pages();
+        auto made =
+            by_write ? Loan::Access::unmapped(body.size()) : Loan::Access::sealed(body.size());
+        if (!made) return made;
+        if (!by_write) {
+            std::memcpy(made->data(), body.data(), body.size());
+            return made;
+        }
+        const int fd = Loan::Access::memory(*made);
+        for (std::size_t done = 0; done < body.size();) {
+            const ssize_t written =
+                ::pwrite(fd, body.data() + done, body.size() - done, static_cast<off_t>(done));
+            if (written < 0 && errno == EINTR) continue;
+            if (written < 0) return last_error("send payload");
+            if (written == 0) return Error{ENOSPC, "send payload"};
+            done += static_cast<std::size_t>(written);
+        }
+        return made;
+    }
+
+    const std::shared_ptr<const Directory> directory_;
+    const ChannelOptions options_;
+    std::atomic<int> fd_{-1};
+    std::atomic<bool> type_known_{false};
+    std::atomic<bool> sync_{false};
+    SendPools pools_;
+};
+
+}  // namespace ipcfs::detail
