@@ -211,7 +211,7 @@ private:
             return;
         }
         error(where, "unknown key " + toml_string(name) + "; known in [limits.user." + user +
-                         "] are: messages, bytes, channels, open-files, waiters");
+                         "] are: messages, bytes, channels, open-files, waiters, payload-bytes");
     }
 
     void refuse(const std::string& where, const std::string& name, const Value& value,
@@ -311,7 +311,7 @@ std::string to_toml(const Config& config) {
 UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid) {
     UserLimits limits = config.limits.user;
     if (uid == 0 || uid == own_uid) {
-        limits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
+        limits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
     }
     auto found = config.limits.by_user.find(uid);
     if (found == config.limits.by_user.end()) return limits;
@@ -321,6 +321,7 @@ UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own
     limits.channels = given.channels.value_or(limits.channels);
     limits.open_files = given.open_files.value_or(limits.open_files);
     limits.waiters = given.waiters.value_or(limits.waiters);
+    limits.payload_bytes = given.payload_bytes.value_or(limits.payload_bytes);
     return limits;
 }
 
@@ -329,6 +330,7 @@ Reload plan_reload(const Config& running, const Config& wanted) {
     plan.config = running;
     plan.config.log = wanted.log;
     plan.config.limits = wanted.limits;
+    plan.config.payload = wanted.payload;
     plan.config.channel = wanted.channel;
     for (const Key& key : keys()) {
         if (key.render(running) == key.render(wanted)) continue;

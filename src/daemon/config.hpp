@@ -20,6 +20,7 @@
 namespace ipcfs::daemon {
 
 enum class Transport : std::uint8_t { kAuto, kUring, kClassic };
+enum class Passthrough : std::uint8_t { kAuto, kOff };
 enum class AllowOther : std::uint8_t { kAuto, kYes, kNo };
 enum class LogTarget : std::uint8_t { kAuto, kStderr, kFile, kJournald };
 
@@ -30,6 +31,7 @@ struct FuseConfig {
     Transport transport = Transport::kAuto;
     std::uint32_t queue_depth = 8192;  // io_uring entries per CPU
     std::uint32_t threads = 0;         // workers of the classic transport; 0: by the CPUs
+    Passthrough passthrough = Passthrough::kAuto;  // memory given to clients directly
     AllowOther allow_other = AllowOther::kAuto;
     Nanos entry_timeout = 3600 * kSecond;
     Nanos attr_timeout = 3600 * kSecond;
@@ -53,12 +55,13 @@ struct UserLimits {
     std::uint64_t channels = 20'000;
     std::uint64_t open_files = 65'536;
     std::uint64_t waiters = 16'384;
+    std::uint64_t payload_bytes = 8ULL << 30;  // of payloads, pools and regions
     bool operator==(const UserLimits&) const = default;
 };
 
 // [limits.user.NAME]: what is not given is inherited.
 struct UserOverride {
-    std::optional<std::uint64_t> messages, bytes, channels, open_files, waiters;
+    std::optional<std::uint64_t> messages, bytes, channels, open_files, waiters, payload_bytes;
     bool operator==(const UserOverride&) const = default;
 };
 
@@ -69,12 +72,18 @@ struct LimitsConfig {
     bool operator==(const LimitsConfig&) const = default;
 };
 
+struct PayloadConfig {
+    std::uint64_t reserve = 256ULL << 20;  // bytes of the machine's memory that payloads leave free
+    bool operator==(const PayloadConfig&) const = default;
+};
+
 struct Config {
     std::string mount;  // absolute
     std::string state;  // absolute
     FuseConfig fuse;
     LogConfig log;
     LimitsConfig limits;
+    PayloadConfig payload;
     channel::Settings channel;  // of new channels
     bool operator==(const Config&) const = default;
 };

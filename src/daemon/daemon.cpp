@@ -8,22 +8,27 @@
 
 #include <access/account.hpp>
 #include <channel/registry.hpp>
+#include <control/server.hpp>
 #include <daemon/daemon.hpp>
 #include <daemon/instance.hpp>
 #include <fuse/door.hpp>
 #include <fuse/doorbell.hpp>
 #include <fuse/probe.hpp>
 #include <fuse/session.hpp>
+#include <payload/memory.hpp>
+#include <tree/exchange.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::daemon {
 namespace {
 
 constexpr Nanos kWatchPeriod = kSecond;
+constexpr Nanos kSweepPeriod = 100 * kMillisecond;
 constexpr Nanos kUnheardPeriod = 50 * kMillisecond;
 
 access::Limits to_limits(const UserLimits& limits) {
-    return {limits.messages, limits.bytes, limits.channels, limits.open_files, limits.waiters};
+    return {limits.messages,   limits.bytes,   limits.channels,
+            limits.open_files, limits.waiters, limits.payload_bytes};
 }
 
 // Names of requests by opcode, as FUSE numbers them (linux/fuse.h).
@@ -97,6 +102,13 @@ std::string by_uid(std::string key) {
     return key;
 }
 
+// Beside the lock of the mount point, and named like it.
+std::string control_path(const std::string& mount, uid_t uid) {
+    const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+    std::string path = lock_path(mount, uid, runtime ? runtime : "");
+    return path.substr(0, path.rfind('.')) + ".sock";
+}
+
 std::uint64_t resident_bytes() {
     std::ifstream statm("/proc/self/statm");
     std::uint64_t size = 0, resident = 0;
@@ -116,15 +128,20 @@ struct Daemon::State {
           ledger([wanted,
                   own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
                  wanted.limits.total_bytes),
+          budget(clock, payload::available_memory),
+          payloads(ledger, budget),
+          worker("ipcfs-memory"),
           environment{clock, timers, pool, ledger},
           registry(environment, wanted.channel, wanted.mount.size() + 16),
           pump(event_loop, clock) {
+        budget.set_reserve(wanted.payload.reserve);
         timers.set_kick(pump.kick());
         pump.attach(timers);
     }
     ~State() {
         stop();
         environment.doorbell.store(nullptr);
+        control.reset();
         bell.reset();
         door.reset();
         session.reset();
@@ -140,6 +157,7 @@ struct Daemon::State {
     Result<void> take_over(const Config& wanted);
     void watch();
     void listen_for_unheard();
+    void sweep();
     void ended(const std::string& why);
     std::vector<std::string> report() const;
 
@@ -152,10 +170,15 @@ struct Daemon::State {
     TimerQueue timers;
     queue::MessagePool pool;
     access::Ledger ledger;
+    payload::Budget budget;
+    payload::Store payloads;
+    payload::Worker worker;
     channel::Environment environment;
     channel::Registry registry;
     TimerPump pump;
     std::unique_ptr<tree::Tree> tree;
+    std::unique_ptr<tree::Exchange> exchange;
+    std::unique_ptr<control::Server> control;
     std::unique_ptr<fuse::Session> session;
     std::unique_ptr<fuse::Door> door;
     std::unique_ptr<fuse::Doorbell> bell;
@@ -174,7 +197,8 @@ struct Daemon::State {
 
 Result<void> Daemon::State::start() {
     Config wanted = config.with([](const Config& c) { return c; });
-    tree = std::make_unique<tree::Tree>(registry, ledger, log, system());
+    tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
+    exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
     door = std::make_unique<fuse::Door>(
         *tree, log, fuse::DoorConfig{wanted.fuse.entry_timeout, wanted.fuse.attr_timeout});
 
@@ -201,12 +225,17 @@ Result<void> Daemon::State::start() {
     if (auto rings = bell->start(); !rings) return rings;
     environment.doorbell.store(bell.get(), std::memory_order_release);
     if (auto started = session->start(); !started) return started;
+    control = std::make_unique<control::Server>(
+        control::ServerConfig{.path = control_path(mount, own_uid), .mount = mount}, loop.context(),
+        *exchange, ledger, log);
+    if (auto listening = control->start(); !listening) return listening;
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
         log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
     }
     loop.after(kWatchPeriod, [this] { watch(); });
     if (session->report().transport == fuse::Transport::kUring) listen_for_unheard();
+    sweep();
     return {};
 }
 
@@ -214,6 +243,10 @@ void Daemon::State::stop() noexcept {
     if (stopped.exchange(true)) return;
     holding = "ending the waiting operations";
     registry.shut_down();
+    if (control) {
+        holding = "closing the control socket";
+        control->stop();
+    }
     if (session) {
         holding = "unmounting and joining the FUSE threads";
         session->stop();
@@ -242,6 +275,7 @@ tree::System Daemon::State::system() {
     system.set_config = [this](std::string_view text) { return set_config(text); };
     system.resources = [this](insight::Table& table) { resources(table); };
     system.degraded = [this] { return degraded(); };
+    system.control = control_path(mount, own_uid);
     system.uid = own_uid;
     system.gid = ::getegid();
     return system;
@@ -334,9 +368,11 @@ Result<void> Daemon::State::take_over(const Config& wanted) {
         [wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
         wanted.limits.total_bytes);
     registry.set_defaults(wanted.channel);
+    budget.set_reserve(wanted.payload.reserve);
     config.with([&](Config& running) {
         running.log = wanted.log;
         running.limits = wanted.limits;
+        running.payload = wanted.payload;
         running.channel = wanted.channel;
     });
     return {};
@@ -358,6 +394,13 @@ void Daemon::State::watch() {
         was_overloaded = overloaded;
     }
     loop.after(kWatchPeriod, [this] { watch(); });
+}
+
+// On the loop: memory that clients had mapped and have no more is forgotten.
+void Daemon::State::sweep() {
+    if (stopped) return;
+    payloads.sweep();
+    loop.after(kSweepPeriod, [this] { sweep(); });
 }
 
 // On the loop: see Session::end_unheard.

@@ -11,6 +11,7 @@ namespace ipcfs::daemon {
 namespace {
 
 constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"};
+constexpr std::array<std::string_view, 2> kPassthroughs{"auto", "off"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
 
 constexpr std::uint64_t kMost = INT64_MAX;  // what TOML's integers hold
@@ -250,6 +251,9 @@ std::vector<Key> build() {
             [](auto& c) -> auto& { return c.fuse.queue_depth; }),
         number(
             "fuse.threads", false, 0, 1024, [](auto& c) -> auto& { return c.fuse.threads; }),
+        word(
+            "fuse.passthrough", false, kPassthroughs,
+            [](auto& c) -> auto& { return c.fuse.passthrough; }),
         allow_other(),
         duration(
             "fuse.entry-timeout", false, 0, kYear,
@@ -281,7 +285,12 @@ std::vector<Key> build() {
         limit(
             "limits.waiters", false, [](auto& c) -> auto& { return c.limits.user.waiters; }),
         limit(
+            "limits.payload-bytes", true,
+            [](auto& c) -> auto& { return c.limits.user.payload_bytes; }),
+        limit(
             "limits.total-bytes", true, [](auto& c) -> auto& { return c.limits.total_bytes; }),
+        size(
+            "payload.reserve", true, 0, kMost, [](auto& c) -> auto& { return c.payload.reserve; }),
     };
     for (std::string_view name : channel::kSettingKeys) table.push_back(channel_key(name));
     return table;
@@ -312,6 +321,7 @@ const std::vector<UserKey>& user_keys() {
         user_limit("channels", false, &UserOverride::channels),
         user_limit("open-files", false, &UserOverride::open_files),
         user_limit("waiters", false, &UserOverride::waiters),
+        user_limit("payload-bytes", true, &UserOverride::payload_bytes),
     };
     return table;
 }

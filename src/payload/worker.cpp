@@ -6,29 +6,31 @@
 
 namespace ipcfs::payload {
 
-Worker::Worker(const char* name) {
-    // Signals are main's.
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { run(); });
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    ::pthread_setname_np(thread_.native_handle(), name);
-}
-
 Worker::~Worker() {
     {
         std::scoped_lock hold(mutex_);
         ends_ = true;
     }
     more_.notify_one();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
+}
+
+// Under the lock.
+void Worker::start() {
+    // Signals are main's.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread([this] { run(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    ::pthread_setname_np(thread_.native_handle(), name_);
 }
 
 void Worker::add(std::function<void()> job) {
     {
         std::scoped_lock hold(mutex_);
         jobs_.push_back(std::move(job));
+        if (!thread_.joinable()) start();
     }
     more_.notify_one();
 }

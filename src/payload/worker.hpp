@@ -1,5 +1,5 @@
-// A thread for what takes long and no client's thread may do: copying memory, closing descriptors of
-// other file systems. Jobs run in order; what is left at the end still runs. Any thread may add.
+// A thread for what takes long and no client's thread may do: moving and copying memory. Jobs run in
+// order; what is left at the end still runs. Any thread may add; the thread starts with the first job.
 #pragma once
 
 #include <condition_variable>
@@ -12,18 +12,20 @@ namespace ipcfs::payload {
 
 class Worker {
 public:
-    explicit Worker(const char* name);
+    explicit Worker(const char* name) : name_(name) {}
     ~Worker();  // after the jobs that are there
     void add(std::function<void()> job);
     std::size_t waiting() const;
 
 private:
+    void start();
     void run() noexcept;
 
     mutable std::mutex mutex_;
     std::condition_variable more_;
     std::deque<std::function<void()>> jobs_;
     bool ends_ = false;
+    const char* name_;
     std::thread thread_;
 };
 
