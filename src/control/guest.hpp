@@ -1,0 +1,57 @@
+// A descriptor that a client sent: closed where that may take as long as it likes. Moved, never
+// copied; one thread at a time.
+#pragma once
+
+#include <memory>
+#include <sys/types.h>
+#include <utility>
+
+#include <control/crew.hpp>
+#include <control/socket.hpp>
+
+#include <base/fd.hpp>
+
+namespace ipcfs::control {
+
+class Guest {
+public:
+    Guest() = default;
+    // `uid` is who sent it. Nothing is done to `fd` but asking what it is.
+    Guest(Fd fd, std::shared_ptr<Crew> crew, uid_t uid)
+        : fd_(std::move(fd)), crew_(std::move(crew)), uid_(uid), kind_(kind_of(fd_.get())) {}
+    Guest(Guest&&) noexcept = default;
+    Guest& operator=(Guest&& other) noexcept {
+        if (this != &other) {
+            dispose();
+            fd_ = std::move(other.fd_);
+            crew_ = std::move(other.crew_);
+            uid_ = other.uid_;
+            kind_ = other.kind_;
+        }
+        return *this;
+    }
+    ~Guest() { dispose(); }
+
+    int get() const noexcept { return fd_.get(); }
+    FdKind kind() const noexcept { return kind_; }
+    bool is_foreign() const noexcept { return !closes_at_once(kind_); }
+    // For who knows what it is.
+    Fd release() noexcept { return std::move(fd_); }
+
+private:
+    void dispose() noexcept {
+        if (!fd_) return;
+        if (!is_foreign()) {
+            fd_.reset();
+        } else {
+            crew_->add(uid_, [fd = fd_.release()] { ::close(fd); });
+        }
+    }
+
+    Fd fd_;
+    std::shared_ptr<Crew> crew_;
+    uid_t uid_ = 0;
+    FdKind kind_ = FdKind::kOther;
+};
+
+}  // namespace ipcfs::control

@@ -1,0 +1,197 @@
+// Listening, limits, and who is connected. All on the loop; only stop() comes from elsewhere.
+#include <future>
+#include <map>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <control/connection.hpp>
+#include <control/server.hpp>
+
+namespace ipcfs::control {
+namespace asio = boost::asio;
+
+namespace {
+
+constexpr int kBacklog = 128;
+constexpr int kAcceptsATurn = 16;
+constexpr auto kBreather = std::chrono::milliseconds(100);
+
+}  // namespace
+
+struct Server::State : std::enable_shared_from_this<State> {
+    State(ServerConfig config, asio::io_context& loop, tree::Exchange& exchange,
+          access::Ledger& accounts, Logger& log)
+        : around(std::move(config), loop, exchange, log),
+          ledger(accounts),
+          listener(loop),
+          breather(loop) {
+        around.ended = [this](Connection& connection) { forget(connection); };
+    }
+
+    void await_connections();
+    void accept_some();
+    void admit(Fd socket);
+    void turn_away(Fd socket, uid_t uid, const Fault& why);
+    void forget(Connection& connection);
+    void end();
+
+    Surroundings around;
+    access::Ledger& ledger;
+    asio::posix::stream_descriptor listener;
+    asio::steady_timer breather;
+    std::map<Connection*, std::shared_ptr<Connection>> connections;
+    std::map<uid_t, std::size_t> of_user;
+    std::map<pid_t, std::size_t> of_process;
+    std::atomic<bool> loop_runs{false};
+    bool ended = false;
+};
+
+void Server::State::await_connections() {
+    if (ended) return;
+    listener.async_wait(asio::posix::descriptor_base::wait_read,
+                        [weak = weak_from_this()](const boost::system::error_code& failed) {
+                            auto self = weak.lock();
+                            if (self && !failed && !self->ended) self->accept_some();
+                        });
+}
+
+void Server::State::accept_some() {
+    for (int count = 0; count < kAcceptsATurn; ++count) {
+        Fd socket(
+            ::accept4(listener.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (socket) {
+            admit(std::move(socket));
+            continue;
+        }
+        if (errno == EAGAIN) break;
+        if (errno == EINTR || errno == ECONNABORTED) continue;
+        // No descriptor or no memory to be had: who waits stays in the backlog.
+        around.log.warn("control: accept: ", std::strerror(errno));
+        breather.expires_after(kBreather);
+        breather.async_wait([weak = weak_from_this()](const boost::system::error_code& failed) {
+            auto self = weak.lock();
+            if (self && !failed) self->await_connections();
+        });
+        return;
+    }
+    await_connections();
+}
+
+void Server::State::admit(Fd socket) {
+    auto peer = peer_of(socket.get());
+    if (!peer) {
+        around.log.warn("control: ", peer.error().message());
+        return;
+    }
+    const uid_t uid = peer->subject.uid;
+    const auto mine = of_user.find(uid);
+    if (connections.size() >= around.config.max_connections ||
+        (uid != 0 && mine != of_user.end() && mine->second >= around.config.max_per_user)) {
+        return turn_away(std::move(socket), uid, Fault{EMFILE, "too many control connections"});
+    }
+    if (around.crew->overrun(uid)) {
+        return turn_away(std::move(socket), uid,
+                         Fault{EBUSY, "this user's descriptors take too long to close"});
+    }
+    auto charge = access::Charge::take(ledger.account(uid), access::Resource::kOpenFiles, 1);
+    if (!charge) {
+        return turn_away(std::move(socket), uid, Fault{EDQUOT, "too many open files of this user"});
+    }
+    const pid_t pid = peer->subject.pid;
+    Fd process = peer_process(socket.get(), pid);
+    auto made = std::make_shared<Connection>(around, std::move(socket), std::move(process),
+                                             std::move(*peer), std::move(*charge));
+    connections.emplace(made.get(), made);
+    ++of_user[uid];
+    if (pid > 0) ++of_process[pid];
+    ++around.counters.accepted;
+    ++around.counters.connections;
+    made->start();
+}
+
+// With a word: the first that it reads is the error.
+void Server::State::turn_away(Fd socket, uid_t uid, const Fault& why) {
+    ++around.counters.turned_away;
+    around.log.debug("control: a connection of uid ", uid, " turned away: ", why.operation);
+    const Packet word = make_error(0, 0, why);
+    send(socket.get(), word, {});
+    if (shut_down(socket.get())) return;
+    around.crew->add(uid, [fd = socket.release()] { ::close(fd); });
+}
+
+void Server::State::forget(Connection& connection) {
+    const access::Subject who = connection.caller().subject;
+    const auto drop = [](auto& counts, auto key) {
+        auto found = counts.find(key);
+        if (found == counts.end() || --found->second > 0) return false;
+        counts.erase(found);
+        return true;
+    };
+    drop(of_user, who.uid);
+    const bool was_last = who.pid > 0 && drop(of_process, who.pid);
+    --around.counters.connections;
+    connections.erase(&connection);
+    if (was_last) around.exchange.process_gone(who.pid);
+}
+
+void Server::State::end() {
+    if (std::exchange(ended, true)) return;
+    boost::system::error_code ignored;
+    breather.cancel();
+    listener.close(ignored);
+    ::unlink(around.config.path.c_str());
+    while (!connections.empty()) {
+        auto next = connections.begin()->second;
+        next->cut({});
+    }
+}
+
+Server::Server(ServerConfig config, asio::io_context& loop, tree::Exchange& exchange,
+               access::Ledger& ledger, Logger& log)
+    : state_(std::make_shared<State>(std::move(config), loop, exchange, ledger, log)) {}
+
+Server::~Server() {
+    stop();
+}
+
+Result<void> Server::start() {
+    auto listening = listen_at(state_->around.config.path, kBacklog);
+    if (!listening) return listening.error();
+    state_->listener.assign(listening->release());
+    state_->await_connections();
+    asio::post(state_->around.loop, [weak = std::weak_ptr(state_)] {
+        if (auto state = weak.lock()) state->loop_runs = true;
+    });
+    return {};
+}
+
+void Server::stop() noexcept {
+    asio::io_context& loop = state_->around.loop;
+    const bool on_loop = loop.get_executor().running_in_this_thread();
+    if (on_loop || !state_->loop_runs || loop.stopped()) return state_->end();
+    try {
+        auto done = std::make_shared<std::promise<void>>();
+        auto over = done->get_future();
+        asio::post(loop, [state = state_, done] {
+            state->end();
+            done->set_value();
+        });
+        // A loop that is stopped meanwhile drops it.
+        while (over.wait_for(kBreather) != std::future_status::ready) {
+            if (loop.stopped()) return state_->end();
+        }
+    } catch (const std::exception&) {
+    }
+}
+
+const Counters& Server::counters() const noexcept {
+    return state_->around.counters;
+}
+
+std::size_t Server::stuck() const {
+    return state_->around.crew->stuck();
+}
+
+}  // namespace ipcfs::control
