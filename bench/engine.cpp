@@ -68,7 +68,7 @@ void measure_messages(Run& run) {
     for (unsigned i = 0; i < 512; ++i) {
         world.push(*levels, payload.bytes(), static_cast<std::uint8_t>(i));
     }
-    OpenQueue files(world.make("files"), 1000);
+    OpenQueue files(world, world.make("files"), 1000);
     PlainQueue plain;
     std::uint8_t priority = 0;
     const unsigned count = run.count(7'000);
@@ -151,7 +151,7 @@ void measure_allocations(Run& run) {
                                                 for (unsigned i = 0; i < 100; ++i)
                                                     world.pop(*channel);
                                             }) / 100);
-    OpenQueue files(channel, 1000);
+    OpenQueue files(world, channel, 1000);
     row("allocations, write + read 256 B on open files",
         counted([&] { files.write_and_read(body); }));
     Reader reader;

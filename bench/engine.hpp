@@ -9,6 +9,10 @@
 #include <string>
 #include <vector>
 
+#include <payload/budget.hpp>
+#include <payload/memory.hpp>
+#include <payload/payload.hpp>
+
 #include <access/account.hpp>
 #include <base/clock.hpp>
 #include <base/timer_queue.hpp>
@@ -24,6 +28,8 @@ struct World {
     TimerQueue timers;
     queue::MessagePool messages;
     access::Ledger ledger;
+    payload::Budget budget{clock, payload::available_memory};
+    payload::Store payloads{ledger, budget};
     channel::Environment environment{clock, timers, messages, ledger};
     channel::Registry registry{environment, channel::Settings{}, 4};
     access::Account& account = ledger.account(1000);
@@ -72,10 +78,10 @@ struct World {
 // A channel's `queue`, opened for writing and for reading, as a door uses it.
 class OpenQueue {
 public:
-    OpenQueue(const std::shared_ptr<channel::Channel>& channel, uid_t uid)
+    OpenQueue(World& world, const std::shared_ptr<channel::Channel>& channel, uid_t uid)
         : subject_{uid, 0, 1, 1},
-          writing_(open(channel, {false, true, false})),
-          reading_(open(channel, {true, false, false})) {}
+          writing_(open(world, channel, {false, true, false})),
+          reading_(open(world, channel, {true, false, false})) {}
 
     void write_and_read(std::span<const std::byte> body) {
         queue::Batch pending;
@@ -94,9 +100,11 @@ public:
     }
 
 private:
-    std::shared_ptr<tree::MessageFile> open(const std::shared_ptr<channel::Channel>& channel,
+    std::shared_ptr<tree::MessageFile> open(World& world,
+                                            const std::shared_ptr<channel::Channel>& channel,
                                             tree::OpenMode mode) const {
-        auto file = tree::MessageFile::open(channel, tree::Kind::kQueue, mode, subject_);
+        auto file =
+            tree::MessageFile::open(channel, tree::Kind::kQueue, mode, subject_, world.payloads);
         if (!file) throw std::runtime_error(file.error().message());
         return *file;
     }

@@ -72,6 +72,7 @@ Round warmed(std::size_t bytes, Round round) {
 
 void run_payload(Run& run) {
     run.progress("payload: huge pages in shared memory: " + HugePages::setting());
+    measure_handover(run);
     run.part([&] { measure_bulk_traffic(run); });
     run.part([&] { measure_files(run); });
 }
