@@ -478,6 +478,9 @@ public:
         return made;
     }
 
+    // What is mapped in another way, as if it were lazy.
+    LazyRange(Mapping whole, std::string why) : whole_(std::move(whole)), why_(std::move(why)) {}
+
 private:
     struct Prepared {
         std::shared_ptr<detail::RangeHold> hold;

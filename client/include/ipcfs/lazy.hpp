@@ -1,0 +1,192 @@
+// Lazy payloads, the producer's side: a message whose body stays in this process' memory, and goes to
+// those who receive it page by page, as they touch it. The receiver's side is page_map.hpp.
+//
+//     auto offered = ipcfs::offer(*channel, tensor);          // queued at once, nothing copied
+//     if (!offered) return fail(offered.error().message());
+//     offered->wait_gone();                                   // until nobody needs it any more
+//
+// Threads: any thread may call anything of a LazyOffer but move and destroy it. Serving runs on one
+// thread of the library's an offer (all signals blocked), started with the first receiver, and one
+// that all offers to a mount share. A forked child has no part in its parent's offers.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <ipcfs/channel.hpp>
+#include <ipcfs/connection.hpp>
+#include <ipcfs/lazy_range.hpp>
+#include <ipcfs/lazy_server.hpp>
+#include <ipcfs/options.hpp>
+#include <ipcfs/result.hpp>
+#include <ipcfs/room.hpp>
+
+namespace ipcfs {
+
+struct LazyOptions {
+    SendOptions send{};  // timeout: for room in the channel
+    // Bytes that a touch brings along: least when it follows no other, most when the receiver reads on.
+    std::size_t first_fill = std::size_t{16} << 10;
+    std::size_t read_ahead = std::size_t{4} << 20;
+    // How long the serving thread looks for the next touch before it sleeps; zero saves the CPU time
+    // and costs two wake-ups a touch.
+    std::chrono::microseconds spin{50};
+};
+
+// A lazy message that was queued. Its end is the end of the service: receivers that have not all of
+// it see the producer as gone.
+class LazyOffer {
+public:
+    struct Statistics {
+        std::uint64_t receivers = 0;  // that ever took it
+        std::uint64_t attached = 0;   // that have it now
+        std::uint64_t faults = 0;     // touches and requests served
+        std::uint64_t pages = 0;      // of 4 KiB, put into receivers' memory
+    };
+
+    LazyOffer(LazyOffer&&) noexcept = default;
+    LazyOffer& operator=(LazyOffer&& other) noexcept {
+        if (this != &other) {
+            end();
+            connection_ = std::move(other.connection_);
+            state_ = std::move(other.state_);
+            id_ = other.id_;
+        }
+        return *this;
+    }
+    // No byte of the memory is read any more when this returns. Waits for no receiver.
+    ~LazyOffer() { end(); }
+
+    // Of the message's payload.
+    std::uint64_t id() const noexcept { return id_; }
+    Statistics statistics() const {
+        const auto totals = state_->server.totals();
+        return {totals.receivers, totals.attached, totals.faults, totals.pages};
+    }
+    // Until nobody can ask for it any more: its message was received, dropped or removed, and no
+    // receiver has it mapped. (A Channel counts as having the message it received last until it
+    // receives the next.) ETIMEDOUT.
+    Expected<void> wait_gone(Timeout timeout = kForever) {
+        const detail::Deadline deadline(timeout);
+        {
+            std::unique_lock hold(state_->mutex);
+            const auto gone = [&] { return state_->gone; };
+            if (deadline.forever()) {
+                state_->changed.wait(hold, gone);
+            } else if (!state_->changed.wait_for(hold, deadline.left(), gone)) {
+                return Error{ETIMEDOUT, "wait for lazy payload"};
+            }
+        }
+        const Timeout left = deadline.forever() ? kForever : deadline.left();
+        if (!state_->server.wait_idle(left)) return Error{ETIMEDOUT, "wait for lazy payload"};
+        return {};
+    }
+
+    friend Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> memory,
+                                     const LazyOptions& options);
+
+private:
+    struct State {
+        State(std::span<const std::byte> memory, const detail::LazyTuning& tuning,
+              detail::LazyServer::Report report)
+            : server(memory, tuning, std::move(report)) {}
+
+        detail::LazyServer server;
+        std::mutex mutex;
+        std::condition_variable changed;
+        bool gone = false;
+    };
+
+    LazyOffer(std::shared_ptr<detail::Connection> connection, std::shared_ptr<State> state,
+              std::uint64_t id)
+        : connection_(std::move(connection)), state_(std::move(state)), id_(id) {}
+
+    // The connection's service thread.
+    static void pushed(State& state, detail::Packet&& packet) {
+        if (packet.op() == ControlOp::kLazyServe && packet.fds.size() == 2) {
+            state.server.attach(packet.as<ControlLazy>(), std::move(packet.fds[0]),
+                                std::move(packet.fds[1]));
+        } else if (packet.op() == ControlOp::kLazyGone) {
+            const std::scoped_lock hold(state.mutex);
+            state.gone = true;
+            state.changed.notify_all();
+        }
+    }
+
+    void end() noexcept {
+        if (!state_) return;
+        // A child has neither the threads nor, for certain, the locks.
+        if (epoch_ == detail::process_epoch()) {
+            connection_->unserve(id_);
+            state_->server.stop();
+        }
+        state_.reset();
+        connection_.reset();
+    }
+
+    std::shared_ptr<detail::Connection> connection_;
+    std::shared_ptr<State> state_;
+    std::uint64_t id_ = 0;
+    std::uint64_t epoch_ = detail::process_epoch();
+};
+
+// Sends a message whose body is `memory`, of any size from 1 byte to the channel's max-payload, without
+// copying it. The memory must stay, and should not change, as long as the LazyOffer lives: a receiver
+// sees each page as it was when it came. Errors as Channel::send().
+inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> memory,
+                                 const LazyOptions& options = {}) {
+    constexpr const char* kOperation = "offer lazy payload";
+    const std::string mount = channel.mount();
+    if (mount.empty())
+        return Error{ENOTSUP, kOperation, "the channel's mount has no control socket"};
+    const FrameHeader header = detail::header_for(options.send);
+    ControlSend what;
+    what.message_id = header.message_id;
+    what.correlation_id = header.correlation_id;
+    what.deadline = header.deadline;
+    what.size = memory.size();
+    what.flags = header.flags & kFrameExpires;
+    what.priority = header.priority;
+    what.type = static_cast<std::uint8_t>(header.type);
+    what.extensions_length = static_cast<std::uint32_t>(options.send.extensions.size());
+    const std::string_view extensions(reinterpret_cast<const char*>(options.send.extensions.data()),
+                                      options.send.extensions.size());
+    const detail::Deadline deadline(options.send.timeout);
+    const detail::LazyTuning tuning{options.first_fill, options.read_ahead, options.spin};
+    for (int attempt = 0;;) {
+        auto connection = detail::Connection::get(mount);
+        if (!connection) return std::move(connection).error();
+        auto id = std::make_shared<std::atomic<std::uint64_t>>(0);
+        const auto report = [id, weak = std::weak_ptr(*connection)](std::uint64_t faults,
+                                                                    std::uint64_t pages) {
+            if (const auto to = weak.lock())
+                (void)to->post(ControlOp::kLazyReport, ControlLazyReport{*id, faults, pages});
+        };
+        auto state = std::make_shared<LazyOffer::State>(memory, tuning, report);
+        const std::string path = channel.name();
+        what.path_length = static_cast<std::uint32_t>(path.size());
+        auto sent = (*connection)
+                        ->call(ControlOp::kLazyOffer, what, {path, extensions}, {},
+                               [state, id](detail::Packet&& packet) {
+                                   *id = packet.as<ControlId>().id;
+                                   LazyOffer::pushed(*state, std::move(packet));
+                               });
+        if (sent) return LazyOffer(*connection, state, sent->as<ControlSent>().payload_id);
+        const int code = sent.error().code;
+        if (code == EPIPE && (*connection)->broken() && attempt++ == 0) continue;  // a new daemon?
+        if (code != EAGAIN) return std::move(sent).error();
+        if (auto room = detail::wait_for_room(channel, deadline, kOperation); !room)
+            return std::move(room).error();
+    }
+}
+
+}  // namespace ipcfs

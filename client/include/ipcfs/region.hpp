@@ -1,0 +1,206 @@
+// Region: shared memory with a name, share/NAME of a channel, which those map whom its owner, mode and
+// ACL let; or one that was handed over, which has no name and exactly one process.
+//
+//     auto grid = ipcfs::Region::create(*channel, "grid", 64 << 20);
+//     auto memory = grid->map(ipcfs::Access::read_write);
+//     grid->grant(0660);                            // the group may map it, too
+//     grid->revoke();                               // and has it no more
+//     std::move(*grid).hand_off(*target);           // it is another process' now
+//
+// Revoking and handing over take the memory away from mappings that exist: touching them is SIGBUS.
+// Who maps the region of somebody he does not trust must reckon with that at any time, as with
+// its being truncated. Any thread may call anything of a Region but move, destroy and hand_off. A
+// forked child has its parent's regions and mappings as its own.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <fcntl.h>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+#include <utility>
+
+#include <ipcfs/channel.hpp>
+#include <ipcfs/connection.hpp>
+#include <ipcfs/mapping.hpp>
+#include <ipcfs/memory.hpp>
+#include <ipcfs/message.hpp>
+#include <ipcfs/options.hpp>
+#include <ipcfs/process.hpp>
+#include <ipcfs/result.hpp>
+#include <ipcfs/room.hpp>
+
+namespace ipcfs {
+
+class Region {
+public:
+    // A new region of `size` bytes, all zero, of this user's. EEXIST: the name is taken; EACCES: no
+    // right to write to share/; EDQUOT, ENOSPC; EFBIG: over the channel's max-payload.
+    static Expected<Region> create(const Channel& channel, std::string_view name, std::size_t size,
+                                   mode_t mode = 0600) {
+        auto made = open_file(channel, name, O_RDWR | O_CREAT | O_EXCL, mode, "create region");
+        if (!made) return made;
+        // The umask is for files of people; here `mode` is what was asked for.
+        auto done = made->grant(mode);
+        if (done) done = made->resize(size);
+        if (!done) {
+            (void)made->unlink();
+            return std::move(done).error();
+        }
+        return made;
+    }
+
+    // One that is there. EACCES: no right to such access; ENOENT.
+    static Expected<Region> open(const Channel& channel, std::string_view name,
+                                 Access access = Access::read_write) {
+        const int flags = access == Access::read_write ? O_RDWR : O_RDONLY;
+        return open_file(channel, name, flags, 0, "open region");
+    }
+
+    // The region that `message`, of type handoff, brought to this process: nobody else has it. Once, and
+    // before this process receives the channel's next message. EINVAL: it brings none; EPERM: it was
+    // claimed, or received by another process; ENOENT: too late.
+    static Expected<Region> claim(const Message& message) {
+        constexpr const char* kOperation = "claim region";
+        const Payload& payload = message.payload();
+        if (!payload || payload.kind() != PayloadKind::kHandoff)
+            return Error{EINVAL, kOperation, "the message brings no region"};
+        auto reply = detail::Connection::request(payload.mount(), ControlOp::kClaim,
+                                                 ControlId{payload.id()});
+        if (!reply) return std::move(reply).error();
+        if (reply->fds.size() != 1) return Error{EPROTO, kOperation};
+        return Region(std::move(reply->fds.front()), nullptr, {}, O_RDWR);
+    }
+
+    // In bytes, now; others may change it.
+    Expected<std::size_t> size() const {
+        struct stat about {};
+        if (::fstat(file_.get(), &about) != 0) return detail::last_error("measure region");
+        return static_cast<std::size_t>(about.st_size);
+    }
+    // Growing gives zeroes. What is mapped beyond the new end is SIGBUS. Errors as create().
+    Expected<void> resize(std::size_t size) {
+        if (size > static_cast<std::size_t>(PTRDIFF_MAX)) return Error{EFBIG, "resize region"};
+        return done(::ftruncate(file_.get(), static_cast<off_t>(size)), "resize region");
+    }
+
+    // All of it as it measures now. It stays mapped when the Region ends. EACCES: not open for that.
+    Expected<Mapping> map(Access access = Access::read_write) const {
+        auto bytes = size();
+        if (!bytes) return std::move(bytes).error();
+        return Mapping::of(file_.get(), *bytes, access);
+    }
+
+    // Who may open it from now on, as chmod(1) would say it. Whoever has it mapped keeps that: revoke().
+    Expected<void> grant(mode_t mode) { return done(::fchmod(file_.get(), mode), "grant region"); }
+    // The name goes. Whoever has it open or mapped keeps it.
+    Expected<void> unlink() {
+        if (!directory_) return nameless("unlink region");
+        return done(::unlinkat(directory_->fd(), entry().c_str(), 0), "unlink region");
+    }
+    // Takes the memory from all who have it mapped or open, this process too: those mappings fault. The
+    // content is then in new memory, which this opens, and others may who have the right to. Needs the
+    // right to write to the channel's `ctl`.
+    Expected<void> revoke() {
+        constexpr const char* kOperation = "revoke region";
+        if (!directory_) return nameless(kOperation);
+        const detail::Fd ctl(::openat(directory_->fd(), "ctl", O_WRONLY | O_CLOEXEC));
+        if (!ctl) return detail::last_error(kOperation);
+        const std::string command = "revoke " + entry() + "\n";
+        if (::write(ctl.get(), command.data(), command.size()) < 0)
+            return detail::last_error(kOperation);
+        detail::Fd again(::openat(directory_->fd(), entry().c_str(), flags_ | O_CLOEXEC));
+        if (!again) return detail::last_error(kOperation);
+        // In place, so that another thread's call meets the old one or the new one.
+        if (::dup3(again.get(), file_.get(), O_CLOEXEC) < 0) return detail::last_error(kOperation);
+        return {};
+    }
+
+    // Sends it to one receiver of `target`, as a message of type handoff without a body. It leaves
+    // share/ at once; all mappings of it fault, this process' too; the receiver has it alone. On error it
+    // is the caller's still. Waits for room. EACCES: needs the right to write to the region, to share/
+    // and to `target`; EAGAIN, ETIMEDOUT: no room in time; EINVAL: it has no name.
+    Expected<void> hand_off(Channel& target, const SendOptions& options = {}) && {
+        constexpr const char* kOperation = "hand off region";
+        if (!directory_) return nameless(kOperation);
+        if (target.mount() != directory_->mount())
+            return Error{EXDEV, kOperation, "the channels are in different trees"};
+        const FrameHeader header = detail::header_for(options);
+        ControlHandoff what;
+        what.send.message_id = header.message_id;
+        what.send.correlation_id = header.correlation_id;
+        what.send.deadline = header.deadline;
+        what.send.flags = header.flags & kFrameExpires;
+        what.send.priority = header.priority;
+        what.send.type = static_cast<std::uint8_t>(FrameType::kHandoff);
+        what.send.extensions_length = static_cast<std::uint32_t>(options.extensions.size());
+        what.name_length = static_cast<std::uint32_t>(name_.size());
+        const std::string_view extensions(reinterpret_cast<const char*>(options.extensions.data()),
+                                          options.extensions.size());
+        const detail::Deadline deadline(options.timeout);
+        while (true) {
+            const std::string path = directory_->relative();
+            const std::string to = target.name();
+            what.send.path_length = static_cast<std::uint32_t>(path.size());
+            what.target_length = static_cast<std::uint32_t>(to.size());
+            auto sent = detail::Connection::request(directory_->mount(), ControlOp::kHandoff, what,
+                                                    {path, name_, to, extensions});
+            if (sent) break;
+            if (sent.error().code != EAGAIN) return std::move(sent).error();
+            if (auto room = detail::wait_for_room(target, deadline, kOperation); !room) return room;
+        }
+        file_.reset();
+        directory_.reset();
+        return {};
+    }
+
+    // The open file, for what is not here (posix_fallocate, fsetxattr of an ACL). Not to be closed.
+    int fd() const noexcept { return file_.get(); }
+    // In share/; empty for one that was handed over.
+    const std::string& name() const noexcept { return name_; }
+
+private:
+    Region(detail::Fd file, std::shared_ptr<const detail::Directory> directory, std::string name,
+           int flags)
+        : file_(std::move(file)),
+          directory_(std::move(directory)),
+          name_(std::move(name)),
+          flags_(flags) {}
+
+    static Expected<Region> open_file(const Channel& channel, std::string_view name, int flags,
+                                      mode_t mode, const char* operation) {
+        if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos ||
+            name.find('\0') != name.npos || name.find('\n') != name.npos)
+            return Error{EINVAL, operation, "not a name of a region"};
+        // The channel may be gone before the region is.
+        auto directory = detail::Directory::open(
+            "/proc/self/fd/" + std::to_string(channel.directory()), ChannelOptions{});
+        if (!directory) return std::move(directory).error();
+        const std::string entry = "share/" + std::string(name);
+        detail::Fd file(
+            ::openat((*directory)->fd(), entry.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, mode));
+        if (!file) return detail::last_error(operation);
+        return Region(std::move(file), std::move(*directory), std::string(name), flags & O_ACCMODE);
+    }
+
+    static Expected<void> done(int result, const char* operation) {
+        if (result != 0) return detail::last_error(operation);
+        return {};
+    }
+    static Error nameless(const char* operation) {
+        return Error{EINVAL, operation, "a region that was handed over has no name"};
+    }
+    std::string entry() const { return "share/" + name_; }
+
+    detail::Fd file_;
+    std::shared_ptr<const detail::Directory> directory_;  // null: handed over
+    std::string name_;
+    int flags_ = O_RDWR;
+};
+
+}  // namespace ipcfs

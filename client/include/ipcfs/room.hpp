@@ -1,0 +1,36 @@
+// Waiting for room in a channel for what goes through the control socket, where nothing waits.
+// Internal to the client header. Any thread.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <poll.h>
+#include <utility>
+
+#include <ipcfs/channel.hpp>
+#include <ipcfs/result.hpp>
+#include <ipcfs/wait.hpp>
+
+namespace ipcfs::detail {
+
+// After an EAGAIN: until it is worth to try again. EAGAIN at once, ETIMEDOUT after the deadline, EPIPE
+// when the channel is gone.
+inline Expected<void> wait_for_room(Channel& channel, const Deadline& deadline,
+                                    const char* operation) {
+    if (deadline.at_once()) return Error{EAGAIN, operation};
+    auto fd = channel.send_fd();
+    if (!fd) return std::move(fd).error();
+    // Room for others' small messages is not always room for this one: never spin on it.
+    poll_one(-1, 0, std::min<Timeout>(deadline.left(), std::chrono::microseconds(200)));
+    while (!deadline.passed()) {
+        const int ready = poll_one(*fd, POLLOUT, deadline.left());
+        if (ready < 0 && errno != EINTR) return last_error(operation);
+        if (ready > 0 && (ready & (POLLERR | POLLHUP | POLLNVAL)) != 0)
+            return Error{EPIPE, operation};
+        if (ready > 0) return {};
+    }
+    return Error{ETIMEDOUT, operation};
+}
+
+}  // namespace ipcfs::detail
