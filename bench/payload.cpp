@@ -75,6 +75,7 @@ void run_payload(Run& run) {
     measure_handover(run);
     run.part([&] { measure_bulk_traffic(run); });
     run.part([&] { measure_files(run); });
+    run.part([&] { measure_lazy(run); });
 }
 
 }  // namespace ipcfs::bench
