@@ -106,6 +106,7 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
     MessageRef message;
     switch (channel_->try_take(message)) {
         case Take::kTaken:
+            if (refuses(message, to)) return Outcome::kDone;
             adopt(std::move(message), request.offset, request.size, to);
             return Outcome::kDone;
         case Take::kRemoved: return Outcome::kDone;
@@ -133,6 +134,15 @@ void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t si
         fill(current_, 0, size, to);
     }
     // What was current before is freed here, outside the lock.
+}
+
+// A lazy payload is not here to be streamed: its producer fills a receiver's memory. It stays queued.
+bool MessageFile::refuses(MessageRef& message, Delivery& to) noexcept {
+    if (framed_ || !message->payload || message->payload->kind != PayloadKind::kLazy) return false;
+    channel_->note_error("read: a lazy payload; only the client header and framed/ can receive it");
+    channel_->give_back(std::move(message));
+    to.error = EOPNOTSUPP;
+    return true;
 }
 
 // Adds what else is queued, as long as it fits into the reader's buffer whole.
@@ -247,6 +257,7 @@ void MessageFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
 void MessageFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
     switch (operation.why) {
         case Wake::kServed:
+            if (refuses(operation.message, to)) return;
             return adopt(std::move(operation.message), operation.request().offset,
                          operation.request().size, to);
         case Wake::kRemoved: return;

@@ -62,6 +62,7 @@ private:
     };
 
     void adopt(queue::MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to);
+    bool refuses(queue::MessageRef& message, Delivery& to) noexcept;
     void gather(Current& current, std::size_t room);
     void settle_one(queue::Message& message) noexcept;
     void fill(const Current& current, std::uint64_t from, std::size_t size, Delivery& to) const;

@@ -50,11 +50,22 @@ TEST(Settings, CommandsComeInTheirOrder) {
     auto control = parse_control("purge\npause 2s\nttl 1s\nresume\npause\n", Settings{});
     ASSERT_TRUE(control);
     using Kind = Command::Kind;
-    EXPECT_EQ(control->commands, (std::vector<Command>{{Kind::kPurge, 0},
-                                                       {Kind::kPause, 2 * kSecond},
-                                                       {Kind::kResume, 0},
-                                                       {Kind::kPause, 0}}));
+    EXPECT_EQ(control->commands, (std::vector<Command>{{Kind::kPurge, 0, {}},
+                                                       {Kind::kPause, 2 * kSecond, {}},
+                                                       {Kind::kResume, 0, {}},
+                                                       {Kind::kPause, 0, {}}}));
     EXPECT_EQ(control->settings.ttl, kSecond);
+}
+
+TEST(Settings, RevokeNamesOneRegionOfShare) {
+    auto control = parse_control("revoke share/frames\n", Settings{});
+    ASSERT_TRUE(control);
+    ASSERT_EQ(control->commands.size(), 1U);
+    EXPECT_EQ(control->commands[0].kind, Command::Kind::kRevoke);
+    EXPECT_EQ(control->commands[0].region, "frames");
+    for (const char* line : {"revoke", "revoke frames", "revoke share/", "revoke share/a/b"}) {
+        EXPECT_FALSE(parse_control(line, Settings{})) << line;
+    }
 }
 
 TEST(Settings, WhatIsWrongIsRefusedWithItsLine) {
