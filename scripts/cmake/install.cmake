@@ -1,5 +1,6 @@
-# What `cmake --install` puts where, beside the programs, manuals and completion, which their own
-# folders install. Included by the top CMakeLists.txt, after all targets are made.
+# What `cmake --install` puts where, beside the programs, manuals and completion, and what programs
+# are built with (client/package), which their own folders install. Included by the top CMakeLists.txt,
+# after all targets are made.
 
 # A privately built libfuse goes along, found relative to the daemon: the build tree may then go.
 if(IPCFS_FUSE_PREFIX AND TARGET ipcfsd)
@@ -8,7 +9,6 @@ if(IPCFS_FUSE_PREFIX AND TARGET ipcfsd)
   set_target_properties(ipcfsd PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}/ipcfs")
 endif()
 
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/include/ipcfs DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${CMAKE_SOURCE_DIR}/conf/ipcfs.service DESTINATION lib/systemd/system)
 install(FILES ${CMAKE_SOURCE_DIR}/conf/ipcfs.toml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/ipcfs)
 install(FILES ${CMAKE_SOURCE_DIR}/conf/ipcfs-modprobe.conf DESTINATION ${CMAKE_INSTALL_DOCDIR})
