@@ -526,7 +526,7 @@ Result<std::vector<std::string>> Tree::revocations(const Channel& channel,
     for (const channel::Command& command : control->commands) {
         if (command.kind != channel::Command::Kind::kRevoke) continue;
         if (!shares_.find(channel.id(), command.region)) {
-            return Fault{ENOENT, "revoke: there is no region share/" + command.region};
+            return Fault{EINVAL, "revoke: there is no region share/" + command.region};
         }
         names.push_back(command.region);
     }

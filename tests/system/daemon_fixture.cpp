@@ -80,6 +80,9 @@ Daemon::Daemon(const Options& options) {
         std::ofstream(directory_ + "/ipcfs.toml") << options.config;
         words.insert(words.end(), {"--config", directory_ + "/ipcfs.toml"});
     }
+    if (environment("IPCFS_TEST_PASSTHROUGH", "auto") == "off") {
+        words.insert(words.end(), {"--set", "fuse.passthrough=off"});
+    }
     words.insert(words.end(), options.arguments.begin(), options.arguments.end());
     std::vector<char*> argv;
     for (auto& word : words) argv.push_back(word.data());
@@ -147,12 +150,18 @@ void MountedTest::SetUp() {
 
 void MountedTest::TearDown() {
     if (!daemon_) return;
-    EXPECT_TRUE(daemon_->running()) << "the daemon ended during the test";
+    EXPECT_TRUE(killed_ || daemon_->running()) << "the daemon ended during the test";
     const int wait_status = daemon_->stop();
-    EXPECT_TRUE(WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0)
+    EXPECT_TRUE(killed_ || (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0))
         << "after SIGTERM: wait status " << wait_status;
     if (HasFailure()) std::cerr << "the daemon's log:\n" << daemon_->log() << "\n";
     daemon_.reset();
+}
+
+void MountedTest::kill_daemon() {
+    killed_ = true;
+    kill(daemon_->pid(), SIGKILL);
+    ASSERT_TRUE(wait_until([&] { return !daemon_->running(); }, 10s)) << "it cannot be killed";
 }
 
 void MountedTest::make_channel(std::string_view name, std::string_view settings, mode_t mode) {

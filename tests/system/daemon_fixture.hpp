@@ -1,5 +1,5 @@
 // A daemon of its own on a temporary mount for each test. IPCFS_TEST_DAEMON names the program and
-// IPCFS_TEST_TRANSPORT its transport. main.cpp puts the test program in a mount namespace of its
+// IPCFS_TEST_TRANSPORT its transport; IPCFS_TEST_PASSTHROUGH=off turns that off. main.cpp puts the test program in a mount namespace of its
 // own, so that no mount outlives it; whatever happens, the daemon and the directory go in TearDown.
 // Used from the test's main thread; the paths may be used from any.
 #pragma once
@@ -66,6 +66,8 @@ protected:
     void TearDown() override;
 
     Daemon& daemon() { return *daemon_; }
+    // By SIGKILL, and waits for its end; the test's own end minds no more.
+    void kill_daemon();
     // "jobs/queue" -> its path below the mount.
     std::string at(std::string_view path) const {
         return daemon_->mount() + "/" + std::string(path);
@@ -88,6 +90,7 @@ protected:
 
 private:
     std::unique_ptr<Daemon> daemon_;
+    bool killed_ = false;
 };
 
 }  // namespace ipcfs::test
