@@ -1,5 +1,7 @@
-// FUSE requests of open files: open, read, write, poll, release. On the session's threads.
+// FUSE requests of open files: open, create, read, write, flush, poll, release and the like. On the
+// session's threads.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -8,11 +10,14 @@
 #include <base/guarded.hpp>
 #include <base/process.hpp>
 #include <fuse/operations.hpp>
+#include <fuse/uapi.hpp>
 #include <fuse/waiting.hpp>
 
 namespace ipcfs::fuse {
 
 using tree::Delivery;
+using tree::Kind;
+using tree::NodeId;
 using tree::Outcome;
 
 struct Door::Handles {
@@ -55,6 +60,9 @@ bool send(fuse_req_t req, const Delivery& delivery) noexcept {
         fuse_reply_err(req, delivery.error);
         return false;
     }
+    if (const tree::FilePart& part = delivery.file; part.length > 0) {
+        return Session::of(req).reply_file(req, {part.file, part.offset, part.length}) == 0;
+    }
     if (delivery.parts[1].empty()) {
         return fuse_reply_buf(req, reinterpret_cast<const char*>(delivery.parts[0].data()),
                               delivery.parts[0].size()) == 0;
@@ -68,23 +76,34 @@ bool send(fuse_req_t req, const Delivery& delivery) noexcept {
     return fuse_reply_iov(req, parts, 2) == 0;
 }
 
-bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
-               const access::Subject& opener) noexcept {
+bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept {
+    Door& door = door_of(req);
     auto handle = std::make_unique<Handle>();
-    handle->who = std::uint64_t{static_cast<std::uint32_t>(opener.tid)} << 32 |
-                  static_cast<std::uint32_t>(opener.pid);
-    fuse_open_out out{};
-    out.fh = reinterpret_cast<std::uint64_t>(handle.get());
-    out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
-    // libfuse cannot say FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor would
-    // keep another thread's write from it by the lock of the file position.
-    if (file->positionless()) out.open_flags |= FOPEN_STREAM;
+    handle->who = std::uint64_t{static_cast<std::uint32_t>(opening.opener.tid)} << 32 |
+                  static_cast<std::uint32_t>(opening.opener.pid);
+    handle->nonblocking = opening.nonblocking;
+    Backings::Way way =
+        door.backings().open(Session::of(req), opening.node, file, std::move(opening.claim));
+    // libfuse cannot say all of this. FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor
+    // would keep another thread's write from it by the lock of the file position.
+    OpenReply out{reinterpret_cast<std::uint64_t>(handle.get()), way.flags, way.backing};
+    if (file->positionless()) out.flags |= FOPEN_STREAM;
+    if (!file->wants_flush()) out.flags |= FOPEN_NOFLUSH;
+    handle->cached = !(way.flags & (FOPEN_DIRECT_IO | kOpenPassthrough));
+    handle->source = std::move(way.source);
+    handle->use = std::move(way.use);
     handle->file = std::move(file);
     // Once the answer is out, RELEASE may come on another thread.
-    Door& door = door_of(req);
     Handle& added = *handle;
     door.add(std::move(handle));
-    if (fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out) == 0) return true;
+    std::array<char, sizeof(fuse_entry_out) + sizeof out> answer;
+    std::size_t size = 0;
+    if (opening.created) {
+        std::memcpy(answer.data(), &*opening.created, sizeof(fuse_entry_out));
+        size = sizeof(fuse_entry_out);
+    }
+    std::memcpy(answer.data() + size, &out, sizeof out);
+    if (fuse_reply_buf(req, answer.data(), size + sizeof out) == 0) return true;
     door.remove(added);
     return false;
 }
@@ -99,28 +118,103 @@ bool nonblocking(const fuse_file_info* fi) noexcept {
     return (fi->flags & O_NONBLOCK) != 0;
 }
 
-}  // namespace
-
-void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
-    Session& session = Session::of(req);
+tree::OpenMode mode_of(const fuse_file_info* fi) noexcept {
     tree::OpenMode mode;
     mode.reads = (fi->flags & O_ACCMODE) != O_WRONLY;
     mode.writes = (fi->flags & O_ACCMODE) != O_RDONLY;
     mode.nonblocking = nonblocking(fi);
-    access::Subject subject = subject_of(req, nullptr);
-    auto file = door_of(req).tree().open(tree::NodeId::from(ino), mode, subject);
+    return mode;
+}
+
+// A mapping that goes past the daemon is not kept from writing by the file's seals: no backing may ever
+// be open for reading and writing both, but for regions, which have none. The tree sees to it; so does
+// this.
+int refuse_writable(NodeId node, tree::OpenMode mode, const fuse_file_info* fi) noexcept {
+    if (node.kind == Kind::kPayload && (mode.writes || (fi->flags & O_TRUNC))) return EROFS;
+    if (node.kind == Kind::kPut && mode.reads) return EACCES;
+    return 0;
+}
+
+}  // namespace
+
+void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
+    Session& session = Session::of(req);
+    Door& door = door_of(req);
+    const tree::OpenMode mode = mode_of(fi);
+    Opening opening{NodeId::from(ino), subject_of(req, nullptr), mode.nonblocking, {}, {}};
+    const NodeId node = opening.node;
+    const pid_t tid = opening.opener.tid;
+    if (int error = refuse_writable(node, mode, fi)) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    if (node.kind == Kind::kPut && session.report().passthrough) {
+        opening.claim = door.backings().claim(session, node, tid);
+        if (!opening.claim) {
+            fuse_reply_err(req, ESTALE);
+            return;
+        }
+    } else if (node.kind == Kind::kPutAside) {
+        door.backings().settled(tid);
+    }
+    auto file = door.tree().open(node, mode, opening.opener);
     if (!file) return reply_fault(req, file.error());
+    if (node.kind == Kind::kRegion && (fi->flags & O_TRUNC)) {
+        tree::Change empty;
+        empty.size = 0;
+        if (auto done = door.tree().change(node, empty); !done)
+            return reply_fault(req, done.error());
+    }
     int error = 0;
     if ((*file)->try_gate(error) == Outcome::kDone) {
         if (error) {
             fuse_reply_err(req, error);
         } else {
-            send_open(req, std::move(*file), subject);
+            send_open(req, std::move(*file), std::move(opening));
         }
         return;
     }
-    auto operation = std::make_shared<WaitingOpen>(req, std::move(*file), subject);
+    auto operation = std::make_shared<WaitingOpen>(req, std::move(*file), std::move(opening));
     if (!session.park(operation, ParkRank::kOpen, operation->ticket)) {
+        fuse_reply_err(req, EINTR);
+        return;
+    }
+    operation->start();
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
+               fuse_file_info* fi) noexcept {
+    Door& door = door_of(req);
+    tree::NewChannel made;
+    made.mode = mode;
+    made.umask = fuse_req_ctx(req)->umask;
+    made.subject = subject_of(req, nullptr);
+    // Always exclusive: the kernel has only looked whether the directory may be written. Where another
+    // was faster it is to look again, and to check the rights of what it finds.
+    auto file = door.tree().create(NodeId::from(parent), name, mode_of(fi), true, made);
+    if (!file) {
+        const int error = file.error().code;
+        fuse_reply_err(req, error == EEXIST && !(fi->flags & O_EXCL) ? ESTALE : error);
+        return;
+    }
+    auto& [info, opened] = *file;
+    Opening opening{info.id, made.subject, nonblocking(fi), {}, entry_of(door, info)};
+    send_open(req, std::move(opened), std::move(opening));
+}
+
+// A descriptor is being closed, in whatever way: at most one answer a close(2), but not the last one.
+void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
+    Handle& handle = handle_of(fi);
+    std::shared_ptr<tree::OpenFile> file = handle.file;
+    queue::Batch pending;
+    int error = 0;
+    const bool wait = !handle.nonblocking.load(std::memory_order_relaxed);
+    if (file->try_flush(subject_of(req, nullptr), !wait, pending, error) == Outcome::kDone) {
+        fuse_reply_err(req, error);
+        return;
+    }
+    auto operation = std::make_shared<WaitingFlush>(req, std::move(file), std::move(pending));
+    if (!Session::of(req).park(operation, ParkRank::kWrite, operation->ticket)) {
         fuse_reply_err(req, EINTR);
         return;
     }
@@ -135,7 +229,8 @@ void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
 void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
              fuse_file_info* fi) noexcept {
     // Held here: once the answer is out, RELEASE may come on another thread.
-    std::shared_ptr<tree::OpenFile> file = handle_of(fi).file;
+    const Handle& handle = handle_of(fi);
+    std::shared_ptr<tree::OpenFile> file = handle.source ? handle.source : handle.file;
     tree::ReadRequest request{size, static_cast<std::uint64_t>(offset), nonblocking(fi)};
     Delivery delivery;
     if (file->try_read(request, delivery) == Outcome::kDone) {
@@ -151,11 +246,37 @@ void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
     operation->start();
 }
 
-void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t,
+namespace {
+
+// Where a write with O_APPEND goes. The kernel gives the size that it knows, which may be old.
+std::uint64_t append_at(Door& door, NodeId node, const Handle& handle,
+                        std::uint64_t otherwise) noexcept {
+    switch (node.kind) {
+        case Kind::kPut:
+        case Kind::kPutAside:
+        case Kind::kFramedPut: return handle.end.load(std::memory_order_relaxed);
+        case Kind::kRegion: {
+            if (handle.cached) return otherwise;  // its pages decide
+            auto info = door.tree().stat(node);
+            return info ? info->size : otherwise;
+        }
+        default: return otherwise;
+    }
+}
+
+}  // namespace
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
               fuse_file_info* fi) noexcept {
     Handle& handle = handle_of(fi);
     tree::WriteRequest request{std::as_bytes(std::span(data, size)), subject_of(req, &handle),
-                               nonblocking(fi)};
+                               nonblocking(fi), static_cast<std::uint64_t>(offset)};
+    handle.nonblocking.store(request.nonblocking, std::memory_order_relaxed);
+    if ((fi->flags & O_APPEND) && !fi->writepage)
+        request.offset = append_at(door_of(req), NodeId::from(ino), handle, request.offset);
+    // The kernel lets one write at a time into a file.
+    handle.end.store(std::max(handle.end.load(std::memory_order_relaxed), request.offset + size),
+                     std::memory_order_relaxed);
     queue::Batch pending;
     int error = 0;
     if (handle.file->try_write(request, pending, error) == Outcome::kDone) {
@@ -172,6 +293,40 @@ void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, of
         return;
     }
     operation->start();
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                  fuse_file_info*) noexcept {
+    const NodeId node = NodeId::from(ino);
+    if (node.kind != Kind::kRegion || mode != 0) {
+        fuse_reply_err(req, EOPNOTSUPP);
+        return;
+    }
+    tree::Tree& tree = door_of(req).tree();
+    const auto end = static_cast<std::uint64_t>(offset) + static_cast<std::uint64_t>(length);
+    auto info = tree.stat(node);
+    if (info && info->size < end) {
+        tree::Change longer;
+        longer.size = end;
+        info = tree.change(node, longer);
+    }
+    fuse_reply_err(req, info ? 0 : info.error().code);
+}
+
+void op_ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* fi,
+              unsigned flags, const void* in, std::size_t in_size, std::size_t) noexcept {
+    std::uint32_t frames = 0;
+    if ((flags & FUSE_IOCTL_DIR) || command != kIoctlReadBatch || in_size < sizeof frames) {
+        fuse_reply_err(req, ENOTTY);
+        return;
+    }
+    std::memcpy(&frames, in, sizeof frames);
+    const int error = handle_of(fi).file->set_read_batch(frames);
+    if (error) {
+        fuse_reply_err(req, error);
+    } else {
+        fuse_reply_ioctl(req, 0, nullptr, 0);
+    }
 }
 
 void op_poll(fuse_req_t req, fuse_ino_t, fuse_file_info* fi, fuse_pollhandle* poll) noexcept {

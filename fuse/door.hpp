@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include <fuse/backing.hpp>
 #include <fuse/session.hpp>
 #include <tree/tree.hpp>
 
@@ -20,7 +21,7 @@ struct Handle;
 class Door {
 public:
     Door(tree::Tree& tree, Logger& log, DoorConfig config);
-    // Closes what clients held open when the connection ended. After Session::stop().
+    // Closes what clients held open when the connection ended. After Session::stop(), before ~Session.
     ~Door();
     Door(const Door&) = delete;
     Door& operator=(const Door&) = delete;
@@ -35,15 +36,16 @@ public:
     void remove(Handle& handle) noexcept;
 
     tree::Tree& tree() noexcept { return tree_; }
+    Backings& backings() noexcept { return backings_; }
     Logger& log() noexcept { return log_; }
-    double entry_timeout() const noexcept { return seconds(config_.entry_timeout); }
-    double attr_timeout() const noexcept { return seconds(config_.attr_timeout); }
+    Nanos entry_timeout() const noexcept { return config_.entry_timeout; }
+    Nanos attr_timeout() const noexcept { return config_.attr_timeout; }
 
 private:
-    static double seconds(Nanos nanos) noexcept { return static_cast<double>(nanos) / 1e9; }
     tree::Tree& tree_;
     Logger& log_;
     DoorConfig config_;
+    Backings backings_;  // handles have their part in it
     struct Handles;
     std::unique_ptr<Handles> handles_;
 };

@@ -10,43 +10,59 @@
 namespace ipcfs::fuse {
 namespace {
 
+using tree::Kind;
 using tree::NodeId;
 using tree::NodeInfo;
 
-timespec to_timespec(Nanos nanos) noexcept {
-    return {static_cast<time_t>(nanos / kSecond), static_cast<long>(nanos % kSecond)};
+struct Moment {
+    std::uint64_t seconds;
+    std::uint32_t nanos;
+};
+Moment moment(Nanos nanos) noexcept {
+    return {static_cast<std::uint64_t>(nanos / kSecond),
+            static_cast<std::uint32_t>(nanos % kSecond)};
 }
 
-struct stat to_stat(const NodeInfo& info) noexcept {
-    struct stat st {};
-    st.st_ino = info.id.raw();
-    st.st_mode = info.mode;
-    st.st_nlink = info.links;
-    st.st_uid = info.uid;
-    st.st_gid = info.gid;
-    st.st_size = static_cast<off_t>(info.size);
-    st.st_blksize = 4096;
-    st.st_atim = to_timespec(info.accessed);
-    st.st_mtim = to_timespec(info.modified);
-    st.st_ctim = to_timespec(info.changed);
-    return st;
+fuse_attr attributes_of(const NodeInfo& info) noexcept {
+    fuse_attr attr{};
+    attr.ino = info.inode;
+    attr.mode = info.mode;
+    attr.nlink = static_cast<std::uint32_t>(info.links);
+    attr.uid = info.uid;
+    attr.gid = info.gid;
+    attr.size = info.size;
+    attr.blocks = (info.size + 511) / 512;
+    attr.blksize = 4096;
+    const Moment accessed = moment(info.accessed), modified = moment(info.modified),
+                 changed = moment(info.changed);
+    attr.atime = accessed.seconds;
+    attr.atimensec = accessed.nanos;
+    attr.mtime = modified.seconds;
+    attr.mtimensec = modified.nanos;
+    attr.ctime = changed.seconds;
+    attr.ctimensec = changed.nanos;
+    return attr;
+}
+
+// How long the kernel may keep attributes. Of `put`: its size changes without the daemon.
+Nanos attributes_last(const Door& door, const NodeInfo& info) noexcept {
+    return info.transient || info.id.kind == Kind::kPut ? 0 : door.attr_timeout();
 }
 
 void reply_entry(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
     if (!info) return reply_fault(req, info.error());
-    fuse_entry_param entry{};
-    entry.ino = info->id.raw();
-    entry.generation = 1;
-    entry.attr = to_stat(*info);
-    entry.attr_timeout = door_of(req).attr_timeout();
-    entry.entry_timeout = door_of(req).entry_timeout();
-    fuse_reply_entry(req, &entry);
+    const fuse_entry_out entry = entry_of(door_of(req), *info);
+    fuse_reply_buf(req, reinterpret_cast<const char*>(&entry), sizeof entry);
 }
 
 void reply_attr(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
     if (!info) return reply_fault(req, info.error());
-    struct stat st = to_stat(*info);
-    fuse_reply_attr(req, &st, door_of(req).attr_timeout());
+    fuse_attr_out out{};
+    const Moment last = moment(attributes_last(door_of(req), *info));
+    out.attr_valid = last.seconds;
+    out.attr_valid_nsec = last.nanos;
+    out.attr = attributes_of(*info);
+    fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out);
 }
 
 void reply_done(fuse_req_t req, const Result<void>& done) noexcept {
@@ -72,7 +88,13 @@ void op_init(void*, fuse_conn_info* connection) noexcept {
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    reply_entry(req, door_of(req).tree().lookup(NodeId::from(parent), name));
+    Door& door = door_of(req);
+    auto info = door.tree().lookup(NodeId::from(parent), name);
+    if (info && info->id.kind == Kind::kPut &&
+        door.backings().aside(info->id, fuse_req_ctx(req)->pid)) {
+        info = door.tree().stat(tree::Tree::aside(info->id));
+    }
+    reply_entry(req, info);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
@@ -112,10 +134,17 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t t
                                                to_name, (flags & kNoReplace) != 0));
 }
 
-// Everything but channels is fixed.
-void op_unlink(fuse_req_t req, fuse_ino_t, const char*) noexcept {
-    fuse_reply_err(req, EPERM);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
+    reply_done(req, door_of(req).tree().unlink(NodeId::from(parent), name));
 }
+
+void op_readlink(fuse_req_t req, fuse_ino_t ino) noexcept {
+    auto target = door_of(req).tree().read_link(NodeId::from(ino));
+    if (!target) return reply_fault(req, target.error());
+    fuse_reply_readlink(req, target->c_str());
+}
+
+// Everything but channels and regions is fixed.
 void op_mknod(fuse_req_t req, fuse_ino_t, const char*, mode_t, dev_t) noexcept {
     fuse_reply_err(req, EPERM);
 }
@@ -123,9 +152,6 @@ void op_symlink(fuse_req_t req, const char*, fuse_ino_t, const char*) noexcept {
     fuse_reply_err(req, EPERM);
 }
 void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) noexcept {
-    fuse_reply_err(req, EPERM);
-}
-void op_create(fuse_req_t req, fuse_ino_t, const char*, mode_t, fuse_file_info*) noexcept {
     fuse_reply_err(req, EPERM);
 }
 void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
@@ -146,7 +172,7 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset,
             text[length] = '\0';
             struct stat st {};
             st.st_ino = node.raw();
-            st.st_mode = directory ? S_IFDIR : S_IFREG;
+            st.st_mode = directory ? S_IFDIR : node.kind == Kind::kControl ? S_IFLNK : S_IFREG;
             std::size_t entry = fuse_add_direntry(req, buffer.data() + used, buffer.size() - used,
                                                   text, &st, static_cast<off_t>(cookie));
             if (entry > buffer.size() - used) return false;
@@ -204,6 +230,20 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
 
 }  // namespace
 
+fuse_entry_out entry_of(const Door& door, const NodeInfo& info) noexcept {
+    fuse_entry_out entry{};
+    entry.nodeid = info.id.raw();
+    entry.generation = 1;
+    const Moment name = moment(info.transient ? 0 : door.entry_timeout());
+    const Moment attributes = moment(attributes_last(door, info));
+    entry.entry_valid = name.seconds;
+    entry.entry_valid_nsec = name.nanos;
+    entry.attr_valid = attributes.seconds;
+    entry.attr_valid_nsec = attributes.nanos;
+    entry.attr = attributes_of(info);
+    return entry;
+}
+
 std::uint64_t Door::init_flags() noexcept {
     return 1ULL << 28;  // FUSE_HANDLE_KILLPRIV_V2: no look at security.capability before a write
 }
@@ -219,6 +259,7 @@ const fuse_lowlevel_ops& Door::operations() noexcept {
         all.mkdir = op_mkdir;
         all.unlink = op_unlink;
         all.rmdir = op_rmdir;
+        all.readlink = op_readlink;
         all.symlink = op_symlink;
         all.rename = op_rename;
         all.link = op_link;
@@ -226,7 +267,10 @@ const fuse_lowlevel_ops& Door::operations() noexcept {
         all.open = op_open;
         all.read = op_read;
         all.write = op_write;
+        all.flush = op_flush;
         all.release = op_release;
+        all.fallocate = op_fallocate;
+        all.ioctl = op_ioctl;
         all.fsync = op_fsync;
         all.readdir = op_readdir;
         all.statfs = op_statfs;

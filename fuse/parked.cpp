@@ -12,18 +12,17 @@ namespace ipcfs::fuse {
 
 namespace {
 
-// Whether thread `tid` waits in a way that only a fatal signal or an answer ends: state D.
+// Whether thread `tid` waits in a way that only a fatal signal or an answer ends: state D. Not from
+// /proc/<tid>/stat: during an execve(2), which may be what waits for the answer, that would wait for it.
 bool waits_unkillable(pid_t tid) {
     char path[32];
-    std::snprintf(path, sizeof path, "/proc/%d/stat", tid);
+    std::snprintf(path, sizeof path, "/proc/%d/status", tid);
     const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
     if (!file) return false;
-    char text[128];
+    char text[256];
     const ssize_t size = ::read(file.get(), text, sizeof text);
-    // "pid (name) S ...": the name, at most 15 bytes, may hold anything, a parenthesis too.
-    const std::string_view stat(text, size > 0 ? static_cast<std::size_t>(size) : 0);
-    const std::size_t end = stat.substr(0, 48).rfind(") ");
-    return end != std::string_view::npos && end + 2 < stat.size() && stat[end + 2] == 'D';
+    const std::string_view status(text, size > 0 ? static_cast<std::size_t>(size) : 0);
+    return status.find("\nState:\tD") != std::string_view::npos;
 }
 
 }  // namespace

@@ -4,9 +4,11 @@
 #include <cstring>
 #include <exception>
 #include <fcntl.h>
+#include <new>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <utility>
@@ -159,12 +161,15 @@ ssize_t Session::on_writev(int, iovec* iov, int count, void* self) noexcept {
     const bool is_current = out.unique != 0 && out.unique == current.unique && !current.parked;
     if (is_current && out.unique == session.init_unique_)
         return session.write_init_reply(iov, count);
+    const FileBytes* bytes = out.error == 0 ? FileReply::current() : nullptr;
     if (!session.rings_.empty() && out.unique != 0) {
         RingEntry* entry = is_current ? std::exchange(current.entry, nullptr)
                                       : session.parked_.take_route(out.unique);
+        if (entry && bytes) return entry->queue->reply(*entry, out, *bytes);
         if (entry) return entry->queue->reply(*entry, iov, count);
     }
-    return ::writev(session.mount_.device().get(), iov, count);
+    const int device = session.mount_.device().get();
+    return bytes ? send_bytes(device, out, *bytes) : ::writev(device, iov, count);
 }
 
 // The reply is fuse_init_out as raw bytes: libfuse 3.14 cannot express all that the kernel can do.
@@ -175,6 +180,12 @@ ssize_t Session::write_init_reply(iovec* iov, int count) noexcept {
         std::uint64_t extra = config_.extra_init_flags & report_.init_offered;
         if (!rings_.empty()) extra |= kInitOverIoUring;
         if (report_.init_offered & kInitExt) extra |= kInitExt;
+        if (config_.passthrough && (report_.init_offered & kInitPassthrough)) {
+            extra |= kInitPassthrough;
+            const std::uint32_t depth = 1;  // memory files lie on nothing
+            std::memcpy(reinterpret_cast<std::byte*>(&out) + kInitStackDepthAt, &depth,
+                        sizeof depth);
+        }
         const std::uint64_t flags = (out.flags | std::uint64_t{out.flags2} << 32 | extra) &
                                     ~(rings_.empty() ? kInitOverIoUring : std::uint64_t{0});
         out.flags = static_cast<std::uint32_t>(flags);
@@ -195,6 +206,8 @@ Result<void> Session::start() {
     report_.readers = config_.reader_threads;
     if (report_.readers == 0) report_.readers = std::max(2U, std::thread::hardware_concurrency());
     if (uring) report_.readers = 1;
+    report_.why_not_passthrough = try_passthrough();
+    report_.passthrough = report_.why_not_passthrough.empty();
     // Handlers may ask for the report and the counts: nothing changes from the first request on.
     for (unsigned i = 0; i < report_.readers; ++i) readers_.push_back(std::make_unique<Reader>());
 
@@ -273,6 +286,22 @@ std::string Session::prepare_rings(std::uint64_t offered) {
     report_.queues = queues;
     report_.depth = depth;
     return {};
+}
+
+std::string Session::try_passthrough() {
+    if (!config_.passthrough) return "it is turned off";
+    if (!report_.custom_io) return "this libfuse was built without custom io";
+    if (!(report_.init_accepted & kInitPassthrough))
+        return "the kernel does not offer it (Linux 6.9 with FUSE_PASSTHROUGH does)";
+    const Fd file(::memfd_create("ipcfs-probe", MFD_CLOEXEC));
+    if (!file) return errno_fault("memfd_create").message();
+    auto backing = open_backing(file.get());
+    if (backing) {
+        close_backing(*backing);
+        return {};
+    }
+    if (backing.error().code == EPERM) return "it needs the capability CAP_SYS_ADMIN";
+    return backing.error().message();
 }
 
 Result<void> Session::start_readers() {
@@ -423,6 +452,32 @@ Result<void> Session::notify_delete(fuse_ino_t parent, fuse_ino_t child, const s
 
 Result<void> Session::notify_poll(fuse_pollhandle* handle) {
     return notify("wake a poller", [&] { return ::fuse_lowlevel_notify_poll(handle); });
+}
+
+Result<std::int32_t> Session::open_backing(int file) noexcept {
+    BackingMap map{file, 0, 0};
+    const int id = ::ioctl(mount_.device().get(), kBackingOpen, &map);
+    if (id < 0) return errno_fault("make a file the backing of a FUSE file");
+    return Result<std::int32_t>(boost::system::in_place_value, id);  // Fault takes a number, too
+}
+
+void Session::close_backing(std::int32_t id) noexcept {
+    auto number = static_cast<std::uint32_t>(id);
+    ::ioctl(mount_.device().get(), kBackingClose, &number);
+}
+
+int Session::reply_file(fuse_req_t req, const FileBytes& bytes) noexcept {
+    if (report_.custom_io) {
+        const FileReply in_place_of_the_buffer(bytes);
+        // Nobody looks at it: only its length counts.
+        iovec placeholder{const_cast<FileBytes*>(&bytes), bytes.length};
+        return ::fuse_reply_iov(req, &placeholder, 1);
+    }
+    const std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[bytes.length]);
+    const ssize_t got = buffer ? read_bytes(bytes, buffer.get()) : -ENOMEM;
+    if (got < 0) return ::fuse_reply_err(req, EIO);
+    return ::fuse_reply_buf(req, reinterpret_cast<const char*>(buffer.get()),
+                            static_cast<std::size_t>(got));
 }
 
 RequestCounts Session::requests() const noexcept {

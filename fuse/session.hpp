@@ -26,6 +26,7 @@
 
 #include <base/result.hpp>
 #include <fuse/counts.hpp>
+#include <fuse/file_reply.hpp>
 #include <fuse/mount.hpp>
 #include <fuse/parked.hpp>
 #include <fuse/uring.hpp>
@@ -41,6 +42,7 @@ struct SessionConfig {
     unsigned reader_threads = 0;  // classic only; 0: one a CPU, at least 2
     std::size_t max_write = 1 << 20;
     bool allow_other = true;
+    bool passthrough = true;  // falls back, see SessionReport
     // INIT flags that libfuse 3.14 does not know (uapi.hpp); set where the kernel offers them.
     std::uint64_t extra_init_flags = 0;
     // The connection ended by itself: unmounted or aborted from outside. Called once, on a thread
@@ -55,6 +57,8 @@ struct SessionReport {
     unsigned queues = 0;
     unsigned depth = 0;
     unsigned readers = 0;
+    bool passthrough = false;         // open_backing() works
+    std::string why_not_passthrough;  // else
     bool custom_io = false;  // false: a libfuse built without it; no io_uring, no extra flags
     bool allow_other = false;
     std::string libfuse_version;
@@ -104,6 +108,15 @@ public:
     Result<void> notify_delete(fuse_ino_t parent, fuse_ino_t child, const std::string& name);
     Result<void> notify_poll(fuse_pollhandle* handle);  // does not wait: any thread
 
+    // Passthrough, where report() has it: lets clients use the regular file `file` directly, in opens
+    // that are answered with the id (OpenReply), until it is closed again. Any thread.
+    Result<std::int32_t> open_backing(int file) noexcept;
+    void close_backing(std::int32_t id) noexcept;
+
+    // Answers a READ with what lies in a file (fuse_reply_buf without a buffer). 0, or -errno: the
+    // requester is gone. Any thread.
+    int reply_file(fuse_req_t req, const FileBytes& bytes) noexcept;
+
     // Any thread.
     const SessionReport& report() const noexcept { return report_; }  // complete after start()
     RequestCounts requests() const noexcept;
@@ -133,6 +146,7 @@ private:
     Result<void> attach(fuse_lowlevel_ops ops);
     Result<void> answer_init();
     std::string prepare_rings(std::uint64_t offered);  // empty, or why not
+    std::string try_passthrough();                     // empty, or why not
     ssize_t write_init_reply(iovec* iov, int count) noexcept;
     Result<void> start_readers();
     void read_requests(Reader& reader) noexcept;

@@ -271,31 +271,42 @@ void RingQueue::handle(RingEntry& entry) {
 }
 
 ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept {
-    if (entry.linked.load(std::memory_order_acquire)) unlink(entry);
-    if (ended_.load(std::memory_order_relaxed)) {
-        errno = ENOENT;
-        return -1;
-    }
-    RingHeader& header = header_of(entry);
+    if (!begin_reply(entry)) return -1;
     fuse_out_header out;
     std::memcpy(&out, iov[0].iov_base, sizeof out);
     std::size_t bytes = 0;
     for (int i = 1; i < count; ++i) bytes += iov[i].iov_len;
-    const bool fits = bytes <= entry.buffers[1].iov_len;
-    if (fits) {
-        std::byte* to = payload_of(entry);
-        for (int i = 1; i < count; ++i) {
-            std::memmove(to, iov[i].iov_base, iov[i].iov_len);
-            to += iov[i].iov_len;
-        }
-    } else {
-        out.error = -EIO;
-        bytes = 0;
+    if (bytes > entry.buffers[1].iov_len) return end_reply(entry, out, -EMSGSIZE);
+    std::byte* to = payload_of(entry);
+    for (int i = 1; i < count; ++i) {
+        std::memmove(to, iov[i].iov_base, iov[i].iov_len);
+        to += iov[i].iov_len;
     }
-    const auto written = static_cast<ssize_t>(out.len);
-    out.len = static_cast<std::uint32_t>(sizeof out + bytes);
+    return end_reply(entry, out, static_cast<ssize_t>(bytes));
+}
+
+ssize_t RingQueue::reply(RingEntry& entry, const fuse_out_header& header,
+                         const FileBytes& bytes) noexcept {
+    if (!begin_reply(entry)) return -1;
+    const bool fits = bytes.length <= entry.buffers[1].iov_len;
+    return end_reply(entry, header, fits ? read_bytes(bytes, payload_of(entry)) : -EMSGSIZE);
+}
+
+bool RingQueue::begin_reply(RingEntry& entry) noexcept {
+    if (entry.linked.load(std::memory_order_acquire)) unlink(entry);
+    if (!ended_.load(std::memory_order_relaxed)) return true;
+    errno = ENOENT;
+    return false;
+}
+
+// `bytes` of payload are in place, or -errno: then the client gets EIO. -1 with that errno.
+ssize_t RingQueue::end_reply(RingEntry& entry, fuse_out_header out, ssize_t bytes) noexcept {
+    RingHeader& header = header_of(entry);
+    if (bytes < 0) out.error = -EIO;
+    const std::size_t payload = bytes < 0 ? 0 : static_cast<std::size_t>(bytes);
+    out.len = static_cast<std::uint32_t>(sizeof out + payload);
     std::memcpy(header.in_out, &out, sizeof out);
-    header.payload_bytes = static_cast<std::uint32_t>(bytes);
+    header.payload_bytes = static_cast<std::uint32_t>(payload);
 
     if (t_queue == this) {
         submit_command(entry, RingCommand::kCommitAndFetch);
@@ -308,11 +319,11 @@ ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept
             [[maybe_unused]] const auto sent = ::write(wake_.get(), &one, sizeof one);
         }
     }
-    if (!fits) {
-        errno = EMSGSIZE;
+    if (bytes < 0) {
+        errno = static_cast<int>(-bytes);
         return -1;
     }
-    return written;
+    return out.len;
 }
 
 void RingQueue::drain_mail() {

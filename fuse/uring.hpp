@@ -25,6 +25,7 @@
 #include <base/guarded.hpp>
 #include <base/result.hpp>
 #include <fuse/counts.hpp>
+#include <fuse/file_reply.hpp>
 #include <fuse/parked.hpp>
 #include <fuse/uapi.hpp>
 
@@ -94,6 +95,8 @@ public:
     // Replies to the request in `entry` with what libfuse would write to the device. Any thread,
     // once a request. -1 with errno ENOENT when the connection is over.
     ssize_t reply(RingEntry& entry, const iovec* iov, int count) noexcept;
+    // The same with what lies in a file, read to where the kernel looks for it.
+    ssize_t reply(RingEntry& entry, const fuse_out_header& header, const FileBytes& bytes) noexcept;
 
     // For park: on the queue's thread. For unpark: any thread.
     void link(RingEntry& entry, std::shared_ptr<Parked> op, ParkRank rank);
@@ -115,6 +118,8 @@ private:
     bool serve_completions();
     void complete(std::uint64_t tag, int result);
     void handle(RingEntry& entry);
+    bool begin_reply(RingEntry& entry) noexcept;
+    ssize_t end_reply(RingEntry& entry, fuse_out_header out, ssize_t bytes) noexcept;
     void submit_command(RingEntry& entry, RingCommand command);
     void await_mail();
     void drain_mail();

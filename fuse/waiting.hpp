@@ -1,6 +1,8 @@
 // Operations of the tree that wait for a FUSE request, and the handle behind fi->fh. Private to fuse/.
 #pragma once
 
+#include <linux/fuse.h>
+
 #include <boost/intrusive/list.hpp>
 
 #include <fuse/door.hpp>
@@ -12,9 +14,23 @@ namespace ipcfs::fuse {
 // What fi->fh points at, from OPEN to RELEASE.
 struct Handle : boost::intrusive::list_base_hook<> {
     std::shared_ptr<tree::OpenFile> file;
+    std::shared_ptr<tree::OpenFile> source;  // in place of `file` for reads, if not null
+    Backings::Use use;                       // ends before `file` does
     // The thread that used it last and its process (tid << 32 | pid): asking the kernel at each
     // write would cost more than the rest of it.
     std::atomic<std::uint64_t> who{0};
+    std::atomic<std::uint64_t> end{0};  // behind the last byte written
+    std::atomic<bool> nonblocking{false};
+    bool cached = false;  // by the kernel, in pages
+};
+
+// An open that is going to be answered.
+struct Opening {
+    tree::NodeId node;
+    access::Subject opener;
+    bool nonblocking = false;
+    Backings::Use claim;
+    std::optional<fuse_entry_out> created;  // the answer is that of CREATE
 };
 
 // The requester; `handle` may remember its process, or be null.
@@ -23,8 +39,7 @@ access::Subject subject_of(fuse_req_t req, Handle* handle) noexcept;
 // Sends a read's parts or its error. False: the requester is gone.
 bool send(fuse_req_t req, const tree::Delivery& delivery) noexcept;
 // Answers OPEN with a new handle for `file`. False: the requester is gone.
-bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
-               const access::Subject& opener) noexcept;
+bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept;
 
 class WaitingRead final : public tree::ReadOperation, public Parked {
 public:
@@ -62,10 +77,26 @@ private:
     fuse_req_t req_;
 };
 
+// A close that waits for room.
+class WaitingFlush final : public tree::WriteOperation, public Parked {
+public:
+    WaitingFlush(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending)
+        : WriteOperation(std::move(file), std::move(pending), 0), req_(req) {}
+    void interrupt(int error) noexcept override { cancel(error); }
+    ParkTicket ticket;
+
+private:
+    void reply(int error, std::size_t) noexcept override {
+        Session::of(req_).unpark(ticket);
+        fuse_reply_err(req_, error);
+    }
+    fuse_req_t req_;
+};
+
 class WaitingOpen final : public tree::GateOperation, public Parked {
 public:
-    WaitingOpen(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, const access::Subject& opener)
-        : GateOperation(std::move(file)), req_(req), opener_(opener) {}
+    WaitingOpen(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening)
+        : GateOperation(std::move(file)), req_(req), opening_(std::move(opening)) {}
     void interrupt(int error) noexcept override { cancel(error); }
     ParkTicket ticket;
 
@@ -73,13 +104,14 @@ private:
     void reply(int error, const std::shared_ptr<tree::OpenFile>& file) noexcept override {
         Session::of(req_).unpark(ticket);
         if (error) {
+            opening_.claim.reset();
             fuse_reply_err(req_, error);
         } else {
-            send_open(req_, file, opener_);
+            send_open(req_, file, std::move(opening_));
         }
     }
     fuse_req_t req_;
-    access::Subject opener_;
+    Opening opening_;
 };
 
 // A poll handle of the kernel's.
