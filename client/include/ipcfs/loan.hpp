@@ -69,10 +69,10 @@ public:
                                                     const std::string& channel, std::uint64_t chunk,
                                                     std::uint32_t count, bool huge_pages) {
         if (huge_pages && chunk >= kHugePage) {
-            auto made = open_with(mount, channel, chunk, count, MFD_HUGETLB | MFD_HUGE_2MB);
+            auto made = open_with(mount, channel, chunk, count, true, MFD_HUGETLB | MFD_HUGE_2MB);
             if (made || made.error().code == EPERM) return made;
         }
-        return open_with(mount, channel, chunk, count, 0);
+        return open_with(mount, channel, chunk, count, huge_pages, 0);
     }
 
     // Over memory and a ledger that are there.
@@ -153,7 +153,7 @@ private:
     static Expected<std::shared_ptr<SendPool>> open_with(const std::string& mount,
                                                          const std::string& channel,
                                                          std::uint64_t chunk, std::uint32_t count,
-                                                         unsigned flags) {
+                                                         bool huge_pages, unsigned flags) {
         constexpr const char* kOperation = "open pool";
         ControlPoolOpen ask;
         ask.chunk_size = ask.stride = chunk;
@@ -165,7 +165,7 @@ private:
         // Mapped before the seal: nobody can map it for writing after.
         auto data = map_shared(memory->get(), total, PROT_READ | PROT_WRITE, kOperation);
         if (!data) return std::move(data).error();
-        if (flags == 0 && chunk >= kHugePage) ::madvise(data->data(), total, MADV_HUGEPAGE);
+        if (flags == 0 && huge_pages && total >= kHugeFrom) data->advise(MADV_HUGEPAGE);
         if (::fcntl(memory->get(), F_ADD_SEALS, kSealsPool) != 0) return last_error(kOperation);
         auto connection = Connection::get(mount);
         if (!connection) return std::move(connection).error();
@@ -345,8 +345,8 @@ public:
                 if (!mapped) return std::move(mapped).error();
                 loan.mapping_ = std::move(*mapped);
                 // A child's copy of the mapping would keep it from being sealed.
-                ::madvise(loan.mapping_.data(), size, MADV_DONTFORK);
-                if (size >= detail::kHugePage) ::madvise(loan.mapping_.data(), size, MADV_HUGEPAGE);
+                loan.mapping_.advise(MADV_DONTFORK);
+                if (size >= detail::kHugeFrom) loan.mapping_.advise(MADV_HUGEPAGE);
                 loan.data_ = loan.mapping_.data();
             } else {
                 loan.data_ = &empty_;

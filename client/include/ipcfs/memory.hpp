@@ -30,16 +30,27 @@ constexpr std::size_t round_up(std::size_t size, std::size_t unit) noexcept {
     return (size + unit - 1) / unit * unit;
 }
 
-// A mapping, unmapped at the end. `size` is what was asked for, in bytes.
+// From this size on, bytes, memory is worth a huge page of its own where the machine has them for
+// shared memory: it may cost twice the memory, and spares hundreds of page faults.
+inline constexpr std::size_t kHugeFrom = std::size_t{1} << 20;
+
+// How long a mapping of `size` bytes is. From kHugeFrom on it reaches to the end of the last huge page,
+// beyond the end of the file: the kernel maps none that is not wholly within a mapping.
+constexpr std::size_t mapped_length(std::size_t size) noexcept {
+    return round_up(size, size < kHugeFrom ? kPage : kHugePage);
+}
+
+// A mapping, unmapped at the end. `size` is what was asked for, in bytes; `length` what was mapped.
 class Mapping {
 public:
     Mapping() = default;
-    Mapping(std::byte* data, std::size_t size) noexcept : data_(data), size_(size) {}
-    Mapping(Mapping&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    Mapping(std::byte* data, std::size_t size) noexcept
+        : Mapping(data, size, round_up(size, kPage)) {}
+    Mapping(std::byte* data, std::size_t size, std::size_t length) noexcept
+        : data_(data), size_(size), length_(length) {}
+    Mapping(Mapping&& other) noexcept { swap(other); }
     Mapping& operator=(Mapping&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
+        swap(other);
         return *this;
     }
     ~Mapping() { reset(); }
@@ -48,49 +59,55 @@ public:
     std::size_t size() const noexcept { return size_; }
     explicit operator bool() const noexcept { return data_ != nullptr; }
     std::byte* release() noexcept {
-        size_ = 0;
+        size_ = length_ = 0;
         return std::exchange(data_, nullptr);
     }
     void reset() noexcept {
-        if (data_ != nullptr) ::munmap(data_, round_up(size_, kPage));
-        data_ = nullptr;
-        size_ = 0;
+        if (data_ != nullptr) ::munmap(data_, length_);
+        release();
     }
+    // madvise(2) of all of it.
+    void advise(int advice) const noexcept { ::madvise(data_, length_, advice); }
 
 private:
+    void swap(Mapping& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        std::swap(length_, other.length_);
+    }
+
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
+    std::size_t length_ = 0;
 };
 
-// Maps `size` > 0 bytes of `fd` shared. From 2 MiB on the address is a multiple of that, without which
-// no huge page can be mapped whole; through FUSE the kernel does not choose such a one by itself.
-inline Expected<Mapping> map_shared(int fd, std::size_t size, int protection, const char* operation,
-                                    int extra_flags = 0) {
-    const int flags = MAP_SHARED | extra_flags;
-    if (size < kHugePage) {
-        void* data = ::mmap(nullptr, size, protection, flags, fd, 0);
+// Maps `size` > 0 bytes of `fd` shared. From kHugeFrom on the address is a multiple of a huge page, too;
+// through FUSE the kernel does not choose such a one by itself.
+inline Expected<Mapping> map_shared(int fd, std::size_t size, int protection,
+                                    const char* operation) {
+    const std::size_t length = mapped_length(size);
+    if (size < kHugeFrom) {
+        void* data = ::mmap(nullptr, length, protection, MAP_SHARED, fd, 0);
         if (data == MAP_FAILED) return last_error(operation);
-        return Mapping(static_cast<std::byte*>(data), size);
+        return Mapping(static_cast<std::byte*>(data), size, length);
     }
-    const std::size_t whole = round_up(size, kHugePage);
-    const std::size_t room = whole + kHugePage;
+    const std::size_t room = length + kHugePage;
     if (room < size) return Error{EOVERFLOW, operation};
     void* reserved =
         ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reserved == MAP_FAILED) return last_error(operation);
     auto* start = static_cast<std::byte*>(reserved);
-    std::byte* at = reinterpret_cast<std::byte*>(
+    auto* at = reinterpret_cast<std::byte*>(
         round_up(reinterpret_cast<std::uintptr_t>(reserved), kHugePage));
-    if (::mmap(at, size, protection, flags | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    if (::mmap(at, length, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
         Error error = last_error(operation);
         ::munmap(reserved, room);
         return error;
     }
-    const std::size_t used = round_up(size, kPage);
     if (at != start) ::munmap(start, static_cast<std::size_t>(at - start));
-    if (std::byte* end = at + used; end != start + room)
+    if (std::byte* end = at + length; end != start + room)
         ::munmap(end, static_cast<std::size_t>(start + room - end));
-    return Mapping(at, size);
+    return Mapping(at, size, length);
 }
 
 // An empty memfd of `size` bytes that can be sealed.

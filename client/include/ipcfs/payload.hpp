@@ -118,7 +118,8 @@ public:
         if (pool_ && epoch_ == process_epoch())
             give_back_chunk(pool_->ledger(), ref_.chunk, ref_.generation);
         if (!pool_)
-            Mapping(const_cast<std::byte*>(data_.load()), static_cast<std::size_t>(ref_.size));
+            Mapping(const_cast<std::byte*>(data_.load()), 0,
+                    mapped_length(static_cast<std::size_t>(ref_.size)));
     }
 
     // Before it is shared: one of these, or fail(), or neither for lazy ones and regions.

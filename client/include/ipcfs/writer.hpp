@@ -368,7 +368,7 @@ private:
 
     // write(2) fills fresh memory faster than page faults do, unless these are of huge pages.
     static Expected<Loan> fill_sealed(std::span<const std::byte> body) {
-        const bool by_write = body.size() < kHugePage || !shared_huge_pages();
+        const bool by_write = body.size() < kHugeFrom || !shared_huge_pages();
         auto made =
             by_write ? Loan::Access::unmapped(body.size()) : Loan::Access::sealed(body.size());
         if (!made) return made;
