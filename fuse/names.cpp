@@ -79,7 +79,6 @@ void op_init(void*, fuse_conn_info* connection) noexcept {
     want(FUSE_CAP_DONT_MASK);  // default ACLs replace the umask
     want(FUSE_CAP_ATOMIC_O_TRUNC);
     want(FUSE_CAP_PARALLEL_DIROPS);
-    want(FUSE_CAP_NO_OPENDIR_SUPPORT);
     connection->want &= ~static_cast<decltype(connection->want)>(
         FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
         FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_WRITEBACK_CACHE);
@@ -156,6 +155,14 @@ void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) noexcept {
 }
 void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
     fuse_reply_err(req, 0);  // nothing is kept on disk yet
+}
+
+// Where names come and go without the kernel, it is to ask each time.
+void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
+    const Kind kind = NodeId::from(ino).kind;
+    const bool fixed = kind != Kind::kPayloadDir && kind != Kind::kShareDir;
+    fi->cache_readdir = fi->keep_cache = fixed;
+    fuse_reply_open(req, fi);
 }
 
 void op_readdir(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset,
@@ -272,6 +279,7 @@ const fuse_lowlevel_ops& Door::operations() noexcept {
         all.fallocate = op_fallocate;
         all.ioctl = op_ioctl;
         all.fsync = op_fsync;
+        all.opendir = op_opendir;
         all.readdir = op_readdir;
         all.statfs = op_statfs;
         all.getxattr = op_getxattr;
