@@ -212,6 +212,7 @@ Result<void> Daemon::State::start() {
     session_config.allow_other = wanted.fuse.allow_other == AllowOther::kYes ||
                                  (wanted.fuse.allow_other == AllowOther::kAuto &&
                                   (own_uid == 0 || fuse_conf_allows_other()));
+    session_config.passthrough = wanted.fuse.passthrough == Passthrough::kAuto;
     session_config.extra_init_flags = fuse::Door::init_flags();
     session_config.debug = wanted.fuse.debug;
     session_config.on_end = [this](const std::string& why) { ended(why); };
@@ -291,6 +292,8 @@ std::string Daemon::State::version() const {
     bool uring = r.transport == fuse::Transport::kUring;
     text += std::string("transport ") + (uring ? "uring" : "classic") + "\n";
     if (!r.why_not_uring.empty()) text += "why-not-uring " + r.why_not_uring + "\n";
+    text += std::string("passthrough ") + (r.passthrough ? "on" : "off") + "\n";
+    if (!r.passthrough) text += "why-not-passthrough " + r.why_not_passthrough + "\n";
     text +=
         "queues " + std::to_string(r.queues) + "\nqueue-depth " + std::to_string(r.depth) + "\n";
     text += "pid " + std::to_string(::getpid()) + "\n";
@@ -427,6 +430,9 @@ std::vector<std::string> Daemon::State::report() const {
     if (!r.custom_io) {
         lines.push_back(
             "off: io_uring and later INIT flags; this libfuse was built without custom io");
+    }
+    if (!r.passthrough) {
+        lines.push_back("off: passthrough of payloads and regions; " + r.why_not_passthrough);
     }
     if (!r.allow_other) {
         lines.push_back("off: other users cannot see this tree (allow_other)");
