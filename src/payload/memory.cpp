@@ -83,7 +83,9 @@ Result<std::uint64_t> check_sealed(int file, Sealing sealing) {
 
 Result<Fd> reopen_read_only(int file) {
     const std::string path = "/proc/self/fd/" + std::to_string(file);
-    Fd again(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    // Somebody's lease on it (fcntl(2), F_SETLEASE) would make this wait for 45 seconds.
+    Fd again(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!again && errno == EWOULDBLOCK) return Fault{EPERM, "somebody has a lease on the memfd"};
     if (!again) return errno_fault("open a memory file for reading");
     return again;
 }

@@ -2,8 +2,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <ipcfs/frame.hpp>
 #include <payload/memory.hpp>
+
+#include <ipcfs/frame.hpp>
 #include <tree/exchange.hpp>
 #include <tree/notify_file.hpp>
 
@@ -49,11 +50,15 @@ private:
     std::shared_ptr<channel::EventListener> listener_;
 };
 
-// Adds one to an eventfd for each event. Its counter is full long after anybody has stopped to look.
+// Adds one to an eventfd for each event, without waiting for whoever shares it.
 class EventCounter final : public channel::EventListener {
 public:
-    EventCounter(Fd counter, channel::EventFilter filter, access::Charge charge)
-        : counter_(std::move(counter)), filter_(filter), charge_(std::move(charge)) {}
+    EventCounter(Fd counter, std::shared_ptr<EventAdder> adder, channel::EventFilter filter,
+                 access::Charge charge)
+        : counter_(std::move(counter)),
+          adder_(std::move(adder)),
+          filter_(filter),
+          charge_(std::move(charge)) {}
     bool on_event(const channel::Event& event) noexcept override {
         if (!filter_.matches(event)) return true;
         if (filter_.rate > 0) {
@@ -61,13 +66,13 @@ public:
             if (window_.exchange(second, std::memory_order_relaxed) != second) in_window_ = 0;
             if (in_window_.fetch_add(1, std::memory_order_relaxed) >= filter_.rate) return true;
         }
-        const std::uint64_t one = 1;
-        [[maybe_unused]] auto added = ::write(counter_.get(), &one, sizeof one);
+        adder_->add(counter_.get());
         return true;
     }
 
 private:
     Fd counter_;
+    std::shared_ptr<EventAdder> adder_;
     channel::EventFilter filter_;
     access::Charge charge_;
     std::atomic<std::uint64_t> window_{0}, in_window_{0};
@@ -222,8 +227,8 @@ Result<Sent> Exchange::offer_lazy(const Caller& caller, std::string_view path,
     if (what.size > (*channel)->settings().max_payload) {
         return Fault{EMSGSIZE, "larger than max-payload"};
     }
-    auto payload = store_.add_lazy((*channel)->id(), what.size, caller.subject.uid,
-                                   std::move(producer));
+    auto payload =
+        store_.add_lazy((*channel)->id(), what.size, caller.subject.uid, std::move(producer));
     return enqueue(*channel, caller, what, extensions, std::move(payload));
 }
 
@@ -263,14 +268,9 @@ Result<std::unique_ptr<Watch>> Exchange::watch(const Caller& caller, std::string
     auto charge = access::Charge::take(store_.ledger().account(caller.subject.uid),
                                        access::Resource::kOpenFiles, 1);
     if (!charge) return Fault{EDQUOT, "the user's limit of open files is reached"};
-    // The daemon must never wait for a counter that nobody reads.
-    int flags = ::fcntl(counter.get(), F_GETFL);
-    if (flags < 0 || ::fcntl(counter.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
-        return Fault{EINVAL, "not an eventfd"};
-    }
     return std::unique_ptr<Watch>(std::make_unique<Listening>(
-        std::move(*channel), std::make_shared<EventCounter>(std::move(counter), *parsed,
-                                                            std::move(*charge))));
+        std::move(*channel),
+        std::make_shared<EventCounter>(std::move(counter), adder_, *parsed, std::move(*charge))));
 }
 
 Result<std::unique_ptr<Watch>> Exchange::watch(const Caller& caller, std::string_view path,
@@ -279,8 +279,8 @@ Result<std::unique_ptr<Watch>> Exchange::watch(const Caller& caller, std::string
     if (!channel) return channel.error();
     std::string text = "signal " + std::to_string(signal) + " ";
     text.append(filter);
-    auto listener = make_signal(**channel, text, caller.subject,
-                                store_.ledger().account(caller.subject.uid));
+    auto listener =
+        make_signal(**channel, text, caller.subject, store_.ledger().account(caller.subject.uid));
     if (!listener) return listener.error();
     return std::unique_ptr<Watch>(
         std::make_unique<Listening>(std::move(*channel), std::move(*listener)));

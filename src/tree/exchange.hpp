@@ -9,10 +9,12 @@
 #include <string_view>
 #include <vector>
 
-#include <access/subject.hpp>
-#include <ipcfs/control.hpp>
 #include <payload/payload.hpp>
 #include <payload/worker.hpp>
+
+#include <access/subject.hpp>
+#include <base/event_adder.hpp>
+#include <ipcfs/control.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
@@ -100,6 +102,7 @@ private:
     Tree& tree_;
     payload::Store& store_;
     payload::Worker& worker_;
+    const std::shared_ptr<EventAdder> adder_ = std::make_shared<EventAdder>();
 };
 
 }  // namespace ipcfs::tree
