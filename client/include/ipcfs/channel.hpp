@@ -105,7 +105,7 @@ public:
         return core().writer.loan(size, options);
     }
     // Sends it, as send() above does. When that fails the loan is the caller's still, and can be sent
-    // again; a sealed one cannot be written to any more then. EPERM: it could not be sealed, since
+    // again; a sealed one cannot be written to any more then. EBUSY: it could not be sealed, since
     // something has it mapped for writing.
     Expected<void> send(Loan&& loan, const SendOptions& options = {}) {
         return core().writer.send(loan, options);
