@@ -225,11 +225,12 @@ Result<void> Daemon::State::start() {
     bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
     if (auto rings = bell->start(); !rings) return rings;
     environment.doorbell.store(bell.get(), std::memory_order_release);
-    if (auto started = session->start(); !started) return started;
+    // And what kern/ipc/control names is there as soon as that is.
     control = std::make_unique<control::Server>(
         control::ServerConfig{.path = control_path(mount, own_uid), .mount = mount}, loop.context(),
         *exchange, ledger, log);
     if (auto listening = control->start(); !listening) return listening;
+    if (auto started = session->start(); !started) return started;
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
         log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
