@@ -276,6 +276,8 @@ int main_of(int argc, char** argv) {
         return kExitOk;
     }
     std::signal(SIGPIPE, SIG_IGN);
+    // To the holder of a lease that somebody breaks; payload::held_elsewhere has one for a moment.
+    std::signal(SIGIO, SIG_IGN);
     umask(022);
     std::optional<Background> background;
     if (!options->foreground) {

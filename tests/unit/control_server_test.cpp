@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <signal.h>
 
 #include "control_world.hpp"
 
@@ -566,6 +567,7 @@ TEST_F(ControlServer, GoesOnWhenATrapIsLeftInAClosedConnection) {
 
 // A lease makes everybody else's open(2) of that file wait for 45 seconds.
 TEST_F(ControlServer, DoesNotWaitForALease) {
+    ::signal(SIGIO, SIG_IGN);  // says that somebody would like to open it
     serve();
     auto client = connect(), other = connect();
     Fd memory = memory_of("leased");
