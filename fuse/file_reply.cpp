@@ -116,7 +116,7 @@ ssize_t send_bytes(int device, fuse_out_header header, const FileBytes& bytes) n
         return result;
     const std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[bytes.length]);
     const ssize_t got = buffer ? read_bytes(bytes, buffer.get()) : -ENOMEM;
-    if (got < 0) header.error = static_cast<std::int32_t>(got);
+    if (got < 0) header.error = -EIO;
     const std::size_t size = got < 0 ? 0 : static_cast<std::size_t>(got);
     header.len = static_cast<std::uint32_t>(sizeof header + size);
     iovec parts[2] = {{&header, sizeof header}, {buffer.get(), size}};

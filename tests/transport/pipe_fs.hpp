@@ -1,6 +1,7 @@
-// The smallest file system that makes requests wait: one file, `pipe`. A write queues a message or
-// hands it to the reader that waits longest; a read takes one or waits. Serves the transport's
-// tests; its session runs the handlers, the test's threads are the clients.
+// The smallest file system that makes requests wait: in `pipe` a write queues a message or hands it to
+// the reader that waits longest; a read takes one or waits. `memory` shows a memory file of the test's,
+// `direct` lets clients use it themselves. Serves the transport's tests; its session runs the handlers,
+// the test's threads are the clients.
 #pragma once
 
 #include <atomic>
@@ -20,15 +21,19 @@ public:
 
     Session& session() { return *session_; }
     std::size_t queued();
+    // What `memory` and `direct` show. Before they are opened.
+    void show(int file) { memory_ = file; }
 
 private:
     class Read;
     static fuse_lowlevel_ops operations();
     void read(fuse_req_t req, std::size_t size);
     void write(fuse_req_t req, std::string message);
+    void open_direct(fuse_req_t req);
     void answer(const std::shared_ptr<Read>& waiting, std::string message);
 
     std::mutex mutex_;
+    int memory_ = -1;
     std::deque<std::string> messages_;
     std::deque<std::shared_ptr<Read>> waiting_;
     std::unique_ptr<Session> session_;  // last: ends before the queues do

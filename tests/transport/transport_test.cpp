@@ -11,6 +11,7 @@
 #include <numeric>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <thread>
@@ -195,6 +196,83 @@ TEST_P(Transported, CarriesTheLargestWholeWriteUnaltered) {
               static_cast<ssize_t>(bytes));
     got.resize(sent.size());
     EXPECT_EQ(got, sent);
+}
+
+// Bytes that differ from page to page and within one.
+std::string pattern(std::size_t size) {
+    std::string text(size, '\0');
+    for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i ^ i >> 8 ^ i >> 16);
+    return text;
+}
+
+TEST_P(Transported, SendsWhatLiesInAFileAndNothingBehindItsEnd) {
+    serve();
+    if (!fs_ || IsSkipped()) return;
+    Watchdog watchdog(fs_->session());
+    const Fd memory(::memfd_create("transport", MFD_CLOEXEC));
+    const std::string content = pattern((2 << 20) + 1234);
+    ASSERT_EQ(::write(memory.get(), content.data(), content.size()),
+              static_cast<ssize_t>(content.size()));
+    fs_->show(memory.get());
+    const Fd file(::open((path_ + "/memory").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(file);
+    for (const std::size_t size : {1, 100, 4096, 16383, 16384, 16385, 131072, 1 << 20}) {
+        for (const std::size_t at : {0, 1, 4095, 5000, (1 << 20) - 7, (2 << 20) - 1,
+                                     (2 << 20) + 1233, (2 << 20) + 1234, 3 << 20}) {
+            std::string buffer(size + 64, '#');
+            const ssize_t got = ::pread(file.get(), buffer.data(), size, static_cast<off_t>(at));
+            const std::string there = at < content.size() ? content.substr(at, size) : "";
+            ASSERT_EQ(got, static_cast<ssize_t>(there.size())) << size << " at " << at;
+            EXPECT_TRUE(buffer.starts_with(there)) << size << " at " << at;
+            EXPECT_EQ(buffer.substr(there.size()), std::string(buffer.size() - there.size(), '#'))
+                << "more than there is: " << size << " at " << at;
+        }
+    }
+    // Again after the short ones: nothing of them was left over.
+    std::string whole(1 << 20, '#');
+    ASSERT_EQ(::pread(file.get(), whole.data(), whole.size(), 0), 1 << 20);
+    EXPECT_TRUE(content.starts_with(whole));
+}
+
+TEST_P(Transported, AnswersEioWhenTheFileCannotBeRead) {
+    serve();
+    if (!fs_ || IsSkipped()) return;
+    Watchdog watchdog(fs_->session());
+    const Fd unreadable(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+    fs_->show(unreadable.get());
+    const Fd file(::open((path_ + "/memory").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(file);
+    std::string buffer(1 << 20, '#');
+    for (const std::size_t size : {std::size_t{10}, buffer.size()}) {
+        EXPECT_EQ(::read(file.get(), buffer.data(), size), -1);
+        EXPECT_EQ(errno, EIO);
+    }
+}
+
+TEST_P(Transported, LetsClientsMapMemoryPastIt) {
+    serve();
+    if (!fs_ || IsSkipped()) return;
+    if (!fs_->session().report().passthrough)
+        GTEST_SKIP() << fs_->session().report().why_not_passthrough;
+    Watchdog watchdog(fs_->session());
+    constexpr std::size_t kSize = 1 << 20;
+    const Fd memory(::memfd_create("transport", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(memory.get(), kSize), 0);
+    fs_->show(memory.get());
+    // Each open after the other has a backing of its own.
+    for (int round = 0; round < 100; ++round) {
+        const Fd file(::open((path_ + "/direct").c_str(), O_RDWR | O_CLOEXEC));
+        ASSERT_TRUE(file) << strerror(errno) << " in round " << round;
+        auto* const at = static_cast<char*>(
+            ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0));
+        ASSERT_NE(at, MAP_FAILED) << strerror(errno);
+        const char sign = static_cast<char>('a' + round % 26);
+        at[4096] = sign;
+        char seen = 0;
+        EXPECT_EQ(::pread(memory.get(), &seen, 1, 4096), 1);
+        EXPECT_EQ(seen, sign);
+        ASSERT_EQ(::munmap(at, kSize), 0);
+    }
 }
 
 TEST_P(Transported, FreesReadersThatAreKilledAndLosesNoMessage) {
