@@ -457,6 +457,7 @@ private:
 
     static void drop(Shared& shared, Round& round, std::unique_ptr<LazyReceiver>& receiver) {
         account(shared, round, *receiver);
+        report(shared, round);  // before anybody knows that it is over, and may end the process
         receiver.reset();
         const std::scoped_lock hold(shared.mutex);
         if (--shared.totals.attached == 0) shared.idle.notify_all();
