@@ -1,10 +1,13 @@
 // `ipcfs ls`, `mkdir` and `rm`. One thread.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <dirent.h>
 #include <grp.h>
 #include <map>
+#include <memory>
 #include <pwd.h>
 #include <string>
 #include <sys/stat.h>
@@ -35,6 +38,17 @@ std::string octal(mode_t mode) {
     std::array<char, 8> text{};
     std::snprintf(text.data(), text.size(), "%04o", static_cast<unsigned>(mode & 07777));
     return text.data();
+}
+
+// What payload/ or share/ of a channel lists; nothing where it may not be listed.
+std::vector<std::string> names_in(const std::string& path) {
+    std::vector<std::string> names;
+    std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), &::closedir);
+    while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) {
+        std::string name = entry->d_name;
+        if (name != "." && name != "..") names.push_back(std::move(name));
+    }
+    return names;
 }
 
 // What is known of channels: one read of stats/channels for all of them, and the `status` of those
@@ -81,8 +95,8 @@ void collect(const Tree& tree, const Channel& parent, bool recursive, std::vecto
 
 Table describe_all(const Facts& facts, const std::vector<Channel>& channels, bool json) {
     Table table;
-    table.columns = {"mode",  "owner",   "group",   "type",   "depth",
-                     "bytes", "readers", "writers", "channel"};
+    table.columns = {"mode",    "owner",   "group",    "type",    "depth",  "bytes",
+                     "readers", "writers", "payloads", "regions", "channel"};
     for (const Channel& channel : channels) {
         struct stat info {};
         bool there = ::lstat(channel.path.c_str(), &info) == 0;
@@ -98,6 +112,9 @@ Table describe_all(const Facts& facts, const std::vector<Channel>& channels, boo
             row.push_back(number                   ? human_size(*number)
                           : value.empty() && !json ? "-"
                                                    : std::string(value));
+        }
+        for (const char* directory : {"payload", "share"}) {
+            row.push_back(std::to_string(names_in(channel.file(directory)).size()));
         }
         row.push_back(channel.name);
         table.rows.push_back(std::move(row));
@@ -212,6 +229,9 @@ private:
             if (options_.force) {
                 int error = write_once(channel.file("ctl"), "purge\n");
                 if (error != 0) return error;
+                for (const std::string& name : names_in(channel.file("share"))) {
+                    ::unlink(channel.file("share/" + name).c_str());
+                }
             }
             if (::rmdir(channel.path.c_str()) == 0) return 0;
             if (errno != ENOTEMPTY || !options_.force || attempt == 100) return errno;
@@ -222,6 +242,11 @@ private:
     [[noreturn]] void explain(const Channel& channel) const {
         if (!tree_.children(channel).empty()) {
             fail(kError, channel.shown() + " has sub-channels; remove them too with: ipcfs rm -r");
+        }
+        if (auto regions = names_in(channel.file("share")); !regions.empty()) {
+            fail(kError, channel.shown() + " has " + std::to_string(regions.size()) +
+                             (regions.size() == 1 ? " region" : " regions") +
+                             " in share/; to remove it with all that: ipcfs rm --force");
         }
         std::string depth(find(read_status(channel), "depth"));
         if (options_.force)

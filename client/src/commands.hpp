@@ -55,10 +55,15 @@ struct ReceiveOptions {
     std::optional<std::int64_t> timeout;
     Ending ending = Ending::kAsIs;
     bool follow = false;  // count and timeout do not matter
+    std::string output;   // a file in place of standard output
 };
 struct ControlOptions {
     std::string channel;
     std::vector<std::string> words;
+};
+struct MapsOptions {
+    std::string channel;
+    bool all = false;
 };
 struct StatsOptions {
     std::string subject;
@@ -78,5 +83,6 @@ int receive(const Globals&, const ReceiveOptions&);
 int peek(const Globals&, const std::string& channel);
 int control(const Globals&, const ControlOptions&);
 int stats(const Globals&, const StatsOptions&);
+int maps(const Globals&, const MapsOptions&);
 
 }  // namespace ipcfs::client

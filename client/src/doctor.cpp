@@ -9,7 +9,9 @@
 #include <filesystem>
 #include <glob.h>
 #include <string>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <vector>
@@ -86,6 +88,8 @@ public:
         look_at_limits();
         look_at_timeouts();
         look_at_huge_pages();
+        look_at_reserved_huge_pages();
+        look_at_memfds();
         look_at_mounts();
         look_at_daemon();
         return std::move(findings_);
@@ -175,12 +179,11 @@ private:
         std::string found = running ? "the daemon uses " + used : "the daemon is not running";
         found +=
             installed.empty() ? "; none is installed for the system" : "; installed: " + installed;
-        if (libfuse_ >= Version{3, 18}) return ok("libfuse", found);
-        std::string advice =
-            "3.17 or newer is needed for passthrough; scripts/up "
-            "builds one into a private prefix";
-        if (libfuse_ >= Version{3, 14}) return warn("libfuse", found, advice);
-        if (libfuse_ != Version{}) return bad("libfuse", found, "3.14 is the least; " + advice);
+        if (libfuse_ >= Version{3, 14}) return ok("libfuse", found);
+        if (libfuse_ != Version{}) {
+            return bad("libfuse", found,
+                       "3.14 is the least; scripts/up builds a newer one into a private prefix");
+        }
         warn("libfuse", found, "start the daemon to see which one it uses");
     }
 
@@ -207,18 +210,37 @@ private:
         }
     }
 
+    // Mapping and copying large payloads without the daemon in between.
     void look_at_passthrough() {
-        if (kernel_ < Version{6, 9}) {
-            return warn("passthrough", "this kernel does not have it", "Linux 6.9 or newer");
+        std::string_view state = find(daemon_, "passthrough");
+        if (state == "on") return ok("passthrough", "the daemon uses it");
+        if (!state.empty()) {
+            std::string why(find(daemon_, "why-not-passthrough"));
+            return warn("passthrough", "the daemon does without: " + why, passthrough_advice(why));
         }
-        if (libfuse_ < Version{3, 17}) {
-            return warn("passthrough", "libfuse is too old for it", "libfuse 3.17 or newer");
+        if (kernel_ < Version{6, 9}) {
+            return warn("passthrough", "this kernel does not have it", passthrough_advice({}));
         }
         if (!root_user()) {
             return warn("passthrough", "works for a daemon of root only",
-                        "run ipcfsd as root for it");
+                        "run ipcfsd as root for it; everything works without, with more copying");
         }
-        ok("passthrough", "kernel and libfuse have it");
+        ok("passthrough", "this kernel should have it; a daemon that runs knows");
+    }
+
+    std::string passthrough_advice(std::string_view why) const {
+        if (why.find("turned off") != std::string_view::npos) {
+            return "fuse.passthrough = \"auto\" in the configuration (see kern/ipc/config), then "
+                   "restart the daemon";
+        }
+        if (why.find("CAP_SYS_ADMIN") != std::string_view::npos) {
+            return "run ipcfsd as root for it; everything works without, with more copying";
+        }
+        if (why.find("custom io") != std::string_view::npos) {
+            return "another libfuse: scripts/up builds one into a private prefix";
+        }
+        return "Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH; everything works without, with "
+               "more copying";
     }
 
     void look_at_fusermount() {
@@ -256,23 +278,43 @@ private:
              "only you will see your own tree; as root: echo user_allow_other >> /etc/fuse.conf");
     }
 
+    // What a receiver of lazy payloads needs; it is this user who is asked for, not the daemon.
     void look_at_userfaultfd() {
+        constexpr int kUserModeOnly = 1;
         std::string allowed = line_of("/proc/sys/vm/unprivileged_userfaultfd");
         bool device = ::access("/dev/userfaultfd", R_OK | W_OK) == 0;
-        if (root_user() || device || allowed == "1") {
-            std::string how = device           ? "/dev/userfaultfd"
-                              : allowed == "1" ? "for everybody"
-                                               : "for root";
-            bool present = device || !allowed.empty();
-            if (present) return ok("userfaultfd", how);
+        Fd whole = make_userfaultfd(0);
+        Fd limited = make_userfaultfd(kUserModeOnly);
+        if (whole || device) {
+            std::string how = allowed == "1" ? "for everybody"
+                              : root_user()  ? "for root"
+                                             : "for you";
+            if (!whole) how = "by /dev/userfaultfd";
+            ok("userfaultfd", how);
+        } else if (limited) {
+            warn("userfaultfd", "for your own loads only",
+                 "lazy payloads work, but read(2) and write(2) on missing pages fail (EFAULT); as "
+                 "root: sysctl vm.unprivileged_userfaultfd=1, or setfacl -m u:" +
+                     std::to_string(::geteuid()) + ":rw /dev/userfaultfd");
+        } else if (allowed.empty() && !exists("/dev/userfaultfd")) {
+            warn("userfaultfd", "this kernel does not have it",
+                 "CONFIG_USERFAULTFD; without it lazy payloads are filled whole");
+        } else {
+            warn("userfaultfd", "is forbidden here",
+                 "a seccomp filter, as containers have it, refuses it; lazy payloads are filled "
+                 "whole");
         }
-        if (allowed.empty() && !exists("/dev/userfaultfd")) {
-            return warn("userfaultfd", "this kernel does not have it",
-                        "CONFIG_USERFAULTFD; only filling shared memory on demand needs it");
+        if (kernel_ >= Version{6, 6}) {
+            ok("UFFDIO_POISON", "this kernel has it");
+        } else {
+            warn("UFFDIO_POISON", "this kernel does not have it",
+                 "Linux 6.6 or newer; without it touching a lazy page whose producer died is "
+                 "SIGSEGV in place of SIGBUS");
         }
-        warn("userfaultfd", "not for you",
-             "only filling shared memory on demand needs it; as root: "
-             "sysctl vm.unprivileged_userfaultfd=1, or give access to /dev/userfaultfd");
+    }
+
+    static Fd make_userfaultfd(int flags) {
+        return Fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags)));
     }
 
     static std::string show_limit(rlim_t limit) {
@@ -338,8 +380,39 @@ private:
         std::string mode = modes.substr(open + 1, close - open - 1);
         if (mode != "never" && mode != "deny") return ok("huge pages of shared memory", mode);
         warn("huge pages of shared memory", mode,
-             "large payloads are faster with them; as root: "
-             "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled");
+             "large payloads are several times faster with them; as root: echo advise > "
+             "/sys/kernel/mm/transparent_hugepage/shmem_enabled (\"advise\": for those who ask, as "
+             "ipcfs does)");
+    }
+
+    // Pools take these first where there are some; they are nobody else's then, so none is fine.
+    void look_at_reserved_huge_pages() {
+        std::string size = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
+        auto all = parse_number(line_of(size + "nr_hugepages"));
+        if (!all) return ok("reserved huge pages", "this kernel has none of 2 MiB");
+        auto left = parse_number(line_of(size + "free_hugepages")).value_or(0);
+        if (*all > 0) {
+            return ok("reserved huge pages",
+                      std::to_string(*all) + " of 2 MiB, " + std::to_string(left) + " free");
+        }
+        ok("reserved huge pages", "none; to reserve some for pools: sysctl vm.nr_hugepages=N");
+    }
+
+    void look_at_memfds() {
+        std::string scope = line_of("/proc/sys/vm/memfd_noexec");
+        Fd memory(::memfd_create("ipcfs-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        if (memory) {
+            return ok("memfd", scope.empty() || scope == "0"
+                                   ? "can be made and sealed"
+                                   : "can be made and sealed; vm.memfd_noexec is " + scope);
+        }
+        int error = errno;
+        if (scope == "2") {
+            return bad("memfd", "vm.memfd_noexec is 2, which refuses them: " + describe(error),
+                       "as root: sysctl vm.memfd_noexec=1");
+        }
+        bad("memfd", "cannot be made: " + describe(error),
+            "large payloads need memfd_create(2); a seccomp filter may refuse it");
     }
 
     void look_at_mounts() {

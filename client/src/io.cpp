@@ -179,14 +179,18 @@ int write_once(const std::string& path, std::string_view text) {
 }
 
 void print(std::string_view text) {
+    write_all(STDOUT_FILENO, text, "cannot write to standard output");
+}
+
+void write_all(int fd, std::string_view text, const std::string& shown) {
     while (!text.empty()) {
-        ssize_t n = ::write(STDOUT_FILENO, text.data(), text.size());
+        ssize_t n = ::write(fd, text.data(), text.size());
         if (n >= 0) {
             text.remove_prefix(static_cast<std::size_t>(n));
         } else if (errno == EAGAIN) {
-            poll_one(STDOUT_FILENO, POLLOUT, 1'000'000'000);
+            poll_one(fd, POLLOUT, 1'000'000'000);
         } else if (errno != EINTR) {
-            fail(kError, "cannot write to standard output: " + describe(errno));
+            fail(kError, shown + ": " + describe(errno));
         }
     }
 }

@@ -27,6 +27,7 @@ public:
         if (fd_ >= 0) ::close(fd_);
     }
     int get() const noexcept { return fd_; }
+    int release() noexcept { return std::exchange(fd_, -1); }
     explicit operator bool() const noexcept { return fd_ >= 0; }
 
 private:
@@ -44,6 +45,8 @@ std::string read_all(int fd, std::size_t limit, const std::string& shown);
 int write_once(const std::string& path, std::string_view text);
 // To standard output, unbuffered. A reader that went away ends the command as SIGPIPE would.
 void print(std::string_view text);
+// The same to any descriptor; errors begin with `shown`.
+void write_all(int fd, std::string_view text, const std::string& shown);
 // To standard error, if it is a terminal and not --quiet; a line that the next one replaces.
 void show_progress(std::string_view line);
 void clear_progress();

@@ -56,6 +56,7 @@ struct CommandLine {
     bool newline = false;
     ControlOptions control;
     StatsOptions stats;
+    MapsOptions maps;
 };
 
 void declare_service(CLI::App& app, CommandLine& line) {
@@ -82,9 +83,15 @@ void declare_service(CLI::App& app, CommandLine& line) {
                                   "  ipcfs stats jobs --watch 1");
     stats
         ->add_option("subject", line.stats.subject,
-                     "messages (default), channels, notifications, resources; or a channel")
+                     "messages (default), channels, mappings, notifications, resources;\n"
+                     "or a channel")
         ->type_name("SUBJECT");
     add_duration(stats, "-w,--watch", line.stats.watch, "Show it again and again, so often");
+    CLI::App* maps = add_command(app, "maps", "Who holds large payloads, pools and shared regions",
+                                 "  ipcfs maps\n  ipcfs maps video --all\n"
+                                 "  sudo ipcfs maps --json     # root sees into every process");
+    maps->add_option("channel", line.maps.channel, "Only what is below it")->type_name("CHANNEL");
+    maps->add_flag("-a,--all", line.maps.all, "Also what nobody has open or mapped");
 }
 
 void declare_channels(CLI::App& app, CommandLine& line) {
@@ -116,19 +123,21 @@ void declare_channels(CLI::App& app, CommandLine& line) {
         ->type_name("CHANNEL");
     rm->add_flag("-r,--recursive", line.remove.recursive, "Sub-channels first, deepest first");
     rm->add_flag("-f,--force", line.remove.force,
-                 "Throw away the messages that are left; no error if there is no such channel");
+                 "Throw away the messages and shared regions that are left; no error if\n"
+                 "there is no such channel");
     CLI::App* ctl = add_command(app, "ctl", "Show or change settings; purge, pause, resume",
                                 "  ipcfs ctl jobs\n"
                                 "  ipcfs ctl jobs capacity\n"
                                 "  ipcfs ctl jobs capacity 5000 overflow reject\n"
                                 "  ipcfs ctl jobs pause 30s\n"
-                                "  ipcfs ctl jobs purge");
+                                "  ipcfs ctl jobs purge\n"
+                                "  ipcfs ctl video revoke share/frames");
     ctl->add_option("channel", line.control.channel, "The channel")
         ->required()
         ->type_name("CHANNEL");
     ctl->add_option("words", line.control.words,
                     "Nothing: show all. KEY: show one. KEY VALUE...: set, all or none of them.\n"
-                    "Or a command: purge, pause [DURATION], resume")
+                    "Or a command: purge, pause [DURATION], resume, revoke share/NAME")
         ->type_name("");
 }
 
@@ -139,6 +148,7 @@ void declare_messages(CLI::App& app, CommandLine& line) {
                     "  ipcfs send jobs first second        # two messages\n"
                     "  date | ipcfs send jobs              # standard input is one message\n"
                     "  seq 1000 | ipcfs send jobs --lines  # one message a line\n"
+                    "  ipcfs send jobs --file film.mkv     # of any size up to max-payload\n"
                     "  ipcfs send jobs -p critical stop\n"
                     "  ipcfs send jobs --ttl 30s --type text/plain 'worthless soon'\n"
                     "  ipcfs send jobs --timeout 0 build   # exit 3 instead of waiting");
@@ -167,6 +177,7 @@ void declare_messages(CLI::App& app, CommandLine& line) {
                     "  ipcfs recv jobs --timeout 10s || echo nothing\n"
                     "  ipcfs recv jobs -n 0               # what is there, without waiting\n"
                     "  ipcfs recv jobs -n 5 -0 | xargs -0 -n1 echo\n"
+                    "  ipcfs recv jobs --output film.mkv\n"
                     "  ipcfs recv jobs --json");
     recv->add_option("channel", line.receive.channel, "The channel")
         ->required()
@@ -185,6 +196,10 @@ void declare_messages(CLI::App& app, CommandLine& line) {
         reader
             ->add_flag("--newline", line.newline, "End each message with a newline, if it has none")
             ->excludes(nul);
+        reader
+            ->add_option("-o,--output", line.receive.output,
+                         "Write the messages into this file, one after the other")
+            ->type_name("FILE");
     }
     CLI::App* peek = add_command(app, "peek", "Show what is queued, without taking it",
                                  "  ipcfs peek jobs\n  ipcfs peek jobs --json");
@@ -208,6 +223,7 @@ int dispatch(const std::string& command, CommandLine& line) {
     if (command == "peek") return peek(globals, line.channel);
     if (command == "ctl") return control(globals, line.control);
     if (command == "stats") return stats(globals, line.stats);
+    if (command == "maps") return maps(globals, line.maps);
     return receive(globals, line.receive);
 }
 

@@ -1,7 +1,7 @@
 // `ipcfs recv` and `ipcfs follow`. Both read framed/stream, one message a read, so the end of a
 // message is known, and an empty message from the channel's end. The read waits, not poll: waiting
 // reads are served first come, first served, wake nobody in vain, and are what a writer of a
-// channel of type sync looks for. One thread.
+// channel of type sync looks for. A payload is passed on piece by piece. One thread.
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <commands.hpp>
+#include <content.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -22,12 +23,15 @@ namespace {
 
 constexpr std::size_t kRead = std::size_t{1} << 20;  // the largest read the kernel does not split
 constexpr std::size_t kMaxFrame = std::size_t{64} << 20;
+// Of bodies larger than this JSON is written without having them whole.
+constexpr std::size_t kInlineJson = kRead;
 
 std::string_view text_of(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-std::string as_json(const FrameView& frame) {
+// All but the body, which is to be appended: the object is open.
+Json head_as_json(const FrameView& frame, const Content& content) {
     const FrameHeader& header = frame.header;
     Json json;
     json.begin_object();
@@ -52,12 +56,36 @@ std::string as_json(const FrameView& frame) {
     extension("content-type", ExtensionType::kContentType);
     extension("session", ExtensionType::kSession);
     extension("trace-id", ExtensionType::kTraceId);
-    std::string_view body = text_of(frame.body);
-    bool plain = is_utf8(body);
-    json.key("length").value(std::uint64_t{body.size()});
-    json.key("encoding").value(plain ? "utf-8" : "base64");
-    json.key("body").value(plain ? std::string(body) : base64(body));
-    return json.end().take();
+    if (header.payload_id != 0) {
+        json.key("payload").value(header.payload_id).key("payload-kind").value(content.kind());
+    }
+    json.key("length").value(content.size());
+    return json;
+}
+
+void print_json(const FrameView& frame, const Content& content) {
+    Json json = head_as_json(frame, content);
+    if (content.size() <= kInlineJson) {
+        std::string body = content.text();
+        bool plain = is_utf8(body);
+        json.key("encoding").value(plain ? "utf-8" : "base64");
+        json.key("body").value(plain ? body : base64(body));
+        return print(json.end().take());
+    }
+    json.key("encoding").value("base64").key("body").value("");
+    std::string text = json.end().take();
+    constexpr std::string_view kEnd = "\"}\n";
+    text.resize(text.size() - kEnd.size());
+    print(text);
+    std::string rest;  // of the piece before, up to two bytes: base64 takes three at a time
+    content.for_each_piece([&](std::string_view piece) {
+        rest += piece;
+        std::size_t whole = rest.size() / 3 * 3;
+        print(base64(std::string_view(rest).substr(0, whole)));
+        rest.erase(0, whole);
+    });
+    print(base64(rest));
+    print(kEnd);
 }
 
 class Receiver {
@@ -66,6 +94,7 @@ public:
         : channel_(channel),
           options_(options),
           json_(json),
+          output_(options.output.empty() ? Fd() : create_output(options.output)),
           fd_(open_or_fail(channel.file("framed/stream"), O_RDONLY | (waits ? 0 : O_NONBLOCK),
                            channel.shown("framed/stream"))) {}
 
@@ -99,19 +128,52 @@ public:
     }
 
 private:
+    static Fd create_output(const std::string& path) {
+        Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+        if (!file) fail_errno(escape_controls(path), errno);
+        return file;
+    }
+
     void show(const FrameView& frame) const {
-        if (json_) return print(as_json(frame));
-        std::string body(text_of(frame.body));
-        bool line = options_.ending == Ending::kNewline ||
-                    (options_.ending == Ending::kAsIs && output_is_terminal());
-        if (options_.ending == Ending::kNul) body += '\0';
-        if (line && !body.ends_with('\n')) body += '\n';
-        print(body);
+        Content content(channel_, frame);
+        if (output_) {
+            write_content(content, output_.get(), escape_controls(options_.output), false);
+            if (json_) print(head_as_json(frame, content).end().take());
+        } else if (json_) {
+            print_json(frame, content);
+        } else {
+            write_content(content, STDOUT_FILENO, "cannot write to standard output",
+                          output_is_terminal());
+        }
+    }
+
+    void write_content(const Content& content, int fd, const std::string& shown,
+                       bool terminal) const {
+        bool line =
+            options_.ending == Ending::kNewline || (options_.ending == Ending::kAsIs && terminal);
+        if (content.size() > kInlineJson && !line && options_.ending == Ending::kAsIs) {
+            return content.copy_to(fd, shown);
+        }
+        char last = 0;
+        // A small one goes out in one write, with its ending.
+        std::string small;
+        content.for_each_piece([&](std::string_view piece) {
+            last = piece.back();
+            if (content.size() <= kInlineJson) {
+                small += piece;
+            } else {
+                write_all(fd, piece, shown);
+            }
+        });
+        if (options_.ending == Ending::kNul) small += '\0';
+        if (line && last != '\n') small += '\n';
+        write_all(fd, small, shown);
     }
 
     const Channel& channel_;
     const ReceiveOptions& options_;
     const bool json_;
+    const Fd output_;
     Fd fd_;
     std::vector<std::byte> buffer_;
 };

@@ -1,5 +1,6 @@
 // `ipcfs send`. Opens without blocking and waits with poll, so that a full channel is waited for
-// without a limit and Ctrl-C ends the wait. One thread.
+// without a limit and Ctrl-C ends the wait. What does not fit one write goes through `put`. One
+// thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -10,12 +11,15 @@
 #include <poll.h>
 #include <span>
 #include <string>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
 #include <commands.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
+#include <put.hpp>
 #include <tree.hpp>
 
 #include <ipcfs/frame.hpp>
@@ -25,6 +29,7 @@ namespace {
 
 // What the kernel never splits, header and body, bytes.
 constexpr std::size_t kMaxWrite = 1044480;
+constexpr std::size_t kMaxLine = std::size_t{64} << 20;
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRefresh = 500 * kMillisecond;  // of the progress line
 
@@ -122,7 +127,7 @@ public:
             fail(kUsage, "an empty message can only be sent with a header; add --type data");
         }
         std::string bytes = put_on(dress_, message);
-        if (bytes.size() > kMaxWrite) too_long(message.size(), bytes.size() - message.size());
+        if (bytes.size() > kMaxWrite) return send_large({message});
         Deadline deadline(timeout_);
         std::int64_t started = now();
         std::int64_t backoff = 0;
@@ -131,11 +136,43 @@ public:
             if (n == static_cast<ssize_t>(bytes.size())) break;
             if (n >= 0) fail(kError, channel_.shown() + ": only a part was written");
             if (errno == EINTR) continue;
-            if (errno == EMSGSIZE) too_long(message.size(), 0);
+            if (errno == EMSGSIZE) return send_large({message});
             if (errno != EAGAIN) fail_errno(channel_.shown() + after_some(), errno);
-            wait(deadline, started, backoff);
+            wait(fd_.get(), deadline, started, backoff);
         }
         clear_progress();
+        ++sent_;
+    }
+
+    // All of a descriptor: as a plain message if it is short enough.
+    void send_all(int source, const std::string& shown) {
+        std::string start;
+        while (start.size() <= kMaxWrite) {
+            std::size_t before = start.size();
+            start.resize(before + 65536);
+            ssize_t n = ::read(source, start.data() + before, 65536);
+            int error = n < 0 ? errno : 0;
+            start.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+            if (n == 0) return send(start);
+            if (n < 0 && error != EINTR) fail_errno(shown, error);
+        }
+        send_large({start, source, shown});
+    }
+
+    void send_large(LargeBody body) {
+        Deadline deadline(timeout_);
+        std::int64_t started = now();
+        for (;;) {
+            int error = try_large(body, deadline, started);
+            clear_progress();
+            if (error == 0) break;
+            bool full = error == EAGAIN || error == ETIMEDOUT;
+            if (!full) refuse_large(error);
+            if (deadline.passed() || !body.rewind()) {
+                fail(kNothing, channel_.shown() + after_some() + ": " + reason() +
+                                   "; the message was not sent");
+            }
+        }
         ++sent_;
     }
 
@@ -146,11 +183,75 @@ private:
         return sent_ == 0 ? "" : " (after " + std::to_string(sent_) + " messages)";
     }
 
-    [[noreturn]] void too_long(std::size_t length, std::size_t header) const {
-        std::string limit(find(read_settings(), "max-message"));
-        if (header > 0) limit = std::to_string(kMaxWrite - header) + ", with the header it needs";
-        fail(kError, channel_.shown() + after_some() + ": a message of " + std::to_string(length) +
-                         " bytes is too long; the limit is " + limit);
+    // One attempt: 0, or the errno of the close, or of the write before it. A message that waits to be
+    // written lets room pass by, so room is waited for before and after.
+    int try_large(LargeBody& body, const Deadline& deadline, std::int64_t started) {
+        bool refuses = find(read_settings(), "overflow") == "reject";
+        if (!refuses) wait_for_room(fd_.get(), deadline, started);
+        LargeWrite out(channel_, dress_.file == "queue" ? "put" : "framed/put",
+                       timeout_.has_value());
+        int error = 0;
+        if (dress_.file == "queue") {
+            error = write_body(out, body, now());
+        } else {
+            error = write_framed(out, body);
+        }
+        if (error == 0 && !refuses) wait_for_room(out.fd(), deadline, started);
+        written_ = std::max(out.written(), framed_length_);
+        return out.finish();
+    }
+
+    int write_framed(LargeWrite& out, LargeBody& body) {
+        std::uint64_t length = body.start.size();
+        if (body.rest >= 0) {
+            struct stat about {};
+            ::fstat(body.rest, &about);
+            if (!S_ISREG(about.st_mode)) {
+                // Its length comes first, and only its end tells that.
+                body.rest = (spool_ = hold_rest(body.rest, body.shown)).get();
+                spooled_start_ = body.start;
+                ::fstat(body.rest, &about);
+            }
+            if (spool_) body.start = spooled_start_;
+            auto left = about.st_size - ::lseek(body.rest, 0, SEEK_CUR);
+            length = body.start.size() + static_cast<std::uint64_t>(std::max<off_t>(left, 0));
+        }
+        FrameHeader header = dress_.header;
+        if (dress_.ttl) {
+            header.deadline = static_cast<std::uint64_t>(wall_clock() + *dress_.ttl);
+            header.flags |= kFrameExpires;
+        }
+        // Its checksum would have to be known before the first byte of the body.
+        header.flags |= kFrameNoChecksum;
+        if (encode_header(header, dress_.extensions, {}) == 0) {
+            fail(kError, "cannot make a frame of that");
+        }
+        header.body_length = framed_length_ = length;
+        auto fixed = std::as_bytes(std::span(&header, 1));
+        std::string head(reinterpret_cast<const char*>(fixed.data()), fixed.size());
+        head.append(reinterpret_cast<const char*>(dress_.extensions.data()),
+                    dress_.extensions.size());
+        if (int error = out.write(head)) return error;
+        return write_body(out, body, now());
+    }
+
+    [[noreturn]] void refuse_large(int error) const {
+        std::string what = channel_.shown() + after_some();
+        if (error == EMSGSIZE) {
+            std::string limit(find(read_settings(), "max-payload"));
+            fail(kError, what + ": a message of at least " + human_size(written_) +
+                             " is too long; max-payload is " + limit);
+        }
+        if (error == ENOSPC) {
+            fail(kError, what + ": the machine's memory is too short for " + human_size(written_) +
+                             " and more; payload.reserve of the daemon keeps some of it free");
+        }
+        fail_errno(what, error);
+    }
+
+    void wait_for_room(int fd, const Deadline& deadline, std::int64_t started) {
+        std::int64_t backoff = 0;
+        if (poll_one(fd, POLLOUT, 0) == 0) wait(fd, deadline, started, backoff);
     }
 
     Pairs read_settings() const {
@@ -158,7 +259,7 @@ private:
     }
 
     // Until there may be room. Room that somebody else took at once is retried less and less often.
-    void wait(const Deadline& deadline, std::int64_t started, std::int64_t& backoff) {
+    void wait(int fd, const Deadline& deadline, std::int64_t started, std::int64_t& backoff) {
         for (;;) {
             if (deadline.passed()) {
                 std::string waited = *timeout_ == 0 ? "" : " after " + human_duration(*timeout_);
@@ -166,7 +267,7 @@ private:
                                    "; the message was not sent");
             }
             std::int64_t turn = now();
-            short ready = poll_one(fd_.get(), POLLOUT, deadline.left(kRefresh));
+            short ready = poll_one(fd, POLLOUT, deadline.left(kRefresh));
             if ((ready & (POLLERR | POLLHUP | POLLNVAL)) != 0) fail_errno(channel_.shown(), EPIPE);
             if ((ready & POLLOUT) != 0) {
                 backoff = now() - turn < kMillisecond
@@ -202,6 +303,11 @@ private:
     std::optional<std::int64_t> timeout_;
     Fd fd_;
     std::uint64_t sent_ = 0;
+    std::uint64_t written_ = 0;        // of the last large one, as far as it was known
+    std::uint64_t framed_length_ = 0;  // as its header says
+    // The rest of a descriptor, where its length has to be known; and what came before it.
+    Fd spool_;
+    std::string_view spooled_start_;
 };
 
 // One message a line, as the lines come; a line's newline is not part of it.
@@ -222,8 +328,9 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
         }
         pending.erase(0, start);
         if (n == 0) break;
-        if (pending.size() > kMaxWrite)
-            fail(kError, shown + ": a line is longer than a message may be");
+        if (pending.size() > kMaxLine) {
+            fail(kError, shown + ": a line is longer than " + human_size(kMaxLine));
+        }
     }
     if (!pending.empty()) sender.send(pending);
 }
@@ -247,7 +354,7 @@ int send(const Globals& globals, const SendOptions& options) {
         if (options.lines) {
             send_lines(sender, source, shown);
         } else {
-            sender.send(read_all(source, kMaxWrite, shown));
+            sender.send_all(source, shown);
         }
     }
     for (const std::string& message : options.messages) {

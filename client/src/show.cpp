@@ -106,6 +106,14 @@ Pairs summary(const Tree& tree) {
         std::replace(key.begin(), key.end(), '_', '-');
         pairs.emplace_back(key, std::to_string(total(table, column)));
     }
+    Table held = parse_table(read_file(tree.file("kern/ipc/stats/mappings")).value_or(""));
+    for (const char* object : {"payload", "pool", "region"}) {
+        Table lines = held;
+        std::erase_if(lines.rows,
+                      [&](const auto& row) { return held.cell(row, "object") != object; });
+        pairs.emplace_back(std::string(object) + "s", std::to_string(total(lines, "count")));
+        pairs.emplace_back(std::string(object) + "-bytes", std::to_string(total(lines, "bytes")));
+    }
     return pairs;
 }
 
@@ -212,7 +220,8 @@ int control(const Globals& globals, const ControlOptions& options) {
     int error = write_once(channel.file("ctl"), ControlLines(options.words).text());
     if (error == 0) return kOk;
     std::string reason(find(read_status(channel), "last-error"));
-    if (error == EINVAL && !reason.empty()) {
+    // ENOENT: a region that is to be revoked is not there.
+    if ((error == EINVAL || error == ENOENT) && !reason.empty()) {
         fail(kError, channel.shown() + ": " + escape_controls(reason) + "; nothing was changed");
     }
     if (error == EBUSY) {

@@ -1,0 +1,155 @@
+// Bodies of messages. What is no file is reached through the client header, whose control connection
+// also tells the daemon that this process is alive, so that what it was lent comes back when it ends.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <content.hpp>
+#include <failure.hpp>
+
+#include <ipcfs/message.hpp>
+#include <ipcfs/mount.hpp>
+#include <ipcfs/page_map.hpp>
+#include <ipcfs/region.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+constexpr std::size_t kPiece = std::size_t{4} << 20;
+
+std::string_view as_text(std::span<const std::byte> bytes) {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
+Content::Content(const Channel& channel, const FrameView& frame) : channel_(channel) {
+    if (frame.header.payload_id == 0) {
+        size_ = frame.body.size();
+        fetch_ = [body = as_text(frame.body)](std::uint64_t offset, std::size_t length) {
+            return body.substr(offset, length);
+        };
+        return;
+    }
+    PayloadRef ref;
+    auto value = frame.extension(ExtensionType::kPayload);
+    if (!value || value->size() < sizeof ref) lost("the daemon does not say where it is");
+    std::memcpy(&ref, value->data(), sizeof ref);
+    size_ = ref.size;
+    reach(frame, ref);
+}
+
+void Content::lost(const std::string& why) const {
+    fail(kError, channel_.shown() + ": a message came, but not its payload: " + why);
+}
+
+void Content::reach(const FrameView& frame, const PayloadRef& ref) {
+    const std::uint64_t id = frame.header.payload_id;
+    if (ref.kind == PayloadKind::kSealed) {
+        kind_ = "sealed";
+        file_ = Fd(
+            ::open(channel_.file("payload/" + std::to_string(id)).c_str(), O_RDONLY | O_CLOEXEC));
+        if (!file_) lost(describe(errno));
+        return;
+    }
+    auto real = ipcfs::detail::resolve(channel_.path, "receive");
+    if (!real) lost(real.error().message());
+    auto place = ipcfs::detail::place_of(*real);
+    if (!place) lost(place.error().message());
+    auto hold = std::make_shared<ipcfs::detail::Hold>(ref, id, place->mount);
+    auto keep = [this](auto mapped) {
+        if (!mapped) lost(mapped.error().message());
+        auto shared =
+            std::make_shared<std::remove_reference_t<decltype(*mapped)>>(std::move(mapped).value());
+        fetch_ = [shared](std::uint64_t offset, std::size_t length) {
+            return as_text(shared->bytes()).substr(offset, length);
+        };
+    };
+    switch (ref.kind) {
+        case PayloadKind::kPooled: {
+            kind_ = "pooled";
+            auto pool = ipcfs::detail::ReceivedPool::map(place->mount, ref.pool);
+            if (!pool) lost(pool.error().message());
+            auto chunk = (*pool)->bytes(ref);
+            if (!chunk) lost("its pool has no such chunk");
+            hold->set_chunk(std::move(*pool), *chunk);
+            fetch_ = [hold, chunk = as_text(*chunk)](std::uint64_t offset, std::size_t length) {
+                return chunk.substr(offset, length);
+            };
+            return;
+        }
+        case PayloadKind::kLazy: {
+            kind_ = "lazy";
+            const Message message(frame, nullptr, Payload(hold));
+            auto range = page_map(message, LazyMapOptions{});
+            if (!range) lost(range.error().message());
+            auto shared = std::make_shared<LazyRange>(std::move(range).value());
+            fetch_ = [this, shared](std::uint64_t offset, std::size_t length) {
+                auto bytes = shared->fetch(static_cast<std::size_t>(offset), length);
+                if (!bytes) lost(bytes.error().message());
+                return as_text(*bytes);
+            };
+            return;
+        }
+        case PayloadKind::kHandoff: {
+            kind_ = "handoff";
+            auto region = Region::claim(Message(frame, nullptr, Payload(hold)));
+            if (!region) lost(region.error().message());
+            return keep(region->map(Access::read_only));
+        }
+        default: lost("it is of a kind that this version does not know");
+    }
+}
+
+void Content::for_each_piece(const std::function<void(std::string_view)>& use) const {
+    std::vector<char> piece;
+    if (file_) piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(size_, kPiece)));
+    for (std::uint64_t at = 0; at < size_;) {
+        auto length = static_cast<std::size_t>(std::min<std::uint64_t>(size_ - at, kPiece));
+        std::string_view bytes;
+        if (file_) {
+            ssize_t n = ::pread(file_.get(), piece.data(), length, static_cast<off_t>(at));
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0) lost(n < 0 ? describe(errno) : "it is shorter than it should be");
+            bytes = {piece.data(), static_cast<std::size_t>(n)};
+        } else {
+            bytes = fetch_(at, length);
+            if (bytes.empty()) lost("it is shorter than it should be");
+        }
+        use(bytes);
+        at += bytes.size();
+    }
+}
+
+void Content::copy_to(int fd, const std::string& shown) const {
+    off_t at = 0;
+    // Within the kernel, where it goes; not into a file opened for appending, for one.
+    while (file_ && static_cast<std::uint64_t>(at) < size_) {
+        ssize_t n = ::sendfile(fd, file_.get(), &at, kPiece);
+        if (n > 0 || (n < 0 && errno == EINTR)) continue;
+        if (n < 0 && at == 0 && (errno == EINVAL || errno == ENOSYS)) break;
+        if (n < 0 && errno == EAGAIN) {
+            poll_one(fd, POLLOUT, 1'000'000'000);
+            continue;
+        }
+        if (n < 0) fail(kError, shown + ": " + describe(errno));
+        lost("it is shorter than it should be");
+    }
+    if (file_ && at > 0) return;
+    for_each_piece([&](std::string_view piece) { write_all(fd, piece, shown); });
+}
+
+std::string Content::text() const {
+    std::string all;
+    all.reserve(static_cast<std::size_t>(size_));
+    for_each_piece([&](std::string_view piece) { all += piece; });
+    return all;
+}
+
+}  // namespace ipcfs::client

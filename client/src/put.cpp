@@ -1,0 +1,115 @@
+// Writing to `put`.
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <vector>
+
+#include <failure.hpp>
+#include <put.hpp>
+#include <text.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+constexpr std::size_t kPiece = std::size_t{1} << 20;
+constexpr std::int64_t kRefresh = 500'000'000;  // of the progress line, ns
+// A byte here makes a message longer than any max-payload allows, so that the daemon drops it.
+constexpr off_t kTooFar = off_t{1} << 50;
+
+// The size of a regular file, 0 of anything else.
+std::uint64_t size_of(int fd) {
+    struct stat about {};
+    if (::fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) return 0;
+    return static_cast<std::uint64_t>(about.st_size);
+}
+
+}  // namespace
+
+bool LargeBody::rewind() {
+    if (rest < 0) return true;
+    if (::lseek(rest, 0, SEEK_SET) != 0) return false;
+    start = {};
+    return true;
+}
+
+LargeWrite::LargeWrite(const Channel& channel, std::string_view file, bool nonblocking)
+    : fd_(open_or_fail(channel.file(file), O_WRONLY | (nonblocking ? O_NONBLOCK : 0),
+                       channel.shown(file))),
+      framed_(file != "put") {}
+
+LargeWrite::~LargeWrite() {
+    if (fd_) drop();
+}
+
+// Of a frame that is longer than it says nothing comes, nor of one that is not whole.
+void LargeWrite::drop() {
+    [[maybe_unused]] auto n =
+        framed_ ? ::write(fd_.get(), "", 1) : ::pwrite(fd_.get(), "", 1, kTooFar);
+}
+
+int LargeWrite::write(std::string_view bytes) {
+    while (!bytes.empty()) {
+        ssize_t n = ::write(fd_.get(), bytes.data(), std::min(bytes.size(), kPiece));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return error_ = n < 0 ? errno : EIO;
+        bytes.remove_prefix(static_cast<std::size_t>(n));
+        written_ += static_cast<std::uint64_t>(n);
+    }
+    return 0;
+}
+
+int LargeWrite::finish() {
+    if (error_ != 0) drop();
+    // The descriptor is gone whatever close(2) says.
+    int at_close = ::close(fd_.release()) == 0 ? 0 : errno;
+    // Where writes go past the daemon it can only seal what has become too much: EPERM, and its
+    // reason at the close.
+    return error_ == 0 || (error_ == EPERM && at_close != 0) ? at_close : error_;
+}
+
+int write_body(LargeWrite& out, const LargeBody& body, std::int64_t started) {
+    if (int error = out.write(body.start)) return error;
+    if (body.rest < 0) return 0;
+    const std::uint64_t whole = size_of(body.rest);
+    std::int64_t shown = started;
+    std::vector<char> piece(kPiece);
+    for (;;) {
+        ssize_t n = ::read(body.rest, piece.data(), piece.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) fail_errno(body.shown, errno);
+        if (n == 0) return 0;
+        if (int error = out.write({piece.data(), static_cast<std::size_t>(n)})) return error;
+        std::int64_t at = now();
+        if (at - shown < kRefresh) continue;
+        shown = at;
+        auto rate = static_cast<double>(out.written()) * 1e9 / static_cast<double>(at - started);
+        show_progress("sending: " + human_size(out.written()) +
+                      (whole > out.written() ? " of " + human_size(whole) : "") + ", " +
+                      human_size(static_cast<std::uint64_t>(rate)) + "/s...");
+    }
+}
+
+Fd hold_rest(int source, const std::string& shown) {
+    Fd memory(::memfd_create("ipcfs-send", MFD_CLOEXEC));
+    if (!memory) fail_errno("memory for " + shown, errno);
+    std::vector<char> piece(kPiece);
+    for (;;) {
+        ssize_t n = ::read(source, piece.data(), piece.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) fail_errno(shown, errno);
+        if (n == 0) break;
+        for (ssize_t done = 0; done < n;) {
+            ssize_t put =
+                ::write(memory.get(), piece.data() + done, static_cast<std::size_t>(n - done));
+            if (put < 0 && errno != EINTR) fail_errno("memory for " + shown, errno);
+            if (put > 0) done += put;
+        }
+    }
+    ::lseek(memory.get(), 0, SEEK_SET);
+    return memory;
+}
+
+}  // namespace ipcfs::client
