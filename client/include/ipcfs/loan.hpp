@@ -141,8 +141,10 @@ public:
         return ref;
     }
     const ControlPool& shape() const noexcept { return shape_; }
+    // The parent's, in a forked child.
+    bool inherited() const noexcept { return epoch_ != process_epoch(); }
     bool usable() const noexcept {
-        return epoch_ == process_epoch() && (!connection_ || !connection_->broken());
+        return !inherited() && (!connection_ || !connection_->broken());
     }
     PoolLedger& ledger() const noexcept { return *reinterpret_cast<PoolLedger*>(ledger_.data()); }
 

@@ -134,6 +134,7 @@ public:
         if (auto good = check(options); !good) return good;
         const Deadline deadline(options.timeout);
         if (SendPool* pool = Loan::Access::pool(loan)) {
+            if (pool->inherited()) return Error{EINVAL, "send", "not a loan of this process"};
             auto sent = send_chunk(*pool, Loan::Access::reference(loan), options, deadline);
             if (sent) {
                 Loan::Access::sent(loan);
