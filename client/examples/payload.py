@@ -14,7 +14,7 @@ import zlib
 # docs/frames.md: magic version type header_length flags priority reserved crc32c, then 8-byte fields.
 HEADER = struct.Struct("<IBBHHBBI QQQQQ IIII QQQ")
 EXTENSION = struct.Struct("<HH")
-# docs/payloads.md: the value of the extension `payload`: kind, chunk, size, pool, generation.
+# docs/frames.md: the value of the extension `payload`: kind, chunk, size, pool, generation.
 PAYLOAD = struct.Struct("<B3xIQQI4x")
 KIND_PAYLOAD = 6
 
