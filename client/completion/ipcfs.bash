@@ -57,9 +57,20 @@ _ipcfs_settings() {
         local key rest
         while read -r key rest; do printf '%s ' "$key"; done <"$channel/ctl"
     else
-        printf 'type capacity bytes max-message high-watermark low-watermark overflow schedule ttl '
+        printf 'type capacity bytes max-message max-payload payloads high-watermark low-watermark overflow schedule ttl '
         printf 'timeout notify-rate '
     fi
+}
+
+# Shared regions of a channel, as `revoke` wants them.
+_ipcfs_regions() {
+    local channel=$1 word=$2 path name
+    [[ $channel == /* ]] || channel=$(_ipcfs_root)/$channel
+    for path in "$channel"/share/*; do
+        [[ -f $path && share/${path##*/} == "$word"* ]] || continue
+        printf -v name %q "share/${path##*/}"
+        COMPREPLY+=("$name")
+    done
 }
 
 _ipcfs_values() {
@@ -67,6 +78,8 @@ _ipcfs_values() {
         type) printf 'queue sync' ;;
         overflow) printf 'block reject drop-oldest drop-newest' ;;
         schedule) printf 'strict fair' ;;
+        payloads) printf 'sealed pooled' ;;
+        max-payload) printf '64M 1G 4G 16G' ;;
         ttl | timeout | pause) printf '0 100ms 1s 5s 30s 1m 1h' ;;
         high-watermark) printf '100 90 80 70' ;;
         low-watermark) printf '0 10 20 30' ;;
@@ -85,8 +98,8 @@ _ipcfs() {
     # The command, and the arguments after it that are no options nor their values.
     for (( ; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --mount | --timeout | --ttl | --type | --priority | --file | --mode | --set | --count | --watch) ((i++)) ;;
-            -t | -p | -f | -m | -s | -n | -w)
+            --mount | --timeout | --ttl | --type | --priority | --file | --output | --mode | --set | --count | --watch) ((i++)) ;;
+            -t | -p | -f | -m | -s | -n | -w | -o)
                 # -p of mkdir and -f of rm are flags.
                 case $command${COMP_WORDS[i]} in
                     mkdir-p | rm-f) ;;
@@ -100,13 +113,13 @@ _ipcfs() {
 
     case $command$previous in
         *--mount) mapfile -t COMPREPLY < <(compgen -d -- "$word") && compopt -o filenames 2>/dev/null; return ;;
-        send-f | send--file) mapfile -t COMPREPLY < <(compgen -f -- "$word") && compopt -o filenames 2>/dev/null; return ;;
+        send-f | send--file | recv-o | recv--output | follow-o | follow--output) mapfile -t COMPREPLY < <(compgen -f -- "$word") && compopt -o filenames 2>/dev/null; return ;;
         send-p | send--priority) _ipcfs_words 'critical high normal low' "$word"; return ;;
         send--type) _ipcfs_words 'data event request response error control text/plain application/json' "$word"; return ;;
         mkdir-t | mkdir--type) _ipcfs_words 'queue sync' "$word"; return ;;
         mkdir-m | mkdir--mode) _ipcfs_words '700 750 755 770 777' "$word"; return ;;
         mkdir-s | mkdir--set)
-            _ipcfs_words 'capacity= bytes= max-message= high-watermark= low-watermark= overflow= schedule= ttl= timeout= notify-rate=' "$word"
+            _ipcfs_words 'capacity= bytes= max-message= max-payload= payloads= high-watermark= low-watermark= overflow= schedule= ttl= timeout= notify-rate=' "$word"
             compopt -o nospace 2>/dev/null
             return
             ;;
@@ -118,7 +131,7 @@ _ipcfs() {
         if [[ $word == -* ]]; then
             _ipcfs_words '--mount --json --quiet --help --help-all --version' "$word"
         else
-            _ipcfs_words 'up down status ls mkdir rm send recv follow peek ctl stats doctor version' "$word"
+            _ipcfs_words 'up down status ls mkdir rm send recv follow peek ctl stats maps doctor version' "$word"
         fi
         return
     fi
@@ -130,8 +143,9 @@ _ipcfs() {
             mkdir) options+=' --parents --mode --type --set' ;;
             rm) options+=' --recursive --force' ;;
             send) options+=' --priority --ttl --type --lines --file --timeout' ;;
-            recv) options+=' --count --timeout --null --newline' ;;
-            follow) options+=' --null --newline' ;;
+            recv) options+=' --count --timeout --output --null --newline' ;;
+            follow) options+=' --output --null --newline' ;;
+            maps) options+=' --all' ;;
             stats) options+=' --watch' ;;
         esac
         _ipcfs_words "$options" "$word"
@@ -139,12 +153,12 @@ _ipcfs() {
     fi
     case $command in
         mkdir | rm) _ipcfs_channels "$word" ;;
-        status | ls | recv | follow | peek | send)
+        status | ls | recv | follow | peek | send | maps)
             if [[ ${#arguments[@]} -eq 0 ]]; then _ipcfs_channels "$word"; fi
             ;;
         stats)
             if [[ ${#arguments[@]} -eq 0 ]]; then
-                _ipcfs_words 'messages channels notifications resources' "$word"
+                _ipcfs_words 'messages channels mappings notifications resources' "$word"
                 _ipcfs_channels "$word"
             fi
             ;;
@@ -152,7 +166,9 @@ _ipcfs() {
             if [[ ${#arguments[@]} -eq 0 ]]; then
                 _ipcfs_channels "$word"
             elif ((${#arguments[@]} % 2 == 1)); then
-                _ipcfs_words "$(_ipcfs_settings "${arguments[0]}") purge pause resume" "$word"
+                _ipcfs_words "$(_ipcfs_settings "${arguments[0]}") purge pause resume revoke" "$word"
+            elif [[ ${arguments[-1]} == revoke ]]; then
+                _ipcfs_regions "${arguments[0]}" "$word"
             else
                 _ipcfs_words "$(_ipcfs_values "${arguments[-1]}")" "$word"
             fi
