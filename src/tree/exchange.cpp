@@ -15,7 +15,7 @@ using channel::Push;
 
 namespace {
 
-constexpr unsigned kRead = 4, kWrite = 2;
+constexpr unsigned kRead = 4, kWrite = 2, kSearch = 1;
 constexpr std::uint64_t kPage = 4096;
 
 std::uint64_t in_pages(std::uint64_t size) {
@@ -86,6 +86,11 @@ Exchange::Exchange(Tree& tree, payload::Store& store, payload::Worker& worker)
 Result<std::shared_ptr<Channel>> Exchange::channel_for(const Caller& caller, std::string_view path,
                                                        Kind file, unsigned want) const {
     return tree_.reach(path, file, want, caller.subject.uid, caller.subject.gid, caller.groups);
+}
+
+// By id, which somebody may have learnt who cannot get there by name.
+bool Exchange::may(const Caller& caller, std::uint64_t channel, Kind file, unsigned want) const {
+    return channel_for(caller, tree_.registry().path(channel), file, want).has_value();
 }
 
 Result<Sent> Exchange::enqueue(const std::shared_ptr<Channel>& channel, const Caller& caller,
@@ -182,10 +187,9 @@ Result<PoolGrant> Exchange::open_pool(const Caller& caller, std::string_view pat
 Result<PoolGrant> Exchange::map_pool(const Caller& caller, std::uint64_t id) {
     auto pool = store_.pool(id);
     if (!pool) return Fault{ENOENT, "there is no such pool"};
-    bool may = caller.subject.uid == pool->owner ||
-               tree_.permits({pool->channel, Kind::kQueue}, kRead, caller.subject.uid,
-                             caller.subject.gid, caller.groups);
-    if (!may) return Fault{EACCES, "the pool is for those who may read its channel"};
+    bool is_allowed = caller.subject.uid == pool->owner ||
+                      may(caller, pool->channel, Kind::kQueue, kRead);
+    if (!is_allowed) return Fault{EACCES, "the pool is for those who may read its channel"};
     PoolGrant grant;
     grant.pool = {pool->id, pool->shape.chunk_size, pool->shape.stride, pool->shape.chunk_count, 0};
     auto memory = payload::reopen_read_only(pool->memory());
@@ -205,7 +209,8 @@ Result<Claimed> Exchange::payload_memory(const Caller& caller, std::uint64_t id)
     if (!payload || payload->kind != PayloadKind::kSealed) {
         return Fault{ENOENT, "there is no such sealed payload"};
     }
-    if (!tree_.permits({id, Kind::kPayload}, kRead, caller.subject.uid, caller.subject.gid,
+    if (!may(caller, payload->channel, Kind::kPayloadDir, kSearch) ||
+        !tree_.permits({id, Kind::kPayload}, kRead, caller.subject.uid, caller.subject.gid,
                        caller.groups)) {
         return Fault{EACCES, "payload: permission denied"};
     }
@@ -238,8 +243,7 @@ Result<std::shared_ptr<payload::Producer>> Exchange::lazy_producer(const Caller&
     if (!payload || payload->kind != PayloadKind::kLazy) {
         return Fault{ENOENT, "there is no such lazy payload"};
     }
-    if (!tree_.permits({payload->channel, Kind::kQueue}, kRead, caller.subject.uid,
-                       caller.subject.gid, caller.groups)) {
+    if (!may(caller, payload->channel, Kind::kQueue, kRead)) {
         return Fault{EACCES, "the payload is for those who may read its channel"};
     }
     bool known = wanted.mode == LazyMode::kFaults || wanted.mode == LazyMode::kWhole;

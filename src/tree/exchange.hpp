@@ -95,6 +95,7 @@ private:
     Result<std::shared_ptr<channel::Channel>> channel_for(const Caller& caller,
                                                           std::string_view path, Kind file,
                                                           unsigned want) const;
+    bool may(const Caller& caller, std::uint64_t channel, Kind file, unsigned want) const;
     Result<Sent> enqueue(const std::shared_ptr<channel::Channel>& channel, const Caller& caller,
                          const ControlSend& what, std::span<const std::byte> extensions,
                          payload::PayloadPtr payload);
