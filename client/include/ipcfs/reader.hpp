@@ -42,8 +42,8 @@ class ReadBuffer {
 public:
     static constexpr std::size_t kLeast = 8 << 10;
     static constexpr std::size_t kMost = 1 << 20;
-    static constexpr std::size_t kLargestFrame = 64
-                                                 << 20;  // more in one frame is no daemon's doing
+    // More in one frame is no daemon's doing.
+    static constexpr std::size_t kLargestFrame = 64 << 20;
 
     // How much the next read should ask for: the kernel's cost of a read grows with what it could
     // give, so this follows the size of what came before.
@@ -53,37 +53,43 @@ public:
 
     // Room for `size` bytes in all, the first `kept` of them as they are.
     std::byte* room(std::size_t size, std::size_t kept) {
-        if (buffer_ && buffer_.use_count() == 1 && size <= capacity_) {
-            // Whoever had it before us, in a message, has looked at it for the last time.
-            std::atomic_thread_fence(std::memory_order_acquire);
-            return buffer_.get();
-        }
-        const std::size_t capacity = std::max(size, capacity_);
-        auto fresh = std::make_shared_for_overwrite<std::byte[]>(capacity);
-        if (kept != 0) std::memcpy(fresh.get(), buffer_.get(), kept);
-        buffer_ = std::move(fresh);
-        capacity_ = capacity;
-        return buffer_.get();
+        if (memory_ && size <= memory_->capacity && !memory_->lent.load(std::memory_order_acquire))
+            return memory_->bytes.get();
+        auto fresh = std::make_shared<Memory>();
+        fresh->capacity = std::max(size, memory_ ? memory_->capacity : 0);
+        fresh->bytes = std::make_unique_for_overwrite<std::byte[]>(fresh->capacity);
+        if (kept != 0) std::memcpy(fresh->bytes.get(), memory_->bytes.get(), kept);
+        memory_ = std::move(fresh);
+        return memory_->bytes.get();
     }
     std::span<const std::byte> first(std::size_t size) const noexcept {
-        return {buffer_.get(), size};
+        return {memory_->bytes.get(), size};
     }
 
-    // The first `used` bytes to give away: a copy where they are few, else the buffer itself, which is
+    // The first `used` bytes to give away: a copy where they are few, else the memory itself, which is
     // used again once they have been let go.
     std::shared_ptr<const std::byte[]> take(std::size_t used) {
         wanted_ = std::clamp(std::bit_ceil(used), kLeast, kMost);
-        if (used > capacity_ / 4 && used > kLeast) return buffer_;
+        if (used > memory_->capacity / 4 && used > kLeast) {
+            memory_->lent.store(true, std::memory_order_relaxed);
+            return {memory_->bytes.get(), [memory = memory_](const std::byte*) {
+                        memory->lent.store(false, std::memory_order_release);
+                    }};
+        }
         auto copy = std::make_shared_for_overwrite<std::byte[]>(used);
-        std::memcpy(copy.get(), buffer_.get(), used);
+        std::memcpy(copy.get(), memory_->bytes.get(), used);
         return copy;
     }
 
 private:
     static constexpr std::size_t kBatch = 64 << 10;
+    struct Memory {
+        std::unique_ptr<std::byte[]> bytes;
+        std::size_t capacity = 0;
+        std::atomic<bool> lent{false};  // messages still show it
+    };
 
-    std::shared_ptr<std::byte[]> buffer_;
-    std::size_t capacity_ = 0;
+    std::shared_ptr<Memory> memory_;
     std::size_t wanted_ = kLeast;
 };
 
