@@ -6,16 +6,17 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <control/server.hpp>
+#include <payload/memory.hpp>
+
 #include <access/account.hpp>
 #include <channel/registry.hpp>
-#include <control/server.hpp>
 #include <daemon/daemon.hpp>
 #include <daemon/instance.hpp>
 #include <fuse/door.hpp>
 #include <fuse/doorbell.hpp>
 #include <fuse/probe.hpp>
 #include <fuse/session.hpp>
-#include <payload/memory.hpp>
 #include <tree/exchange.hpp>
 #include <tree/tree.hpp>
 
@@ -142,6 +143,7 @@ struct Daemon::State {
         stop();
         environment.doorbell.store(nullptr);
         control.reset();
+        worker.finish();  // its jobs tell the session
         bell.reset();
         door.reset();
         session.reset();
@@ -199,6 +201,11 @@ Result<void> Daemon::State::start() {
     Config wanted = config.with([](const Config& c) { return c; });
     tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
     exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
+    // On the worker: what clients' kernels have cached of a revoked region goes, and mappings with it.
+    tree->shares().on_revoked([this](std::uint64_t id) {
+        const tree::NodeId node{id, tree::Kind::kRegion};
+        if (session) (void)session->notify_inval_inode(node.raw(), 0, 0);
+    });
     door = std::make_unique<fuse::Door>(
         *tree, log, fuse::DoorConfig{wanted.fuse.entry_timeout, wanted.fuse.attr_timeout});
 

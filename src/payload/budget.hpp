@@ -18,7 +18,13 @@ public:
 
     // A charge for `bytes` of payload memory. EDQUOT over the user's limit; ENOSPC if afterwards less
     // than the reserve would be left.
-    Result<access::Charge> take(access::Account& account, std::uint64_t bytes);
+    Result<access::Charge> take(access::Account& account, std::uint64_t bytes) {
+        return charge(account, bytes, bytes);
+    }
+    // The same for memory that a client has filled already.
+    Result<access::Charge> adopt(access::Account& account, std::uint64_t bytes) {
+        return charge(account, bytes, 0);
+    }
     // ENOSPC if less than the reserve is left when `more` bytes are used.
     Result<void> check(std::uint64_t more);
 
@@ -27,6 +33,9 @@ public:
     std::uint64_t refused() const noexcept { return refused_; }
 
 private:
+    Result<access::Charge> charge(access::Account& account, std::uint64_t bytes,
+                                  std::uint64_t more);
+
     static constexpr Nanos kFresh = 5 * kMillisecond;
     static constexpr std::int64_t kStep = 16 << 20;  // bytes given on one look at the machine
 

@@ -27,7 +27,8 @@ Result<std::uint64_t> size_of(int file) {
 
 Result<void> copy_piece(int from, std::uint64_t offset, int to, std::uint64_t at,
                         std::uint64_t length) {
-    if (::lseek(to, static_cast<off_t>(at), SEEK_SET) < 0) return errno_fault("lseek a memory file");
+    if (::lseek(to, static_cast<off_t>(at), SEEK_SET) < 0)
+        return errno_fault("lseek a memory file");
     auto position = static_cast<off_t>(offset);
     while (length > 0) {
         ssize_t done = ::sendfile(to, from, &position, std::min(length, kPiece));
@@ -51,8 +52,8 @@ Result<std::uint64_t> seal(int file) {
     if (::fcntl(file, F_ADD_SEALS, kWhole) != 0) {
         // EBUSY: a writable mapping; EPERM: the descriptor only reads, or was sealed against seals.
         int seals = ::fcntl(file, F_GET_SEALS);
-        if (seals < 0 || (static_cast<unsigned>(seals) & (kWhole & ~F_SEAL_SEAL)) !=
-                             (kWhole & ~F_SEAL_SEAL)) {
+        if (seals < 0 ||
+            (static_cast<unsigned>(seals) & (kWhole & ~F_SEAL_SEAL)) != (kWhole & ~F_SEAL_SEAL)) {
             return Fault{EPERM, errno == EBUSY ? "seal: somebody has it mapped for writing"
                                                : "seal: the file does not take the seals"};
         }
@@ -73,21 +74,34 @@ Result<std::uint64_t> check_sealed(int file, Sealing sealing) {
         missing &= ~kFutureWrite;  // more than was asked
     }
     if (missing != 0 && ::fcntl(file, F_ADD_SEALS, missing) != 0) {
-        return Fault{EPERM, errno == EBUSY
-                                ? "the memfd is still mapped for writing: unmap it, then send it"
-                                : "the memfd lacks seals and does not take them (MFD_ALLOW_SEALING, "
-                                  "and a descriptor open for writing)"};
+        return Fault{EPERM,
+                     errno == EBUSY
+                         ? "the memfd is still mapped for writing: unmap it, then send it"
+                         : "the memfd lacks seals and does not take them (MFD_ALLOW_SEALING, "
+                           "and a descriptor open for writing)"};
     }
     return size_of(file);
 }
 
-Result<Fd> reopen_read_only(int file) {
+namespace {
+
+Result<Fd> reopen_as(int file, int access) {
     const std::string path = "/proc/self/fd/" + std::to_string(file);
     // Somebody's lease on it (fcntl(2), F_SETLEASE) would make this wait for 45 seconds.
-    Fd again(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    Fd again(::open(path.c_str(), access | O_CLOEXEC | O_NONBLOCK));
     if (!again && errno == EWOULDBLOCK) return Fault{EPERM, "somebody has a lease on the memfd"};
-    if (!again) return errno_fault("open a memory file for reading");
+    if (!again) return errno_fault("open a memory file again");
     return again;
+}
+
+}  // namespace
+
+Result<Fd> reopen_read_only(int file) {
+    return reopen_as(file, O_RDONLY);
+}
+
+Result<Fd> reopen(int file) {
+    return reopen_as(file, O_RDWR);
 }
 
 bool held_elsewhere(int read_only) noexcept {
@@ -121,7 +135,8 @@ Result<void> move_content(int from, int to, std::uint64_t size) {
         if (data >= 0 && static_cast<std::uint64_t>(data) < end) {
             if (auto done = copy_piece(from, start, to, start, end - start); !done) return done;
         }
-        if (::ftruncate(from, static_cast<off_t>(start)) != 0) return errno_fault("empty a memory file");
+        if (::ftruncate(from, static_cast<off_t>(start)) != 0)
+            return errno_fault("empty a memory file");
         end = start;
     }
     return {};

@@ -23,7 +23,7 @@ Result<std::uint64_t> seal(int file);
 // answers, or of our own mount.
 enum class Sealing {
     kWhole,  // as seal() does
-    kPool,   // F_SEAL_SHRINK, GROW, FUTURE_WRITE: who has mapped it writable keeps that, nobody else may
+    kPool,  // F_SEAL_SHRINK, GROW, FUTURE_WRITE: who has mapped it writable keeps that, nobody else may
 };
 // Whether it is a memory file at all; the question costs nobody anything.
 bool is_memory(int file) noexcept;
@@ -32,8 +32,13 @@ Result<std::uint64_t> check_sealed(int file, Sealing sealing);
 // The same file, opened for reading only.
 Result<Fd> reopen_read_only(int file);
 
+// The same file, opened anew for reading and writing.
+Result<Fd> reopen(int file);
+
 // Whether anybody but `read_only` (our only descriptor of that memory, opened for reading) has it open
-// or mapped. A question to the kernel's leases (fcntl(2), F_SETLEASE), which counts openers exactly.
+// or mapped. A question to the kernel's leases (fcntl(2), F_SETLEASE), which counts openers exactly, but
+// for the descriptor that memfd_create(2) itself gave. SIGIO must be ignored: an open that comes in that
+// moment sends one.
 bool held_elsewhere(int read_only) noexcept;
 
 // Bytes of memory that the machine could still give (MemAvailable, proc(5)).

@@ -1,9 +1,10 @@
 // Payloads and their store. Any thread; the store's lock is never held while a payload dies.
 #include <algorithm>
 
-#include <base/check.hpp>
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
+
+#include <base/check.hpp>
 
 namespace ipcfs::payload {
 
@@ -59,13 +60,14 @@ std::optional<Fd> Payload::claim(pid_t by) noexcept {
         return std::nullopt;
     }
     // From here on it is accounted as memory that somebody has; see Store::retire.
+    // A file of its own for each: the kernel's leases count all but the one that made the memory.
     auto ours = reopen_read_only(memory_.get());
-    if (!ours) return std::nullopt;
-    Fd theirs = std::move(memory_);
+    auto theirs = reopen(memory_.get());
+    if (!ours || !theirs) return std::nullopt;
     memory_ = std::move(*ours);
     reader_ = 0;
     store_.counters.handoffs.fetch_add(1, std::memory_order_relaxed);
-    return theirs;
+    return std::move(*theirs);
 }
 
 std::pair<Fd, access::Charge> Payload::take_back() noexcept {
@@ -89,7 +91,8 @@ PayloadPtr Store::enter(std::unique_ptr<Payload> payload) {
 }
 
 void Store::retire(Payload& payload) noexcept {
-    Mapped rest{std::move(payload.memory_), std::move(payload.charge_), payload.size, payload.uid()};
+    Mapped rest{std::move(payload.memory_), std::move(payload.charge_), payload.size,
+                payload.uid()};
     bool linger = rest.memory && payload.is_delivered() && held_elsewhere(rest.memory.get());
     tables_.with([&](Tables& tables) {
         tables.payloads.erase(payload.id);
@@ -112,7 +115,8 @@ void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noex
 
 PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
                              access::Charge charge) {
-    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, PayloadKind::kSealed, size));
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kSealed, size));
     made->memory_ = std::move(memory);
     made->charge_ = std::move(charge);
     made->uid_ = uid;
@@ -139,7 +143,8 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
 
 PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
                            std::weak_ptr<Producer> producer) {
-    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
     made->producer_ = std::move(producer);
     made->uid_ = uid;
     return enter(std::move(made));
@@ -275,11 +280,13 @@ std::vector<Usage> Store::usage() const {
             hits += use.hits;
             misses += use.misses;
         }
-        for (const auto& [uid, sum] : pools) lines.push_back({"pool", "open", uid, sum.count, sum.bytes});
+        for (const auto& [uid, sum] : pools)
+            lines.push_back({"pool", "open", uid, sum.count, sum.bytes});
         for (const auto& [uid, sum] : queued) {
             lines.push_back({"chunk", "queued", uid, sum.count, sum.bytes});
         }
-        for (const auto& [uid, sum] : lent) lines.push_back({"chunk", "lent", uid, sum.count, sum.bytes});
+        for (const auto& [uid, sum] : lent)
+            lines.push_back({"chunk", "lent", uid, sum.count, sum.bytes});
         lines.push_back({"counter", "pool_hits", 0, hits, 0});
         lines.push_back({"counter", "pool_misses", 0, misses, 0});
     });

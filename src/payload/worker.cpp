@@ -6,7 +6,7 @@
 
 namespace ipcfs::payload {
 
-Worker::~Worker() {
+void Worker::finish() noexcept {
     {
         std::scoped_lock hold(mutex_);
         ends_ = true;
@@ -30,7 +30,7 @@ void Worker::add(std::function<void()> job) {
     {
         std::scoped_lock hold(mutex_);
         jobs_.push_back(std::move(job));
-        if (!thread_.joinable()) start();
+        if (!thread_.joinable() && !ends_) start();
     }
     more_.notify_one();
 }

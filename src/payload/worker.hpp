@@ -13,7 +13,9 @@ namespace ipcfs::payload {
 class Worker {
 public:
     explicit Worker(const char* name) : name_(name) {}
-    ~Worker();  // after the jobs that are there
+    ~Worker() { finish(); }
+    // Waits for the jobs that are there; what is added later is never done.
+    void finish() noexcept;
     void add(std::function<void()> job);
     std::size_t waiting() const;
 

@@ -148,7 +148,7 @@ Result<Sent> Exchange::send(const Caller& caller, std::string_view path, const C
     if (*size > (*channel)->settings().max_payload) {
         return Fault{EMSGSIZE, "larger than max-payload"};
     }
-    auto charge = store_.budget().take(store_.ledger().account(caller.subject.uid), *size);
+    auto charge = store_.budget().adopt(store_.ledger().account(caller.subject.uid), *size);
     if (!charge) {
         (*channel)->note_error(charge.error().operation);
         return charge.error();
@@ -171,7 +171,7 @@ Result<PoolGrant> Exchange::open_pool(const Caller& caller, std::string_view pat
     }
     auto size = payload::check_sealed(memory.get(), payload::Sealing::kPool);
     if (!size) return size.error();
-    auto charge = store_.budget().take(store_.ledger().account(caller.subject.uid), *size);
+    auto charge = store_.budget().adopt(store_.ledger().account(caller.subject.uid), *size);
     if (!charge) return charge.error();
     auto pool = store_.open_pool((*channel)->id(), caller.subject.uid, caller.subject.pid,
                                  {shape.chunk_size, shape.stride, shape.chunk_count}, memory,

@@ -6,9 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <payload/memory.hpp>
+
 #include <base/process.hpp>
 #include <ipcfs/control.hpp>
-#include <payload/memory.hpp>
 #include <tree/put_file.hpp>
 
 namespace ipcfs::tree {
@@ -115,7 +116,9 @@ void PutFile::backed() noexcept {
 int PutFile::grow(std::uint64_t size) {
     if (size <= size_) return 0;
     if (size > channel_->settings().max_payload) return spoil(EMSGSIZE, too_long().operation);
-    auto more = payloads_.budget().take(account_, size - size_);
+    // What was written past the daemon is there already.
+    auto more = backed_ ? payloads_.budget().adopt(account_, size - size_)
+                        : payloads_.budget().take(account_, size - size_);
     if (!more) return spoil(more.error().code, more.error().operation);
     charges_.push_back(std::move(*more));
     size_ = size;
@@ -168,11 +171,11 @@ int PutFile::write_frame(const WriteRequest& request) {
             data = data.subspan(part);
             if (head_.size() < sizeof header) break;
             std::memcpy(&header, head_.data(), sizeof header);
-            FrameError wrong = header.magic != kFrameMagic ? FrameError::kBadMagic
-                               : header.header_length < sizeof header ||
-                                       header.header_length > kMaxFrameHeader
-                                   ? FrameError::kBadHeaderLength
-                                   : detail::check_fixed(header);
+            FrameError wrong =
+                header.magic != kFrameMagic ? FrameError::kBadMagic
+                : header.header_length < sizeof header || header.header_length > kMaxFrameHeader
+                    ? FrameError::kBadHeaderLength
+                    : detail::check_fixed(header);
             if (wrong != FrameError::kNone) {
                 return spoil(EINVAL, std::string("framed/put: ") + to_string(wrong));
             }
@@ -239,8 +242,7 @@ Result<queue::MessageRef> PutFile::message_of(std::uint64_t size) {
         if (!readable) return readable.error();
         // One charge for all that was charged bit by bit.
         charges_.clear();
-        auto charge =
-            access::Charge::force(account_, access::Resource::kPayloadBytes, *sealed);
+        auto charge = access::Charge::force(account_, access::Resource::kPayloadBytes, *sealed);
         auto payload = payloads_.add_sealed(channel_->id(), std::move(*readable), *sealed,
                                             account_.uid(), std::move(charge));
         PayloadRef ref = payload->ref();

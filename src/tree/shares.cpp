@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <payload/memory.hpp>
+
 #include <tree/shares.hpp>
 
 namespace ipcfs::tree {
@@ -16,11 +17,18 @@ Fault not_there() {
 
 }  // namespace
 
+Region::~Region() {
+    if (size() == 0) return;
+    auto last = payload::reopen_read_only(memory_.get());
+    memory_.reset();
+    if (last) store_.let_go(std::move(*last), size(), std::move(charge_));
+}
+
 Result<RegionPtr> Shares::make(std::uint64_t channel) {
     std::uint64_t id = next_id_++;
     auto memory = payload::make_memory("ipcfs-region-" + std::to_string(id));
     if (!memory) return memory.error();
-    return std::make_shared<Region>(id, channel, std::move(*memory));
+    return std::make_shared<Region>(id, channel, std::move(*memory), store_);
 }
 
 // Under the lock. The name is gone; whoever has it open may still ask for its attributes.
@@ -35,7 +43,8 @@ Result<RegionPtr> Shares::create(std::uint64_t channel, std::string_view name,
     Names& names = names_[channel];
     if (names.contains(name)) return Fault{EEXIST, "share: the name is taken"};
     if (names.size() >= kMostRegions) {
-        return Fault{ENFILE, "share: " + std::to_string(kMostRegions) + " regions are there already"};
+        return Fault{ENFILE,
+                     "share: " + std::to_string(kMostRegions) + " regions are there already"};
     }
     auto region = make(channel);
     if (!region) return region.error();
@@ -133,8 +142,8 @@ Result<void> Shares::resize(Region& region, std::uint64_t size, std::uint64_t mo
         return errno_fault("share: ftruncate");
     }
     // One charge for the whole: what it was is refunded as this takes its place.
-    region.charge_ = access::Charge::force(ledger_.account(owner),
-                                           access::Resource::kPayloadBytes, size);
+    region.charge_ =
+        access::Charge::force(ledger_.account(owner), access::Resource::kPayloadBytes, size);
     region.size_ = size;
     region.modified_ = clock_.realtime();
     return {};
@@ -148,8 +157,7 @@ Result<void> Shares::write(Region& region, std::span<const std::byte> data, std:
         if (auto grown = resize(region, end, most); !grown) return grown;
     }
     while (!data.empty()) {
-        ssize_t done =
-            ::pwrite(region.memory(), data.data(), data.size(), static_cast<off_t>(at));
+        ssize_t done = ::pwrite(region.memory(), data.data(), data.size(), static_cast<off_t>(at));
         if (done < 0 && errno == EINTR) continue;
         if (done <= 0) return errno_fault("share: write");
         data = data.subspan(static_cast<std::size_t>(done));
@@ -167,7 +175,8 @@ Result<Shares::Taken> Shares::empty_out(Region& region, Fd into) {
     Taken taken;
     taken.size = region.size();
     taken.memory = std::move(into);
-    if (auto moved = payload::move_content(region.memory(), taken.memory.get(), taken.size); !moved) {
+    if (auto moved = payload::move_content(region.memory(), taken.memory.get(), taken.size);
+        !moved) {
         return moved.error();
     }
     // A writer that holds the old memory could make it long again: it may not.
@@ -197,6 +206,8 @@ Result<void> Shares::revoke(std::uint64_t channel, std::string_view name) {
         regions_.emplace(fresh->id, std::move(moved));
     }
     Result<void> done;
+    // What clients' kernels have cached and not written yet belongs to the content.
+    if (told_) told_(old->id);
     Fd into(::fcntl(fresh->memory(), F_DUPFD_CLOEXEC, 3));
     auto taken = into ? empty_out(*old, std::move(into))
                       : Result<Taken>(errno_fault("share: duplicate a descriptor"));
@@ -228,6 +239,7 @@ Result<Shares::Taken> Shares::take_away(std::uint64_t channel, std::string_view 
         regions_.erase(entry);
         names->second.erase(at);
     }
+    if (told_) told_(old->id);
     auto into = payload::make_memory("ipcfs-handoff-" + std::to_string(old->id));
     if (!into) return into.error();
     auto taken = empty_out(*old, std::move(*into));

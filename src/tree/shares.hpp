@@ -11,16 +11,19 @@
 #include <string>
 #include <string_view>
 
-#include <channel/registry.hpp>
 #include <payload/payload.hpp>
+
+#include <channel/registry.hpp>
 
 namespace ipcfs::tree {
 
 class Region {
 public:
     const std::uint64_t id, channel;
-    Region(std::uint64_t region_id, std::uint64_t of_channel, Fd memory)
-        : id(region_id), channel(of_channel), memory_(std::move(memory)) {}
+    Region(std::uint64_t region_id, std::uint64_t of_channel, Fd memory, payload::Store& store)
+        : id(region_id), channel(of_channel), store_(store), memory_(std::move(memory)) {}
+    // It stays charged while somebody has it mapped.
+    ~Region();
 
     int memory() const noexcept { return memory_.get(); }
     std::uint64_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
@@ -29,6 +32,7 @@ public:
 
 private:
     friend class Shares;
+    payload::Store& store_;
     Fd memory_;
     std::atomic<std::uint64_t> size_{0};
     std::atomic<bool> revoked_{false};
@@ -54,7 +58,8 @@ public:
               const std::function<bool(std::uint64_t, std::string_view)>& visit) const;
     // The name goes; what is mapped or open stays until it is let go. ENOENT.
     Result<void> unlink(std::uint64_t channel, std::string_view name);
-    Result<void> rename(std::uint64_t channel, std::string_view from, std::string_view to, bool keep);
+    Result<void> rename(std::uint64_t channel, std::string_view from, std::string_view to,
+                        bool keep);
     bool empty(std::uint64_t channel) const;
     void forget(std::uint64_t channel);  // the channel is gone
 
@@ -84,7 +89,8 @@ public:
 
     std::vector<payload::Usage> usage() const;
 
-    // Called with the node id of a region whose cached pages must go (revoked). Set before use.
+    // Called with the id of a region before and after its memory moves: what clients' kernels have cached
+    // of it must be written, and go. Set before use.
     void on_revoked(std::function<void(std::uint64_t id)> told) { told_ = std::move(told); }
 
 private:
