@@ -1,8 +1,7 @@
 // A FUSE server that does nothing, to measure what the transport alone costs: one file `file` that
 // takes every write and answers every read with 64 bytes (or as many as were written last), opened
 // as ipcfs opens its message files; and with --stream FD a file `stream`, which is read from that
-// descriptor by the cheapest means there is: splice on libfuse's loop, else a read into the thread's
-// buffer. On our Session with either transport, or on libfuse's own loop (--libfuse-loop) as the
+// descriptor by the cheapest means there is: splice on libfuse's loop, else the Session's. On our Session with either transport, or on libfuse's own loop (--libfuse-loop) as the
 // honest baseline for both. Runs until SIGINT, SIGTERM or unmount.
 #include <algorithm>
 #include <array>
@@ -19,7 +18,6 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <vector>
 
 #include <fuse/session.hpp>
 
@@ -33,7 +31,7 @@ constexpr fuse_ino_t kStream = 3;
 constexpr double kForever = 86400;
 std::atomic<std::size_t> last_size{64};  // the program's only state
 int stream_fd = -1;                      // set before anything is served
-bool splices = false;
+bool splices = false;                    // on libfuse's own loop
 const std::array<char, 1 << 20> kZeros{};
 
 struct stat attributes(fuse_ino_t node) {
@@ -83,13 +81,7 @@ void read_stream(fuse_req_t req, std::size_t size, off_t offset) {
         fuse_reply_data(req, &from, static_cast<fuse_buf_copy_flags>(0));
         return;
     }
-    thread_local std::vector<char> buffer(1 << 20);
-    const ssize_t got = pread(stream_fd, buffer.data(), std::min(size, buffer.size()), offset);
-    if (got < 0) {
-        fuse_reply_err(req, errno);
-    } else {
-        fuse_reply_buf(req, buffer.data(), static_cast<std::size_t>(got));
-    }
+    Session::of(req).reply_file(req, {stream_fd, static_cast<std::uint64_t>(offset), size});
 }
 
 void read_file(fuse_req_t req, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info*) {
