@@ -33,6 +33,13 @@ Result<void> copy_piece(int from, std::uint64_t offset, int to, std::uint64_t at
     while (length > 0) {
         ssize_t done = ::sendfile(to, from, &position, std::min(length, kPiece));
         if (done < 0 && errno == EINTR) continue;
+        // From memory of hugetlb pages, which a pool may be made of, the kernel only reads.
+        if (done < 0 && errno == EINVAL) {
+            char buffer[1 << 16];
+            done = ::pread(from, buffer, std::min(length, sizeof buffer), position);
+            if (done > 0) done = ::write(to, buffer, static_cast<std::size_t>(done));
+            if (done > 0) position += done;
+        }
         if (done < 0) return errno_fault("copy between memory files");
         if (done == 0) return Fault{EIO, "copy between memory files: it became shorter"};
         length -= static_cast<std::uint64_t>(done);
