@@ -191,7 +191,9 @@ Result<std::shared_ptr<Pool>> Store::open_pool(std::uint64_t channel, uid_t uid,
 std::shared_ptr<Pool> Store::pool(std::uint64_t id) const {
     return tables_.with([&](const Tables& tables) -> std::shared_ptr<Pool> {
         if (auto at = tables.pools.find(id); at != tables.pools.end()) return at->second;
-        return nullptr;
+        // Its sender may be gone while messages with its chunks are queued.
+        auto closed = tables.closed.find(id);
+        return closed == tables.closed.end() ? nullptr : closed->second.lock();
     });
 }
 

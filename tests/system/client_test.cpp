@@ -318,6 +318,40 @@ TEST_F(Client, ChunksOfAKilledReceiverComeBack) {
     EXPECT_TRUE(loan->pooled());
 }
 
+TEST_F(Client, WhatAKilledSenderHadSentStaysWhole) {
+    make_channel("video", "payloads pooled");
+    make_channel("film");
+    Child sender([&](std::string&) {
+        for (const char* name : {"video", "film"}) {
+            auto channel = ipcfs::Channel::open(at(name));
+            if (!channel) return channel.error().code;
+            auto sent = channel->loan(2 * kMiB);
+            auto unsent = channel->loan(2 * kMiB);
+            if (!sent || !unsent || sent->pooled() != (name[0] == 'v')) return 1;
+            std::ranges::fill(sent->bytes(), static_cast<std::byte>(name[0]));
+            if (auto done = channel->send(std::move(*sent)); !done) return done.error().code;
+        }
+        ::raise(SIGKILL);
+        return 0;
+    });
+    ASSERT_EQ(sender.wait(), 1000 + SIGKILL);
+    for (const char* name : {"video", "film"}) {
+        auto channel = open(name);
+        auto message = channel.receive(20s);
+        ASSERT_TRUE(message) << message.error().message();
+        ASSERT_TRUE(message->map()) << message->map().error().message();
+        EXPECT_EQ(message->size(), 2 * kMiB);
+        EXPECT_TRUE(std::ranges::all_of(
+            message->body(), [&](auto b) { return b == static_cast<std::byte>(name[0]); }));
+        EXPECT_FAILS(EAGAIN, channel.try_receive());
+        EXPECT_OK(channel.send("lets go of the last"));
+        EXPECT_OK(channel.receive(20s));
+    }
+    // What it had not sent, and the pool itself, are nobody's any more.
+    EXPECT_TRUE(wait_until([&] { return bytes_of("pool") == 0 && bytes_of("payload") == 0; }))
+        << slurp(at("kern/ipc/stats/mappings"));
+}
+
 TEST_F(Client, AReceiverThatWantsNoPoolsGetsSealedCopies) {
     make_channel("video", "payloads pooled");
     auto sender = open("video");

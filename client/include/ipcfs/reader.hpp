@@ -325,8 +325,9 @@ private:
         auto pool = pools_.find(directory_->mount(), ref.pool, header.sender_pid);
         if (!pool) {
             if (is_passing(pool.error().code)) return std::move(pool).error();
-            hold->fail(std::move(pool).error());
-            return {};
+            // No control socket in reach, say: then a sealed copy. The chunk comes back to its sender
+            // when this process ends.
+            return open_copy(hold, ref, header.payload_id);
         }
         const auto bytes = (*pool)->bytes(ref);
         if (!bytes) {
@@ -338,13 +339,15 @@ private:
             return {};
         }
         // The daemon makes the copy when the file is opened; then the chunk can go back.
-        auto lent = std::make_shared<Hold>(ref, header.payload_id, directory_->mount());
-        PayloadRef copy = ref;
-        copy.kind = PayloadKind::kSealed;
-        hold = std::make_shared<Hold>(copy, header.payload_id, directory_->mount());
-        if (auto opened = open_sealed(*hold, header.payload_id); !opened) return opened;
-        lent->set_chunk(std::move(*pool), *bytes);
+        if (auto opened = open_copy(hold, ref, header.payload_id); !opened) return opened;
+        Hold(ref, header.payload_id, directory_->mount()).set_chunk(std::move(*pool), *bytes);
         return {};
+    }
+
+    Expected<void> open_copy(std::shared_ptr<Hold>& hold, PayloadRef ref, std::uint64_t id) {
+        ref.kind = PayloadKind::kSealed;
+        hold = std::make_shared<Hold>(ref, id, directory_->mount());
+        return open_sealed(*hold, id);
     }
 
     const std::shared_ptr<const Directory> directory_;
