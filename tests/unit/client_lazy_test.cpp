@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <sched.h>
 #include <span>
 #include <string>
 #include <sys/mman.h>
@@ -700,6 +701,42 @@ TEST(LazyServer, ReportsEveryTouchAndEveryPageOnce) {
         EXPECT_EQ(server.totals().faults, faults);
         EXPECT_GT(faults, 0U);
     }
+}
+
+TEST(LazyServer, KnowsTheCpuOfAThreadAndGoesThereAndBack) {
+    cpu_set_t own;
+    ASSERT_EQ(::sched_getaffinity(0, sizeof own, &own), 0);
+    std::vector<int> cpus;
+    for (int cpu = 0; cpu < CPU_SETSIZE && cpus.size() < 2; ++cpu)
+        if (CPU_ISSET(cpu, &own)) cpus.push_back(cpu);
+    // A thread with a name that looks like the rest of its line, on each CPU in turn.
+    for (const int cpu : cpus) {
+        std::atomic<long> tid{0};
+        std::atomic<bool> end{false};
+        std::thread toucher([&] {
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            ::sched_setaffinity(0, sizeof one, &one);
+            ::prctl(PR_SET_NAME, "a) R 1 2 3 (b");
+            tid = ::syscall(SYS_gettid);
+            while (!end) std::this_thread::yield();
+        });
+        ASSERT_TRUE(wait_until([&] { return tid != 0; }));
+        EXPECT_EQ(detail::cpu_of_thread(static_cast<std::uint32_t>(tid)), cpu);
+        detail::ToucherCpu place;
+        place.follow(static_cast<std::uint32_t>(tid));
+        EXPECT_TRUE(place.following());
+        EXPECT_EQ(::sched_getcpu(), cpu);
+        place.leave();
+        EXPECT_FALSE(place.following());
+        cpu_set_t after;
+        ASSERT_EQ(::sched_getaffinity(0, sizeof after, &after), 0);
+        EXPECT_TRUE(CPU_EQUAL(&own, &after));
+        end = true;
+        toucher.join();
+    }
+    EXPECT_EQ(detail::cpu_of_thread(~std::uint32_t{0}), -1);
 }
 
 TEST(LazyServer, DropsReceiversThatSendItNonsense) {

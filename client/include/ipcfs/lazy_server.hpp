@@ -34,6 +34,7 @@
 #include <ipcfs/lazy_wire.hpp>
 #include <ipcfs/process.hpp>
 #include <ipcfs/result.hpp>
+#include <ipcfs/toucher_cpu.hpp>
 #include <ipcfs/userfaultfd.hpp>
 #include <ipcfs/wait.hpp>
 
@@ -119,7 +120,8 @@ public:
     }
 
     // Takes the touches that are waiting. False when there is none (or the range is dead).
-    bool take_touches(std::span<const std::byte> memory, const LazyTuning& tuning) {
+    bool take_touches(std::span<const std::byte> memory, const LazyTuning& tuning,
+                      ToucherCpu& cpu) {
         std::array<uffd_msg, 64> messages;
         const ssize_t got = ::read(target_.get(), messages.data(), sizeof messages);
         if (got <= 0) return false;
@@ -129,7 +131,13 @@ public:
             const std::uint64_t at = each.arg.pagefault.address;
             if (at < address_ || at - address_ >= length_) continue;
             ++faults;
-            touched(static_cast<std::size_t>(at - address_) & ~(page_size() - 1), memory, tuning);
+            const bool foretold = touched(
+                static_cast<std::size_t>(at - address_) & ~(page_size() - 1), memory, tuning);
+            if (foretold) {
+                cpu.leave();
+            } else {
+                cpu.follow(each.arg.pagefault.feat.ptid);
+            }
         }
         return true;
     }
@@ -176,8 +184,8 @@ private:
     };
 
     // A touch where a stream goes on doubles that one's window; any other one gets a small block and
-    // begins a stream in place of the one used longest ago.
-    void touched(std::size_t at, std::span<const std::byte> memory, const LazyTuning& tuning) {
+    // begins a stream in place of the one used longest ago. Whether it was the former.
+    bool touched(std::size_t at, std::span<const std::byte> memory, const LazyTuning& tuning) {
         const std::size_t page = page_size();
         const std::size_t first = std::max(whole_pages(tuning.first_fill), page);
         LazyStream* stream = nullptr;
@@ -201,6 +209,7 @@ private:
         stream->next = end;
         stream->until = std::min(length_, std::max(end, at + whole_pages(stream->window)));
         if (stream->window == first) stream->until = end;
+        return stream->window != first;
     }
 
     // Puts the pages of `offset`, `length` there that are not there yet.
@@ -398,6 +407,7 @@ private:
         std::uint64_t faults = 0;  // not reported yet
         std::uint64_t pages = 0;
         Clock::time_point reported = Clock::now();
+        ToucherCpu cpu;
 
         bool busy() const noexcept {
             return std::any_of(receivers.begin(), receivers.end(),
@@ -434,7 +444,7 @@ private:
             if (shared.stopping) return;
             bool alive = each->take_requests(shared.memory.size());
             if (alive && each->mode() == LazyMode::kFaults)
-                each->take_touches(shared.memory, shared.tuning);
+                each->take_touches(shared.memory, shared.tuning, round.cpu);
             if (alive) alive = each->go_on(shared.memory) != LazyReceiver::State::kGone;
             fill.unlock();
             if (alive) {
@@ -463,16 +473,17 @@ private:
         if (--shared.totals.attached == 0) shared.idle.notify_all();
     }
 
-    // For a while the next touch is looked for without sleeping: being woken costs more than serving
-    // it. Who waits on this CPU goes first. True when there is something to do.
+    // For a while the next touch is looked for without sleeping: being woken by another CPU costs more
+    // than serving it. True when there is something to do.
     static bool spin(Shared& shared, Round& round) {
-        if (round.receivers.size() != 1) return false;
+        if (round.receivers.size() != 1 || round.cpu.following()) return false;
         LazyReceiver& receiver = *round.receivers.front();
         const auto until = Clock::now() + shared.tuning.spin;
         do {
             {
                 const std::scoped_lock fill(shared.filling);
-                if (shared.stopping || receiver.take_touches(shared.memory, shared.tuning))
+                if (shared.stopping ||
+                    receiver.take_touches(shared.memory, shared.tuning, round.cpu))
                     return true;
             }
             std::this_thread::yield();

@@ -64,7 +64,7 @@ inline Expected<Opened> open() {
     }
     if (!opened.fd) opened = Opened{create(kUserModeOnly), false};
     if (!opened.fd) return last_error("userfaultfd");
-    uffdio_api api{UFFD_API, 0, 0};
+    uffdio_api api{UFFD_API, UFFD_FEATURE_THREAD_ID, 0};  // Linux 4.14
     if (::ioctl(opened.fd.get(), UFFDIO_API, &api) != 0) return last_error("userfaultfd");
     return opened;
 }

@@ -1,0 +1,68 @@
+// Where to serve touches: on the toucher's CPU while each one waits for us, since waking a thread of
+// another CPU that has gone idle costs several times what serving it does (ten times on a virtual
+// machine); on any other while it reads on and we fill ahead of it. A hint: being wrong costs time only.
+// Internal to the client header. The calling thread's affinity is its state; one object a thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <ipcfs/process.hpp>
+
+namespace ipcfs::detail {
+
+// The CPU that a thread runs, or ran, on; -1 where that cannot be told (other pid namespaces, hidepid).
+inline int cpu_of_thread(std::uint32_t tid) noexcept {
+    std::array<char, 32> path;
+    std::snprintf(path.data(), path.size(), "/proc/%u/stat", tid);
+    const Fd file(::open(path.data(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 1024> text;
+    const ssize_t length = file ? ::read(file.get(), text.data(), text.size() - 1) : -1;
+    if (length <= 0) return -1;
+    text[static_cast<std::size_t>(length)] = '\0';
+    // proc(5): field 39; the 2nd is a name in parentheses, which may contain anything.
+    const char* at = std::strrchr(text.data(), ')');
+    for (int field = 2; at != nullptr && field < 39; ++field) {
+        at = std::strchr(at, ' ');
+        if (at != nullptr) ++at;
+    }
+    return at == nullptr ? -1 : std::atoi(at);
+}
+
+class ToucherCpu {
+public:
+    // Thread `tid` touched a place that nothing foretold.
+    void follow(std::uint32_t tid) noexcept {
+        if (tid == 0 || count_++ % kLookEach != 0) return;
+        const int cpu = cpu_of_thread(tid);
+        if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == at_) return;
+        if (at_ < 0 && ::sched_getaffinity(0, sizeof own_, &own_) != 0) return;
+        if (!CPU_ISSET(cpu, &own_)) return;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        if (::sched_setaffinity(0, sizeof one, &one) == 0) at_ = cpu;
+    }
+    void leave() noexcept {
+        count_ = 0;
+        if (at_ < 0) return;
+        ::sched_setaffinity(0, sizeof own_, &own_);
+        at_ = -1;
+    }
+    bool following() const noexcept { return at_ >= 0; }
+
+private:
+    static constexpr unsigned kLookEach = 16;
+
+    cpu_set_t own_{};  // what the thread was allowed before
+    int at_ = -1;
+    unsigned count_ = 0;
+};
+
+}  // namespace ipcfs::detail
