@@ -72,7 +72,7 @@ std::string known_in(std::string_view section) {
         if (!known.empty()) known += ", ";
         known += section.empty() ? key.name : key.name.substr(section.size() + 1);
     }
-    if (section.empty()) known += ", and the sections fuse, log, limits, channel";
+    if (section.empty()) known += ", and the sections fuse, log, limits, payload, channel";
     if (section == "limits") known += ", and limits.user.NAME";
     return known;
 }
@@ -134,7 +134,7 @@ private:
         for (auto&& [name, node] : content) {
             std::string key = prefix + std::string(name.str());
             const bool section = key == "fuse" || key == "log" || key == "limits" ||
-                                 key == "channel" || key == "limits.user";
+                                 key == "payload" || key == "channel" || key == "limits.user";
             const bool of_user = prefix == kUserSection;
             if (node.is_table() && (section || of_user)) {
                 table(*node.as_table(), key + '.');
@@ -172,7 +172,8 @@ private:
             if (!allowed.empty()) refuse(where, name, value, allowed);
             return;
         }
-        for (std::string_view section : {"fuse", "log", "limits", "channel", "limits.user"}) {
+        for (std::string_view section :
+             {"fuse", "log", "limits", "payload", "channel", "limits.user"}) {
             if (name == section) return refuse(where, name, value, "a section, [" + name + "]");
         }
         std::string_view section = section_of(name);

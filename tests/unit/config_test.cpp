@@ -75,6 +75,9 @@ max-size = 8192
 messages = "unlimited"
 bytes = "2G"
 total-bytes = 12345
+payload-bytes = "3G"
+[payload]
+reserve = "1M"
 [channel]
 overflow = "drop-oldest"
 schedule = "fair"
@@ -97,6 +100,8 @@ max-message = "64K"
     EXPECT_EQ(c.limits.user.messages, kUnlimited);
     EXPECT_EQ(c.limits.user.bytes, 2ULL << 30);
     EXPECT_EQ(c.limits.total_bytes, 12345u);
+    EXPECT_EQ(c.limits.user.payload_bytes, 3ULL << 30);
+    EXPECT_EQ(c.payload.reserve, 1ULL << 20);
     EXPECT_EQ(c.channel.overflow, channel::Overflow::kDropOldest);
     EXPECT_EQ(c.channel.schedule, queue::Schedule::kFair);
     EXPECT_EQ(c.channel.ttl, 3600 * kSecond);
@@ -126,7 +131,7 @@ TEST(Config, TellsEveryErrorWithItsPlaceAndWhatIsAllowedInTheOrderOfTheFile) {
             "f.toml:3:11: log.level = \"loud\": must be one of \"trace\", \"debug\", \"info\", "
             "\"warn\", \"error\", \"critical\", \"off\"",
             "f.toml:5:1: unknown key \"fuse.queue-dept\"; known in [fuse] are: transport, "
-            "queue-depth, threads, allow-other, entry-timeout, attr-timeout, debug",
+            "queue-depth, threads, passthrough, allow-other, entry-timeout, attr-timeout, debug",
             "f.toml:6:15: fuse.queue-depth = 0: must be a whole number from 1 to 65536",
             "f.toml:7:17: fuse.entry-timeout = \"5\": must be a duration such as \"5ms\", "
             "\"30s\", \"1h\" or 0, from 0 to 8760h",
@@ -135,7 +140,7 @@ TEST(Config, TellsEveryErrorWithItsPlaceAndWhatIsAllowedInTheOrderOfTheFile) {
             "f.toml:10:12: channel.overflow = an array: must be one of block, reject, "
             "drop-oldest, drop-newest",
             "f.toml:11:2: unknown key \"chanel\"; known at the top are: mount, state, and the "
-            "sections fuse, log, limits, channel",
+            "sections fuse, log, limits, payload, channel",
         }));
 }
 
@@ -267,6 +272,7 @@ const std::vector<Setting> kAllChanged{{"mount", "/a \"b\"\\\t\x01", "t"},
                                        {"fuse.transport", "classic", "t"},
                                        {"fuse.queue-depth", "17", "t"},
                                        {"fuse.threads", "3", "t"},
+                                       {"fuse.passthrough", "off", "t"},
                                        {"fuse.allow-other", "true", "t"},
                                        {"fuse.entry-timeout", "1500us", "t"},
                                        {"fuse.attr-timeout", "0", "t"},
@@ -281,10 +287,14 @@ const std::vector<Setting> kAllChanged{{"mount", "/a \"b\"\\\t\x01", "t"},
                                        {"limits.channels", "2", "t"},
                                        {"limits.open-files", "3", "t"},
                                        {"limits.waiters", "4", "t"},
+                                       {"limits.payload-bytes", "5G", "t"},
                                        {"limits.total-bytes", "unlimited", "t"},
+                                       {"payload.reserve", "0", "t"},
                                        {"channel.capacity", "5", "t"},
                                        {"channel.bytes", "6K", "t"},
                                        {"channel.max-message", "7", "t"},
+                                       {"channel.max-payload", "8", "t"},
+                                       {"channel.payloads", "pooled", "t"},
                                        {"channel.high-watermark", "8", "t"},
                                        {"channel.low-watermark", "7", "t"},
                                        {"channel.overflow", "reject", "t"},
@@ -298,6 +308,7 @@ const std::vector<Setting> kAllChanged{{"mount", "/a \"b\"\\\t\x01", "t"},
                                        {"limits.user.7.channels", "3", "t"},
                                        {"limits.user.7.open-files", "4", "t"},
                                        {"limits.user.7.waiters", "unlimited", "t"},
+                                       {"limits.user.7.payload-bytes", "9", "t"},
                                        {"limits.user.8.bytes", "0", "t"}};
 
 TEST(Config, WrittenOutReadsBackEqual) {
@@ -321,12 +332,13 @@ TEST(Config, ReloadTakesOverLogLimitsAndChannelsAndNamesTheRest) {
     Reload plan = plan_reload(running, wanted);
     EXPECT_EQ(plan.config.log, wanted.log);
     EXPECT_EQ(plan.config.limits, wanted.limits);
+    EXPECT_EQ(plan.config.payload, wanted.payload);
     EXPECT_EQ(plan.config.channel, wanted.channel);
     EXPECT_EQ(plan.config.fuse, running.fuse);
     EXPECT_EQ(plan.config.mount, running.mount);
     EXPECT_EQ(plan.restart, (Errors{"mount", "state", "fuse.transport", "fuse.queue-depth",
-                                    "fuse.threads", "fuse.allow-other", "fuse.entry-timeout",
-                                    "fuse.attr-timeout", "fuse.debug"}));
+                                    "fuse.threads", "fuse.passthrough", "fuse.allow-other",
+                                    "fuse.entry-timeout", "fuse.attr-timeout", "fuse.debug"}));
     EXPECT_EQ(plan.changed.size(), keys().size() - plan.restart.size() + 1) << "and limits.user";
     Reload nothing = plan_reload(running, running);
     EXPECT_EQ(nothing.changed, Errors{});
