@@ -21,6 +21,11 @@ bool is_acl(std::string_view name) {
     return name == kDefaultAcl || name == kAccessAcl;
 }
 
+// Payloads follow the rights of `queue` and have nothing of their own (their number is no channel's).
+bool follows_queue(NodeId node) {
+    return node.kind == Kind::kPayload || node.kind == Kind::kPayloadDir;
+}
+
 // What users keep on one file: counted, and charged to the file's owner.
 std::size_t user_bytes(const Attributes& attributes) {
     std::size_t bytes = 0;
@@ -123,6 +128,7 @@ Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_vie
         if (create) return Fault{EEXIST, "setxattr: settings are always there"};
         return set_setting(node, name.substr(kSettings.size()), value, subject);
     }
+    if (follows_queue(node)) return Fault{EPERM, "setxattr: payloads follow `queue`"};
     if (is_acl(name)) return set_acl(node, name, value);
     if (!name.starts_with(kUser)) return Fault{ENOTSUP, "setxattr"};
     Result<void> done;
@@ -165,6 +171,7 @@ Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
     if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
         return Fault{EPERM, "removexattr: a file of the system"};
     }
+    if (follows_queue(node)) return Fault{EPERM, "removexattr: payloads follow `queue`"};
     if (is_acl(name)) return set_acl(node, name, {});
     Result<void> done;
     bool found = change_attributes(node, [&](Attributes& attributes) {
