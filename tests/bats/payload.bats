@@ -79,6 +79,24 @@ too_long() {
     fails_with "Message too long" dd if="$FILM" of="$MNT/video/put" bs=1M
 }
 
+@test "memory for payloads is limited by user, and by what the machine has left" {
+    echo 'limits.user.1234.payload-bytes 1M' >"$MNT/kern/ipc/config"
+    chmod 777 "$MNT/video"
+    chmod 666 "$MNT/video/put"
+    film 3000000
+    chmod 644 "$FILM"
+    run as_user 1234 dd if=/dev/zero of="$MNT/video/put" bs=1M count=3
+    [ "$status" != 0 ]
+    equal "$(queued)" 0
+    [[ "$(value last-error "$MNT/video/status")" == *"limit of payload bytes"* ]]
+    equal "$(awk -F '\t' '$2 == 1234 && $3 == "payload_bytes" { print $4 }' "$MNT/kern/ipc/stats/resources")" 0
+    echo 'payload.reserve 1000G' >"$MNT/kern/ipc/config"
+    fails_with "No space left on device" cp "$FILM" "$MNT/video/put"
+    fails_with "No space left on device" truncate -s 1M "$MNT/video/share/frames"
+    echo 'payload.reserve 1M' >"$MNT/kern/ipc/config"
+    cp "$FILM" "$MNT/video/put"
+}
+
 @test "two writers of put at once make two messages, each its own" {
     python3 - "$MNT/video" <<'PY'
 import os, sys
@@ -108,6 +126,9 @@ PY
     fails_with "Read-only file system" dd if=/dev/zero of="$file" conv=notrunc
     fails_with "Read-only file system" truncate -s 1 "$file"
     fails_with "Operation not permitted" chmod 666 "$file"
+    fails_with "Operation not permitted" setfacl -m u:1234:r "$file"
+    fails_with "Operation not permitted" setfattr -n user.note -v x "$file"
+    fails_with "Operation not permitted" setfacl -m u:1234:rx "$MNT/video/payload"
     fails_with "Operation not permitted" rm -f "$file"
     python3 - "$file" <<'PY'
 import ctypes, errno, mmap, os, sys
