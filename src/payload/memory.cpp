@@ -15,6 +15,8 @@ namespace {
 
 constexpr unsigned kFutureWrite = 0x0010;  // F_SEAL_FUTURE_WRITE
 constexpr unsigned kWhole = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+constexpr unsigned kNoMoreSeals = F_SEAL_SEAL;
+constexpr unsigned kContent = kWhole & ~kNoMoreSeals;
 constexpr unsigned kPool = F_SEAL_SHRINK | F_SEAL_GROW | kFutureWrite;
 constexpr std::uint64_t kPiece = 4U << 20;
 
@@ -59,8 +61,7 @@ Result<std::uint64_t> seal(int file) {
     if (::fcntl(file, F_ADD_SEALS, kWhole) != 0) {
         // EBUSY: a writable mapping; EPERM: the descriptor only reads, or was sealed against seals.
         int seals = ::fcntl(file, F_GET_SEALS);
-        if (seals < 0 ||
-            (static_cast<unsigned>(seals) & (kWhole & ~F_SEAL_SEAL)) != (kWhole & ~F_SEAL_SEAL)) {
+        if (seals < 0 || (static_cast<unsigned>(seals) & kContent) != kContent) {
             return Fault{EPERM, errno == EBUSY ? "seal: somebody has it mapped for writing"
                                                : "seal: the file does not take the seals"};
         }
@@ -75,7 +76,7 @@ bool is_memory(int file) noexcept {
 Result<std::uint64_t> check_sealed(int file, Sealing sealing) {
     int seals = ::fcntl(file, F_GET_SEALS);
     if (seals < 0) return Fault{EPERM, "not a memfd"};
-    unsigned wanted = sealing == Sealing::kWhole ? kWhole & ~F_SEAL_SEAL : kPool;
+    unsigned wanted = sealing == Sealing::kWhole ? kContent : kPool;
     unsigned missing = wanted & ~static_cast<unsigned>(seals);
     if (sealing == Sealing::kPool && (static_cast<unsigned>(seals) & F_SEAL_WRITE)) {
         missing &= ~kFutureWrite;  // more than was asked
