@@ -414,6 +414,42 @@ TEST_F(Client, MessagesOutliveTheirChannelAndTheDaemon) {
     EXPECT_TRUE(std::ranges::all_of(sealed.body(), [](auto b) { return b == std::byte{6}; }));
 }
 
+class ClientWithoutPassthrough : public Client {
+protected:
+    Daemon::Options options() const override {
+        return {{"--set", "fuse.passthrough=off"}, "", false};
+    }
+};
+
+TEST_F(ClientWithoutPassthrough, WhatWasReceivedNeedsNoDaemonAnyMore) {
+    ASSERT_NE(slurp(at("kern/ipc/version")).find("passthrough off"), std::string::npos);
+    make_channel("jobs", "payloads pooled");
+    Message sealed;
+    Message copied;
+    {
+        ChannelOptions careful;
+        careful.accept_pooled = false;
+        auto channel = open("jobs", careful);
+        for (const bool pooled : {false, true}) {
+            LoanOptions how;
+            how.pooled = pooled;
+            auto loan = channel.loan(3 * kMiB, how);
+            ASSERT_TRUE(loan && loan->pooled() == pooled);
+            std::ranges::fill(loan->bytes(), std::byte{6});
+            EXPECT_OK(channel.send(std::move(*loan)));
+        }
+        sealed = *channel.receive();
+        copied = *channel.receive();
+        ASSERT_TRUE(sealed.map() && copied.map());
+    }
+    kill_daemon();
+    // Touched now for the first time: it is not the daemon who fills these pages.
+    for (const Message* each : {&sealed, &copied}) {
+        EXPECT_EQ(each->size(), 3 * kMiB);
+        EXPECT_TRUE(std::ranges::all_of(each->body(), [](auto b) { return b == std::byte{6}; }));
+    }
+}
+
 TEST_F(Client, ManyHandOversLeaveNothingBehind) {
     make_channel("jobs");
     auto channel = open("jobs");

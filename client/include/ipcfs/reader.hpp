@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -14,10 +15,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <signal.h>
 #include <span>
 #include <string>
+#include <string_view>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -306,18 +310,56 @@ private:
     }
 
     Expected<void> open_sealed(Hold& hold, std::uint64_t id) {
-        const std::string name = "payload/" + std::to_string(id);
-        while (true) {
-            Fd file(::openat(directory_->fd(), name.c_str(), O_RDONLY | O_CLOEXEC));
-            if (!file && errno == EINTR) continue;
-            if (!file && is_passing(errno)) return last_error("receive payload");
-            if (file) {
-                hold.set_file(std::move(file));
-            } else {
-                hold.fail(last_error("receive payload"));
-            }
-            return {};
+        auto file = memory_of(id, hold.ref().size);
+        if (file) {
+            hold.set_file(std::move(*file));
+        } else if (is_passing(file.error().code)) {
+            return std::move(file).error();
+        } else {
+            hold.fail(std::move(file).error());
         }
+        return {};
+    }
+
+    // Something to map that holds the payload, whatever becomes of the daemon. With FUSE passthrough that
+    // is payload/<id>. Without it a mapping of that would be filled by the daemon, page by page, and
+    // be SIGBUS without one: then the memory itself, by the control socket, or a copy.
+    Expected<Fd> memory_of(std::uint64_t id, std::uint64_t size) {
+        constexpr const char* kOperation = "receive payload";
+        const bool direct = has_passthrough();
+        if (!direct && !directory_->mount().empty()) {
+            auto reply =
+                Connection::request(directory_->mount(), ControlOp::kPayloadFd, ControlId{id});
+            if (reply && reply->fds.size() == 1 && measures(reply->fds[0].get(), size) &&
+                (seals_of(reply->fds[0].get()) & F_SEAL_SHRINK) != 0)
+                return std::move(reply->fds[0]);
+        }
+        const std::string name = "payload/" + std::to_string(id);
+        Fd file;
+        do {
+            file = Fd(::openat(directory_->fd(), name.c_str(), O_RDONLY | O_CLOEXEC));
+        } while (!file && errno == EINTR);
+        if (!file) return last_error(kOperation);
+        if (direct) return file;
+        auto copy = make_memfd("ipcfs-copy", 0, 0, kOperation);
+        while (copy) {
+            const ssize_t done = ::sendfile(copy->get(), file.get(), nullptr, kCopied);
+            if (done < 0 && errno != EINTR) return last_error(kOperation);
+            if (done == 0) break;
+        }
+        return copy;
+    }
+
+    bool has_passthrough() {
+        if (!passthrough_) {
+            const std::string name = directory_->mount() + "/kern/ipc/version";
+            const Fd file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+            std::array<char, 1024> text;
+            const ssize_t size = file ? ::read(file.get(), text.data(), text.size()) : 0;
+            const std::string_view all(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+            passthrough_ = all.find("\npassthrough on\n") != std::string_view::npos;
+        }
+        return *passthrough_;
     }
 
     Expected<void> open_pooled(std::shared_ptr<Hold>& hold, const PayloadRef& ref,
@@ -350,6 +392,8 @@ private:
         return open_sealed(*hold, id);
     }
 
+    static constexpr std::size_t kCopied = std::size_t{1} << 20;  // by one call, bytes
+
     const std::shared_ptr<const Directory> directory_;
     const ChannelOptions options_;
     std::mutex mutex_;  // of all below; held for a read, never for a wait
@@ -359,6 +403,7 @@ private:
     // Taken from the channel and not given yet, with what their views point into.
     std::deque<std::pair<FrameView, std::shared_ptr<const std::byte[]>>> waiting_;
     PoolMaps pools_;
+    std::optional<bool> passthrough_;  // once known
 };
 
 }  // namespace ipcfs::detail
