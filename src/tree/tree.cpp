@@ -63,11 +63,16 @@ bool is_put(Kind kind) {
     return kind == Kind::kPut || kind == Kind::kPutAside || kind == Kind::kFramedPut;
 }
 
+// The rights of those who may read, for reading (and searching) alone.
+mode_t readable(mode_t mode, bool directory) {
+    mode_t read = mode & 0444;
+    return directory ? read | read >> 2 : read;
+}
+
 // `queue` as payload/ and what is in it show it: those who may read it may read (and search) here.
 void derive_from_queue(Attributes& attributes, bool directory) {
     auto readable = [directory](std::uint8_t bits) {
-        unsigned read = bits & 4U;
-        return static_cast<std::uint8_t>(directory ? read | read >> 2 : read);
+        return static_cast<std::uint8_t>(tree::readable(bits, directory));
     };
     access::Acl acl = access::acl_of(attributes.mode);
     auto kept = attributes.xattrs.find(kAccessAcl);
@@ -306,7 +311,15 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
     if (change.mode || change.uid || change.gid) {
         if (system) return Fault{EPERM, "the system's files keep their owner and mode"};
         if (node.kind == Kind::kPayload || node.kind == Kind::kPayloadDir) {
-            return Fault{EPERM, "payloads follow the rights of `queue`"};
+            // What `queue` gives them already may be asked for: chmod -R of a channel goes through.
+            auto now = describe(node);
+            if (!now) return now;
+            bool other = (change.uid && *change.uid != now->uid) ||
+                         (change.gid && *change.gid != now->gid) ||
+                         (change.mode && readable(*change.mode, S_ISDIR(now->mode)) !=
+                                             (now->mode & 07777));
+            if (other) return Fault{EPERM, "payloads follow the rights of `queue`"};
+            return now;
         }
         const FileSpec* spec = spec_of(node.kind);
         mode_t bits = !spec || spec->directory ? 07777 : 0777;

@@ -168,6 +168,21 @@ PY
     fails_with "Permission denied" as_user 1235 cat "$file"
 }
 
+@test "payloads go along with their channel in chmod -R and chgrp -R, and cannot be changed alone" {
+    "$IPCFS" mkdir -m 700 private
+    film 100000
+    cp "$FILM" "$MNT/private/put"
+    local file
+    file=$(echo "$MNT"/private/payload/*)
+    chmod -R g+rwX "$MNT/private"
+    chgrp -R 1235 "$MNT/private"
+    equal "$(stat -c '%g %a' "$file")" "1235 440"
+    as_user 1235 cmp "$file" "$FILM"
+    fails_with "Permission denied" as_user 1236 cat "$file"
+    fails_with "Operation not permitted" chgrp 1236 "$file"
+    fails_with "Operation not permitted" chmod g-r "$MNT/private/payload"
+}
+
 @test "a Python script maps a payload with nothing but its standard library" {
     film 5000000
     cp "$FILM" "$MNT/video/put"
