@@ -47,34 +47,26 @@ void Doorbell::ring(channel::Channel& channel, Target target) noexcept {
 }
 
 void Doorbell::refresh(channel::Channel& channel) noexcept {
-    add(Refresh{tree::NodeId{channel.id(), tree::Kind::kQueue}.raw(), -1});
-}
-
-void Doorbell::forget_pages(std::uint64_t node) noexcept {
-    add(Refresh{node, 0});
-}
-
-void Doorbell::add(Refresh refresh) noexcept {
     {
         std::scoped_lock hold(mutex_);
         if (stopping_) return;
-        refreshes_.push_back(refresh);
+        refreshes_.push_back(tree::NodeId{channel.id(), tree::Kind::kQueue}.raw());
     }
     refresh_wanted_.notify_one();
 }
 
 void Doorbell::serve_refreshes() noexcept {
-    std::vector<Refresh> due;
+    std::vector<std::uint64_t> nodes;
     std::unique_lock hold(mutex_);
     while (!stopping_) {
         if (refreshes_.empty()) {
             refresh_wanted_.wait(hold);
             continue;
         }
-        due.swap(refreshes_);
+        nodes.swap(refreshes_);
         hold.unlock();
-        for (const Refresh& each : due) (void)session_.notify_inval_inode(each.node, each.from, 0);
-        due.clear();
+        for (std::uint64_t node : nodes) (void)session_.notify_inval_inode(node, -1, 0);
+        nodes.clear();
         hold.lock();
     }
 }

@@ -36,8 +36,6 @@ public:
 
     void ring(channel::Channel& channel, Target target) noexcept override;
     void refresh(channel::Channel& channel) noexcept override;
-    // Soon lets the clients' kernel forget the pages that it has of a node: mappings ask again.
-    void forget_pages(std::uint64_t node) noexcept;
 
     // Rings done, and rings that failed (the channel was gone, or access was denied).
     std::uint64_t rung() const noexcept { return rung_.load(std::memory_order_relaxed); }
@@ -68,12 +66,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::list<Task> tasks_;
-    struct Refresh {
-        std::uint64_t node;
-        off_t from;  // pages from here on; -1: attributes alone
-    };
-    void add(Refresh refresh) noexcept;
-    std::vector<Refresh> refreshes_;
+    std::vector<std::uint64_t> refreshes_;  // node ids
     std::condition_variable refresh_wanted_;
     std::map<uid_t, int> busy_for_;
     std::vector<std::thread> threads_;
