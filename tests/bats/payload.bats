@@ -524,3 +524,76 @@ PY
     "$IPCFS" doctor >"$BATS_TEST_TMPDIR/out" || true
     grep -A1 '^warn  passthrough .*turned off' "$BATS_TEST_TMPDIR/out" | grep -q 'fuse.passthrough = "auto"'
 }
+
+# ---- what no file carries, received by the command ----------------------------------------------
+
+@test "recv takes a chunk of a pool and gives it back" {
+    fails_with "Invalid argument" put "$MNT/video/ctl" 'payloads lent'
+    echo 'payloads pooled' >"$MNT/video/ctl"
+    python3 - "$MNT" "$IPCFS" <<'PY'
+import array, fcntl, mmap, os, socket, struct, subprocess, sys
+mount, ipcfs = sys.argv[1:]
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control.connect(os.readlink(mount + "/kern/ipc/control"))
+memory = os.memfd_create("pool", os.MFD_ALLOW_SEALING)
+os.ftruncate(memory, 2 * 8192)
+chunks = mmap.mmap(memory, 0)
+fcntl.fcntl(memory, 1033, 0x2 | 0x4 | 0x10)      # F_ADD_SEALS: shrink, grow, future write
+control.sendmsg([struct.pack("<IHHIiQQII", 0x43435049, 1, 3, 1, 0, 5000, 8192, 2, 5) + b"video"],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))])
+reply, got, _, _ = socket.recv_fds(control, 16384, 4)
+assert struct.unpack_from("<i", reply, 12) == (0,), reply
+pool, = struct.unpack_from("<Q", reply, 16)
+ledger = mmap.mmap(got[0], 0)
+def word(chunk): return struct.unpack_from("<Q", ledger, 192 + 64 * chunk)[0]
+
+def frame(chunk, generation, size):
+    extension = struct.pack("<HHBxxxIQQII", 6, 32, 2, chunk, size, pool, generation, 0) + bytes(4)
+    return struct.pack("<IBBHHBBIQQQQQIIIIQQQ", 0x46435049, 1, 2, 96 + len(extension), 1, 128, 0,
+                       *[0] * 13) + extension
+queue = os.open(mount + "/video/framed/queue", os.O_WRONLY)
+chunks[8192:8197] = b"chunk"
+struct.pack_into("<Q", ledger, 192 + 64, 1 << 32 | 1)   # taken: generation 1, one reference
+os.write(queue, frame(1, 1, 5))
+for wrong in (1, 1, 5), (0, 1, 5), (7, 1, 5), (1, 2, 5):
+    try: os.write(queue, frame(*wrong))
+    except OSError as error: assert error.errno in (16, 22), error
+    else: sys.exit("queued a chunk that is not the sender's")
+assert subprocess.run([ipcfs, "recv", "video"], stdout=subprocess.PIPE).stdout == b"chunk"
+assert word(1) == 1 << 32                                # given back
+PY
+}
+
+@test "recv has a lazy payload filled by its producer, and says when that is gone" {
+    chmod 777 "$MNT/video"
+    chmod 666 "$MNT/video/queue" "$MNT/video/framed/queue"
+    cat >"$BATS_TEST_TMPDIR/producer" <<'PY'
+import os, socket, struct, sys
+os.setgroups([])
+os.setresgid(1234, 1234, 1234)
+os.setresuid(1234, 1234, 1234)
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control.connect(os.readlink(sys.argv[1] + "/kern/ipc/control"))
+control.send(struct.pack("<IHHIi", 0x43435049, 1, 9, 1, 0) +
+             struct.pack("<QQQQHBBIII", 0, 0, 0, 100000, 0, 128, 2, 5, 0, 0) + b"video")
+assert struct.unpack_from("<i", control.recv(1000), 12) == (0,)
+packet, (memory, link), _, _ = socket.recv_fds(control, 16384, 4)
+mode, uid = struct.unpack_from("<II", packet, 40)
+assert struct.unpack_from("<H", packet, 6) == (0x4001,) and (mode, uid) == (1, 0), packet
+def say(word): os.write(link, struct.pack("<IiQQQ", word, 0, 0, 0, 0))
+say(1)                           # serving
+if sys.argv[2] == "fill":
+    os.pwrite(memory, b"lazy!" * 20000, 0)
+    say(2)                       # whole
+PY
+    # Another user's producer gets no userfaultfd of root's: it fills the whole.
+    bg python3 "$BATS_TEST_TMPDIR/producer" "$MNT" fill
+    wait_until status_is video depth 1
+    fails_with "Operation not supported" cat "$MNT/video/queue"
+    equal "$(queued)" 1
+    "$IPCFS" recv video | cmp - <(printf 'lazy!%.0s' {1..20000})
+    bg python3 "$BATS_TEST_TMPDIR/producer" "$MNT" die
+    wait_until status_is video depth 1
+    run -1 "$IPCFS" recv video
+    [[ "$output" == *"a message came, but not its payload"* ]]
+}
