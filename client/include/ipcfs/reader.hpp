@@ -310,7 +310,7 @@ private:
     }
 
     Expected<void> open_sealed(Hold& hold, std::uint64_t id) {
-        auto file = memory_of(id, hold.ref().size);
+        auto file = memory_of(id, hold.ref());
         if (file) {
             hold.set_file(std::move(*file));
         } else if (is_passing(file.error().code)) {
@@ -321,16 +321,17 @@ private:
         return {};
     }
 
-    // Something to map that holds the payload, whatever becomes of the daemon. With FUSE passthrough that
-    // is payload/<id>. Without it a mapping of that would be filled by the daemon, page by page, and
-    // be SIGBUS without one: then the memory itself, by the control socket, or a copy.
-    Expected<Fd> memory_of(std::uint64_t id, std::uint64_t size) {
+    // Something to map that holds the payload, whatever becomes of the daemon: its memory itself, by the
+    // control socket, which is also faster to open and to map than payload/<id>. Where that cannot be
+    // had, payload/<id>, which FUSE passthrough makes as good; without it the daemon would fill a mapping
+    // page by page, and leave SIGBUS behind: then a copy.
+    Expected<Fd> memory_of(std::uint64_t id, const PayloadRef& ref) {
         constexpr const char* kOperation = "receive payload";
-        const bool direct = has_passthrough();
-        if (!direct && !directory_->mount().empty()) {
+        const bool is_copy = ref.pool != 0;  // it is made when payload/<id> is opened
+        if (!is_copy && !directory_->mount().empty()) {
             auto reply =
                 Connection::request(directory_->mount(), ControlOp::kPayloadFd, ControlId{id});
-            if (reply && reply->fds.size() == 1 && measures(reply->fds[0].get(), size) &&
+            if (reply && reply->fds.size() == 1 && measures(reply->fds[0].get(), ref.size) &&
                 (seals_of(reply->fds[0].get()) & F_SEAL_SHRINK) != 0)
                 return std::move(reply->fds[0]);
         }
@@ -340,7 +341,7 @@ private:
             file = Fd(::openat(directory_->fd(), name.c_str(), O_RDONLY | O_CLOEXEC));
         } while (!file && errno == EINTR);
         if (!file) return last_error(kOperation);
-        if (direct) return file;
+        if (has_passthrough()) return file;
         auto copy = make_memfd("ipcfs-copy", 0, 0, kOperation);
         while (copy) {
             const ssize_t done = ::sendfile(copy->get(), file.get(), nullptr, kCopied);
