@@ -34,6 +34,13 @@ extern "C" void end_now(int signal) {
     if (g_progress_shown != 0) {
         [[maybe_unused]] auto n = ::write(STDERR_FILENO, kClearLine.data(), kClearLine.size());
     }
+    // By the signal itself: a message that is being written to `put` is not to be sent.
+    sigset_t just;
+    ::sigemptyset(&just);
+    ::sigaddset(&just, signal);
+    ::signal(signal, SIG_DFL);
+    ::sigprocmask(SIG_UNBLOCK, &just, nullptr);
+    ::raise(signal);
     ::_exit(128 + signal);
 }
 

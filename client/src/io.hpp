@@ -1,7 +1,7 @@
 // Descriptors, whole files, waiting with a deadline, standard output, and Ctrl-C.
 //
 // Ctrl-C and SIGTERM keep their default action, but for two places: while it polls they wipe the
-// progress line and exit with 128 + the signal (130 for Ctrl-C), and while a Hold is alive they end
+// progress line and end the process (130 to the shell for Ctrl-C), and while a Hold is alive they end
 // a waiting read but are otherwise obeyed only when a message that was taken has been printed.
 #pragma once
 

@@ -66,7 +66,8 @@ private:
         }
     }
 
-    void list(const Channel& channel, const std::string& directory, const std::string& kind = "payload") {
+    void list(const Channel& channel, const std::string& directory,
+              const std::string& kind = "payload") {
         const std::string path = channel.file(directory);
         std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(path.c_str()), &::closedir);
         while (const dirent* entry = open ? ::readdir(open.get()) : nullptr) {

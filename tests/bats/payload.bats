@@ -438,6 +438,29 @@ PY
     equal "$(queued)" 0
 }
 
+@test "a large send that is interrupted while it waits sends nothing" {
+    "$IPCFS" ctl video capacity 2 high-watermark 100 low-watermark 50
+    python3 - "$IPCFS" "$MNT/video" <<'PY'
+import os, pty, signal, subprocess, sys, tty
+ipcfs, channel = sys.argv[1:]
+for number in signal.SIGINT, signal.SIGTERM:
+    signal.signal(number, signal.SIG_DFL)
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    send = subprocess.Popen([ipcfs, "send", "video"], stdin=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    send.stdin.write(b"x" * 2000000)             # it has begun
+    for n in range(2):
+        with open(channel + "/queue", "w") as queue: queue.write(str(n))
+    send.stdin.close()
+    shown = b""
+    while b"waiting: video is full" not in shown: shown += os.read(master, 1000)
+    send.send_signal(number)
+    assert send.wait(20) == -number, send.returncode
+    with open(channel + "/queue") as queue: assert queue.read() == "01"
+PY
+}
+
 @test "maps says who holds what" {
     film 200000
     cp "$FILM" "$MNT/video/put"
