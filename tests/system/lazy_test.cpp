@@ -333,29 +333,30 @@ TEST_F(Lazy, IsMappedWholeFromAnotherUserAndByPageFromRoot) {
 TEST_F(Lazy, IsForThoseWhoMayReadTheChannel) {
     ASSERT_EQ(::chmod(at("tensors/queue").c_str(), 0622), 0);
     Child from = producer(kAlice);
-    Child to = receiver([path = at("tensors"), mount = daemon().mount()](LazyRange&, std::string&) {
-        // Alice may send there, and not receive: the id alone gives her nothing.
-        return Child(Child::As{kAlice, -1},
-                     [&](std::string&) {
-                         for (std::uint64_t id = 1; id < 10; ++id) {
-                             auto range = LazyRange::map(
-                                 id, kSize, true, {},
-                                 [&](const ControlLazy& request,
-                                     std::span<const int> fds) -> Expected<void> {
-                                     auto reply = detail::Connection::request(
-                                         mount, ControlOp::kLazyAttach, request, {}, fds);
-                                     if (!reply) return std::move(reply).error();
-                                     return {};
-                                 });
-                             if (range) return 1;
-                             if (range.error().code == EACCES) return EACCES;
-                         }
-                         return 2;
-                     })
-            .wait()
-            .value_or(-1);
+    const Events received;
+    const Events tried;
+    Child to = receiver(
+        [&](LazyRange&, std::string&) { return received.tell() && tried.await() ? 0 : 1; });
+    ASSERT_TRUE(received.await());
+    // Alice may send there, and not receive: the id alone gives her nothing.
+    Child alice(Child::As{kAlice, -1}, [mount = daemon().mount()](std::string&) {
+        for (std::uint64_t id = 1; id < 10; ++id) {
+            const auto attach = [&](const ControlLazy& request,
+                                    std::span<const int> fds) -> Expected<void> {
+                auto reply =
+                    detail::Connection::request(mount, ControlOp::kLazyAttach, request, {}, fds);
+                if (!reply) return std::move(reply).error();
+                return {};
+            };
+            auto range = LazyRange::map(id, kSize, true, {}, attach);
+            if (range) return 1;
+            if (range.error().code == EACCES) return EACCES;
+        }
+        return 2;
     });
-    EXPECT_EQ(to.wait(), EACCES) << to.text();
+    EXPECT_EQ(alice.wait(), EACCES);
+    ASSERT_TRUE(tried.tell());
+    EXPECT_EQ(to.wait(), 0) << to.text();
 }
 
 TEST_F(Lazy, CanBeMappedUntilTheNextMessageIsReceived) {
