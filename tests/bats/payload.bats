@@ -125,7 +125,9 @@ PY
     equal "$(stat -c '%s %a' "$file")" "200000 444"
     fails_with "Read-only file system" dd if=/dev/zero of="$file" conv=notrunc
     fails_with "Read-only file system" truncate -s 1 "$file"
-    fails_with "Operation not permitted" chmod 666 "$file"
+    fails_with "Operation not permitted" chmod 600 "$file"
+    chmod 666 "$file"
+    equal "$(stat -c %a "$file")" 444
     fails_with "Operation not permitted" setfacl -m u:1234:r "$file"
     fails_with "Operation not permitted" setfattr -n user.note -v x "$file"
     fails_with "Operation not permitted" setfacl -m u:1234:rx "$MNT/video/payload"
