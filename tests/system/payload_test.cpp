@@ -192,7 +192,12 @@ TEST_F(Payloads, AreWritableForNobodyInAnyWay) {
         EXPECT_EQ(open_error(path, flags), EROFS) << flags;
     EXPECT_EQ(truncate(path.c_str(), 0), -1);
     EXPECT_EQ(errno, EROFS);
-    EXPECT_EQ(chmod(path.c_str(), 0666), -1);
+    struct stat about {};
+    EXPECT_EQ(chmod(path.c_str(), 0666), 0);  // rights to write are passed over
+    EXPECT_EQ(stat(path.c_str(), &about), 0);
+    EXPECT_EQ(about.st_mode & 0777, 0444u);
+    EXPECT_EQ(chmod(path.c_str(), 0600), -1);
+    EXPECT_EQ(errno, EPERM);
     EXPECT_EQ(unlink(path.c_str()), -1);
     EXPECT_EQ(open_error(at("jobs/payload/new"), O_WRONLY | O_CREAT), EPERM);
     const Fd file = open_file(path, O_RDONLY);
