@@ -9,7 +9,7 @@ Budget::Budget(const Clock& clock, std::function<std::uint64_t()> available)
     : clock_(clock), available_(std::move(available)) {}
 
 Result<void> Budget::check(std::uint64_t more) {
-    // A look costs some 30 us: small amounts live on the credit of the last one.
+    // A look costs some 30 us: for a few milliseconds what the last one found is used up.
     Nanos now = clock_.monotonic();
     auto wanted = static_cast<std::int64_t>(std::min<std::uint64_t>(more, INT64_MAX));
     if (now - looked_.load(std::memory_order_relaxed) < kFresh &&
@@ -26,8 +26,7 @@ Result<void> Budget::check(std::uint64_t more) {
                                  std::to_string(reserve >> 20)};
     }
     std::uint64_t spare = left - reserve - more;
-    credit_.store(std::min<std::int64_t>(
-                      kStep, static_cast<std::int64_t>(std::min<std::uint64_t>(spare, INT64_MAX))),
+    credit_.store(static_cast<std::int64_t>(std::min<std::uint64_t>(spare, INT64_MAX)),
                   std::memory_order_relaxed);
     looked_.store(now, std::memory_order_relaxed);
     return {};

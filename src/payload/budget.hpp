@@ -37,7 +37,6 @@ private:
                                   std::uint64_t more);
 
     static constexpr Nanos kFresh = 5 * kMillisecond;
-    static constexpr std::int64_t kStep = 16 << 20;  // bytes given on one look at the machine
 
     const Clock& clock_;
     std::function<std::uint64_t()> available_;

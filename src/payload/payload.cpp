@@ -103,10 +103,15 @@ void Store::retire(Payload& payload) noexcept {
         }
         if (linger) tables.mapped.push_back(std::move(rest));
     });
+    if (!linger) free(std::move(rest.memory), rest.size);
+}
+
+void Store::free(Fd memory, std::uint64_t size) noexcept {
+    if (memory && size >= kMuch && free_) free_(std::move(memory));
 }
 
 void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noexcept {
-    if (!held_elsewhere(read_only.get())) return;
+    if (!held_elsewhere(read_only.get())) return free(std::move(read_only), size);
     uid_t uid = charge.uid();
     tables_.with([&](Tables& tables) {
         tables.mapped.push_back({std::move(read_only), std::move(charge), size, uid});

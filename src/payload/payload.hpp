@@ -147,6 +147,10 @@ public:
     std::size_t sweep() noexcept;
     std::vector<Usage> usage() const;
 
+    // Whoever frees much memory for us: the kernel takes 100 ms for a gigabyte, and no client's thread
+    // has that. Set before use; without, it is freed where it is let go.
+    void free_elsewhere(std::function<void(Fd)> free) { free_ = std::move(free); }
+
     Budget& budget() noexcept { return budget_; }
     access::Ledger& ledger() noexcept { return ledger_; }
     Counters counters;
@@ -169,10 +173,14 @@ private:
     };
 
     PayloadPtr enter(std::unique_ptr<Payload> payload);
+    void free(Fd memory, std::uint64_t size) noexcept;
     void retire(Payload& payload) noexcept;
+
+    static constexpr std::uint64_t kMuch = 8U << 20;  // bytes; about a millisecond
 
     access::Ledger& ledger_;
     Budget& budget_;
+    std::function<void(Fd)> free_;
     std::atomic<std::uint64_t> next_id_{1};
     mutable Guarded<Tables> tables_;
 };
