@@ -1,5 +1,6 @@
 // Payloads and their store. Any thread; the store's lock is never held while a payload dies.
 #include <algorithm>
+#include <signal.h>
 
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
@@ -129,7 +130,10 @@ PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t siz
 }
 
 Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid) {
-    auto from = pool(ref.pool);
+    auto from = tables_.with([&](const Tables& tables) {
+        auto at = tables.pools.find(ref.pool);
+        return at == tables.pools.end() ? nullptr : at->second;
+    });
     if (!from) return Fault{EINVAL, "pool: there is none of that number"};
     if (from->owner != uid || from->channel != channel) {
         return Fault{EPERM, "pool: it is another user's or another channel's"};
@@ -202,6 +206,14 @@ std::shared_ptr<Pool> Store::pool(std::uint64_t id) const {
     });
 }
 
+// Under the lock.
+void Store::close(Tables& tables, const std::shared_ptr<Pool>& pool) {
+    Pool::Use use = pool->use();
+    tables.hits += use.hits;
+    tables.misses += use.misses;
+    tables.closed.emplace(pool->id, pool);
+}
+
 Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
     std::shared_ptr<Pool> closed;  // dies outside the lock
     return tables_.with([&](Tables& tables) -> Result<void> {
@@ -210,7 +222,7 @@ Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
         if (at->second->owner != uid && uid != 0) return Fault{EPERM, "pool: it is another user's"};
         closed = std::move(at->second);
         tables.pools.erase(at);
-        tables.closed.emplace(id, closed);
+        close(tables, closed);
         return {};
     });
 }
@@ -222,7 +234,7 @@ void Store::process_gone(pid_t pid) noexcept {
         for (auto at = tables.pools.begin(); at != tables.pools.end();) {
             touched.push_back(at->second);
             if (at->second->pid == pid) {
-                tables.closed.emplace(at->first, at->second);
+                close(tables, at->second);
                 at = tables.pools.erase(at);
             } else {
                 ++at;
@@ -237,7 +249,23 @@ void Store::process_gone(pid_t pid) noexcept {
     for (const auto& each : touched) counters.reclaimed += each->gone(pid);
 }
 
+// A reader without a connection to the control socket dies without a word.
+void Store::reclaim() noexcept {
+    std::set<pid_t> holders;
+    tables_.with([&](const Tables& tables) {
+        auto add = [&](const Pool& pool) { holders.merge(pool.holders()); };
+        for (const auto& [id, pool] : tables.pools) add(*pool);
+        for (const auto& [id, weak] : tables.closed) {
+            if (auto pool = weak.lock()) add(*pool);
+        }
+    });
+    for (pid_t pid : holders) {
+        if (::kill(pid, 0) != 0 && errno == ESRCH) process_gone(pid);
+    }
+}
+
 std::size_t Store::sweep() noexcept {
+    reclaim();
     std::vector<Mapped> free;
     return tables_.with([&](Tables& tables) {
         auto& mapped = tables.mapped;
@@ -274,7 +302,7 @@ std::vector<Usage> Store::usage() const {
             lines.push_back({"payload", key.first.data(), key.second, sum.count, sum.bytes});
         }
         std::map<uid_t, Sum> pools, queued, lent;
-        std::uint64_t hits = 0, misses = 0;
+        std::uint64_t hits = tables.hits, misses = tables.misses;
         for (const auto& [id, pool] : tables.pools) {
             Pool::Use use = pool->use();
             Sum& sum = pools[pool->owner];

@@ -143,7 +143,8 @@ public:
 
     // Memory that we let go of: it stays charged while somebody else has it open or mapped.
     void let_go(Fd read_only, std::uint64_t size, access::Charge charge) noexcept;
-    // What nobody has mapped any more is forgotten. Called now and then. Returns how many remain.
+    // What nobody has mapped any more is forgotten, and what dead processes had of pools comes back.
+    // Called now and then. Returns how many are mapped.
     std::size_t sweep() noexcept;
     std::vector<Usage> usage() const;
 
@@ -170,13 +171,16 @@ private:
         std::map<std::uint64_t, std::shared_ptr<Pool>> pools;     // open ones
         std::map<std::uint64_t, std::weak_ptr<Pool>> closed;      // with chunks still lent
         std::vector<Mapped> mapped;
+        std::uint64_t hits = 0, misses = 0;  // of pools that are closed
     };
 
     PayloadPtr enter(std::unique_ptr<Payload> payload);
     void free(Fd memory, std::uint64_t size) noexcept;
     void retire(Payload& payload) noexcept;
+    static void close(Tables& tables, const std::shared_ptr<Pool>& pool);
+    void reclaim() noexcept;
 
-    static constexpr std::uint64_t kMuch = 8U << 20;  // bytes; about a millisecond
+    static constexpr std::uint64_t kMuch = 1U << 20;  // bytes; some 150 us
 
     access::Ledger& ledger_;
     Budget& budget_;

@@ -135,6 +135,16 @@ void Pool::give_back(std::uint32_t chunk, std::uint32_t generation) noexcept {
     }
 }
 
+std::set<pid_t> Pool::holders() const {
+    return slots_.with([](const auto& slots) {
+        std::set<pid_t> pids;
+        for (const Slot& slot : slots) {
+            if (slot.where == Where::kLent && slot.holder != 0) pids.insert(slot.holder);
+        }
+        return pids;
+    });
+}
+
 Pool::Use Pool::use() const noexcept {
     Use use;
     slots_.with([&](const auto& slots) {

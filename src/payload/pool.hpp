@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <sys/types.h>
 #include <vector>
 
@@ -53,6 +54,9 @@ public:
     void drop(std::uint32_t chunk, std::uint32_t generation) noexcept;
     // A process that may hold chunks is gone: gives back for it. Returns how many.
     std::size_t gone(pid_t pid) noexcept;
+
+    // Processes that have chunks now.
+    std::set<pid_t> holders() const;
 
     struct Use {
         std::uint32_t queued = 0;

@@ -252,7 +252,6 @@ Result<std::shared_ptr<payload::Producer>> Exchange::lazy_producer(const Caller&
     }
     auto producer = payload->producer();
     if (!producer) return Fault{ECONNRESET, "the producer is gone"};
-    store_.counters.handovers.fetch_add(1, std::memory_order_relaxed);
     return producer;
 }
 

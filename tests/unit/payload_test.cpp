@@ -2,6 +2,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -281,6 +282,27 @@ TEST_F(Payloads, WhatADeadReaderHeldComesBack) {
     EXPECT_EQ(pool_take(shared.chunks()[2]), 0U) << "the other reader lives";
     store.process_gone(42);
     EXPECT_EQ(pool_take(shared.chunks()[0]), 0U) << "lent anew: not its any more";
+}
+
+TEST_F(Payloads, AReaderThatDiesWithoutAWordIsNoticed) {
+    auto from = pool(1000, 10);
+    PoolLedger& shared = peer(*from);
+    PayloadRef ref;
+    ref.kind = PayloadKind::kPooled;
+    ref.pool = from->id;
+    ref.size = 100;
+    ref.generation = pool_take(shared.chunks()[0]);
+    auto payload = store.add_pooled(7, ref, 1000);
+    ASSERT_TRUE(payload);
+    pid_t reader = ::fork();
+    if (reader == 0) ::pause();
+    (*payload)->delivered(ledger.account(1001), reader, true);
+    store.sweep();
+    EXPECT_EQ(pool_references(shared.chunks()[0].word), 1U);
+    ::kill(reader, SIGKILL);
+    ASSERT_EQ(::waitpid(reader, nullptr, 0), reader);
+    store.sweep();
+    EXPECT_EQ(pool_references(shared.chunks()[0].word), 0U);
 }
 
 TEST_F(Payloads, WhatWasNotSentStaysTheSendersAndWhatIsDroppedComesBack) {
