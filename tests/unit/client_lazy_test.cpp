@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <grp.h>
 #include <linux/filter.h>
@@ -656,6 +658,41 @@ TEST(LazyServer, EndsItsReceiversWhenItStops) {
     EXPECT_TRUE(wait_until([&] { return range.producer_gone(); }));
     EXPECT_TRUE(range.fetch(0, 4096));
     EXPECT_EQ(range.fetch(16 << 20, 4096).error().code, ECONNRESET);
+}
+
+// Whether a thread of this process waits in a read of one; for root, where the kernel tells.
+bool reads_a_userfaultfd() {
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::ifstream file(task.path() / "wchan");
+        std::string place;
+        file >> place;
+        if (place.starts_with("userfaultfd")) return true;
+    }
+    return false;
+}
+
+TEST(LazyServer, EndsThoughAReceiverHoldsItsThreadUp) {
+    SKIP_WITHOUT_USERFAULTFD();
+    std::vector<std::byte> bytes = content(100'000);
+    auto opened = detail::uffd::open();
+    ASSERT_TRUE(opened);
+    int ends[2] = {-1, -1};
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    const detail::Fd mine(ends[0]);
+    {
+        detail::LazyServer server(bytes, {}, {});
+        ControlLazy request;
+        request.length = detail::whole_pages(bytes.size());
+        request.address = 0x10000;
+        server.attach(request, detail::Fd(::dup(opened->fd.get())), detail::Fd(ends[1]));
+        EXPECT_EQ(server.totals().attached, 1U);
+        // Reads of it wait from now on, and nothing ever comes.
+        ASSERT_EQ(::fcntl(opened->fd.get(), F_SETFL, 0), 0);
+        const detail::LazyPacket fetch{detail::LazyWord::kFetch, 0, 1, 0, 10};
+        ASSERT_EQ(::send(mine.get(), &fetch, sizeof fetch, 0), static_cast<ssize_t>(sizeof fetch));
+        EXPECT_TRUE(::geteuid() != 0 || wait_until(&reads_a_userfaultfd));
+    }
+    std::fill(bytes.begin(), bytes.end(), std::byte{0xee});
 }
 
 TEST(LazyServer, SeesThatAReceiverHasDied) {

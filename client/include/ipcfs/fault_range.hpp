@@ -1,0 +1,379 @@
+// A range whose missing pages another process puts there, and the thread that sees to it that nobody
+// waits for a dead one. Internal to the client header; lazy_range.hpp is what users see.
+//
+// One thread of the process (all signals blocked, started with the first such range) watches the
+// sockets of all ranges. When a producer is gone it answers the touches of what is still missing,
+// with poison where the kernel has it (Linux 6.6: SIGBUS) and else by taking the page's access
+// away (SIGSEGV); what is there stays readable.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <ipcfs/lazy_wire.hpp>
+#include <ipcfs/mapping.hpp>
+#include <ipcfs/process.hpp>
+#include <ipcfs/result.hpp>
+#include <ipcfs/userfaultfd.hpp>
+#include <ipcfs/wait.hpp>
+
+namespace ipcfs::detail {
+
+// madvise(MADV_POPULATE_READ), Linux 5.14: makes pages present, or says why not, without a signal.
+inline constexpr int kPopulateRead = 22;
+
+// A range with a userfaultfd. The watcher holds it until the producer has let go of it, which is
+// when its addresses may be used for something else. Any thread; `mutex_` guards what changes.
+class FaultRange {
+public:
+    FaultRange(std::byte* address, std::size_t size, Access access, Fd touches, Fd socket,
+               bool can_poison, bool kernel_faults)
+        : address_(address),
+          size_(size),
+          length_(whole_pages(size)),
+          access_(access),
+          can_poison_(can_poison),
+          kernel_faults_(kernel_faults),
+          touches_(std::move(touches)),
+          socket_(std::move(socket)) {}
+    FaultRange(const FaultRange&) = delete;
+    FaultRange& operator=(const FaultRange&) = delete;
+
+    std::byte* address() const noexcept { return address_; }
+    std::size_t size() const noexcept { return size_; }
+    std::size_t length() const noexcept { return length_; }
+    Access access() const noexcept { return access_; }
+    bool kernel_faults() const noexcept { return kernel_faults_; }
+    int touches() const noexcept { return touches_.get(); }
+    int socket() const noexcept { return socket_.get(); }
+    bool ours() const noexcept { return epoch_ == process_epoch(); }
+    bool gone() const {
+        const std::scoped_lock hold(mutex_);
+        return gone_;
+    }
+
+    // Until the producer has said that it serves.
+    Expected<void> wait_served(Timeout timeout) {
+        std::unique_lock hold(mutex_);
+        if (!wait(hold, timeout, [&] { return serving_ || gone_; }))
+            return Error{ETIMEDOUT, "attach lazy payload", "the producer does not answer"};
+        if (!serving_) return lost();
+        return {};
+    }
+
+    Expected<void> fetch(std::size_t offset, std::size_t length, Timeout timeout) {
+        if (!ours()) return Error{EPIPE, "fetch", "inherited by fork"};
+        if (offset > size_ || length > size_ - offset) return Error{EINVAL, "fetch"};
+        if (length == 0 || present(offset, length)) return {};
+        std::unique_lock hold(mutex_);
+        if (gone_) {
+            hold.unlock();
+            return populate(offset, length);
+        }
+        const std::uint64_t tag = ++last_tag_;
+        answers_[tag];
+        hold.unlock();
+        const LazyPacket packet{LazyWord::kFetch, 0, tag, offset, length};
+        ssize_t sent = 0;
+        do {
+            sent = ::send(socket_.get(), &packet, sizeof packet, MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
+        hold.lock();
+        const bool came = sent == sizeof packet &&
+                          wait(hold, timeout, [&] { return gone_ || answers_[tag].has_value(); });
+        const std::optional<std::int32_t> answer = answers_[tag];
+        answers_.erase(tag);
+        if (answer == 0) return {};
+        if (answer) return Error{*answer, "fetch"};
+        if (sent == sizeof packet && !came) return Error{ETIMEDOUT, "fetch"};
+        hold.unlock();
+        return populate(offset, length);
+    }
+
+    // Bytes of whole pages that are there.
+    std::size_t resident() const {
+        std::size_t pages = 0;
+        each_page(0, length_, [&](bool there) {
+            pages += there ? 1 : 0;
+            return true;
+        });
+        return std::min(size_, pages * page_size());
+    }
+
+    // The owner's end of it. Never waits: the addresses are kept, without memory, until the producer
+    // has closed its end, so that nothing it is about to put there can hit what comes next.
+    // True when that is so already and the watcher may forget it.
+    bool release() noexcept {
+        const std::scoped_lock hold(mutex_);
+        released_ = true;
+        if (!gone_ &&
+            ::mmap(address_, length_, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED) {
+            ::shutdown(socket_.get(), SHUT_WR);
+            return false;
+        }
+        ::munmap(address_, length_);
+        return true;
+    }
+
+    enum class Socket { kOpen, kEnded, kReleased };
+
+    // The watcher's: something has come on the socket. kEnded: watch touches() in its place.
+    Socket socket_ready() {
+        const std::scoped_lock hold(mutex_);
+        LazyPacket packet;
+        while (true) {
+            const ssize_t got = ::recv(socket_.get(), &packet, sizeof packet, MSG_DONTWAIT);
+            if (got < 0 && errno == EINTR) continue;
+            if (got < 0 && errno == EAGAIN) return Socket::kOpen;
+            if (got != sizeof packet) break;
+            if (packet.word == LazyWord::kServing) {
+                serving_ = true;
+            } else if (packet.word == LazyWord::kFetched) {
+                if (const auto asked = answers_.find(packet.tag); asked != answers_.end())
+                    asked->second = packet.error;
+            }
+            changed_.notify_all();
+        }
+        gone_ = true;
+        changed_.notify_all();
+        if (!released_) return Socket::kEnded;
+        ::munmap(address_, length_);
+        return Socket::kReleased;
+    }
+
+    // The watcher's, after kEnded, with touches() watched: has those look again whose touch the
+    // producer had taken and not answered.
+    void wake_all() noexcept {
+        const std::scoped_lock hold(mutex_);
+        if (!released_) uffd::wake(touches_.get(), begin(), length_);
+    }
+
+    // The watcher's: somebody touched what nobody will put there.
+    void touched() noexcept {
+        const std::scoped_lock hold(mutex_);
+        if (released_) return;
+        std::array<uffd_msg, 32> messages;
+        const ssize_t got = ::read(touches_.get(), messages.data(), sizeof messages);
+        const std::size_t count = got > 0 ? static_cast<std::size_t>(got) / sizeof(uffd_msg) : 0;
+        for (const uffd_msg& each : std::span(messages).first(count)) {
+            if (each.event != UFFD_EVENT_PAGEFAULT) continue;
+            const std::uint64_t page = each.arg.pagefault.address & ~std::uint64_t{page_size() - 1};
+            if (page < begin() || page - begin() >= length_) continue;
+            const int error =
+                can_poison_ ? uffd::poison(touches_.get(), page, page_size()) : ENOTTY;
+            if (error == 0) continue;
+            if (error != EEXIST) forbid(address_ + (page - begin()));
+            uffd::wake(touches_.get(), page, page_size());
+        }
+    }
+
+private:
+    std::uint64_t begin() const noexcept { return reinterpret_cast<std::uintptr_t>(address_); }
+    static Error lost() { return Error{ECONNRESET, "lazy payload", "the producer is gone"}; }
+
+    template <class Condition>
+    bool wait(std::unique_lock<std::mutex>& hold, Timeout timeout, Condition condition) {
+        if (timeout != kForever)
+            return changed_.wait_for(hold, Deadline(timeout).left(), condition);
+        changed_.wait(hold, condition);
+        return true;
+    }
+
+    // All of it, if there are too many mappings already to tell the pages apart.
+    void forbid(std::byte* page) noexcept {
+        if (::mprotect(page, page_size(), PROT_NONE) != 0) ::mprotect(address_, length_, PROT_NONE);
+    }
+
+    template <class Use>
+    void each_page(std::size_t offset, std::size_t length, Use use) const {
+        constexpr std::size_t kPages = 1024;
+        const std::size_t page = page_size();
+        const std::size_t end = whole_pages(offset + length);
+        for (std::size_t at = offset & ~(page - 1); at < end; at += kPages * page) {
+            std::array<unsigned char, kPages> there{};
+            const std::size_t bytes = std::min(end - at, kPages * page);
+            if (::mincore(address_ + at, bytes, there.data()) != 0) there.fill(0);
+            for (std::size_t i = 0; i < bytes / page; ++i)
+                if (!use((there[i] & 1U) != 0)) return;
+        }
+    }
+
+    bool present(std::size_t offset, std::size_t length) const {
+        bool all = true;
+        each_page(offset, length, [&](bool there) { return all = there; });
+        return all;
+    }
+
+    // Without a producer: what is there, or was swapped out, is still to be had.
+    Expected<void> populate(std::size_t offset, std::size_t length) const {
+        const std::size_t from = offset & ~(page_size() - 1);
+        const std::size_t bytes = whole_pages(offset + length) - from;
+        if (present(offset, length) || ::madvise(address_ + from, bytes, kPopulateRead) == 0)
+            return {};
+        return lost();
+    }
+
+    std::byte* const address_;
+    const std::size_t size_;
+    const std::size_t length_;  // size_, up to whole pages
+    const Access access_;
+    const bool can_poison_;
+    const bool kernel_faults_;
+    const std::uint64_t epoch_ = process_epoch();
+    const OwnFd touches_;
+    const OwnFd socket_;
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    bool serving_ = false;
+    bool gone_ = false;      // the producer is: its end of the socket was closed
+    bool released_ = false;  // the owner is
+    std::uint64_t last_tag_ = 0;
+    std::map<std::uint64_t, std::optional<std::int32_t>> answers_;
+};
+
+// The thread that watches the ranges of this process. Never destroyed, as it may outlive static
+// destruction; a forked child makes its own.
+class LazyWatcher {
+public:
+    static LazyWatcher& of_process() {
+        const std::uint64_t epoch = process_epoch();
+        LazyWatcher* present = instance_.load(std::memory_order_acquire);
+        while (present == nullptr || present->epoch_ != epoch) {
+            auto made = std::make_unique<LazyWatcher>(epoch);
+            if (instance_.compare_exchange_strong(present, made.get())) present = made.release();
+        }
+        return *present;
+    }
+
+    explicit LazyWatcher(std::uint64_t epoch) : epoch_(epoch) {}
+    LazyWatcher(const LazyWatcher&) = delete;
+    LazyWatcher& operator=(const LazyWatcher&) = delete;
+
+    Expected<std::uint64_t> add(const std::shared_ptr<FaultRange>& range) {
+        const std::scoped_lock hold(mutex_);
+        if (auto started = start(); !started) return std::move(started).error();
+        const std::uint64_t id = ++last_id_;
+        if (!watch(range->socket(), id << 1)) return last_error("watch lazy payload");
+        ranges_.emplace(id, range);
+        return id;
+    }
+
+    void remove(std::uint64_t id) noexcept {
+        std::shared_ptr<FaultRange> last;  // destroyed after the lock is gone
+        const std::scoped_lock hold(mutex_);
+        const auto found = ranges_.find(id);
+        if (found == ranges_.end()) return;
+        last = std::move(found->second);
+        ranges_.erase(found);
+        // Said explicitly: the files may live on in other processes.
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, last->socket(), nullptr);
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, last->touches(), nullptr);
+    }
+
+private:
+    inline static constinit std::atomic<LazyWatcher*> instance_{nullptr};
+
+    bool watch(int fd, std::uint64_t key) noexcept {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.u64 = key;
+        return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+    }
+
+    // With the lock held.
+    Expected<void> start() {
+        if (running_) return {};
+        epoll_ = OwnFd(Fd(::epoll_create1(EPOLL_CLOEXEC)));
+        if (!epoll_) return last_error("watch lazy payload");
+        sigset_t all;
+        sigset_t before;
+        ::sigfillset(&all);
+        ::pthread_sigmask(SIG_SETMASK, &all, &before);
+        int error = 0;
+        try {
+            std::thread([this] { run(); }).detach();
+        } catch (const std::system_error& failed) {
+            error = failed.code().value();
+        }
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        if (error != 0) return Error{error, "watch lazy payload"};
+        running_ = true;
+        return {};
+    }
+
+    void run() {
+        std::array<epoll_event, 32> events;
+        while (true) {
+            const int count = ::epoll_wait(epoll_.get(), events.data(), 32, -1);
+            for (int i = 0; i < count; ++i) {
+                const std::uint64_t key = events[static_cast<std::size_t>(i)].data.u64;
+                if (const auto range = find(key >> 1)) serve(*range, key);
+            }
+        }
+    }
+
+    void serve(FaultRange& range, std::uint64_t key) {
+        if ((key & 1U) != 0) return range.touched();
+        switch (range.socket_ready()) {
+            case FaultRange::Socket::kOpen: break;
+            case FaultRange::Socket::kReleased: remove(key >> 1); break;
+            case FaultRange::Socket::kEnded: {
+                {
+                    const std::scoped_lock hold(mutex_);
+                    if (!ranges_.contains(key >> 1)) return;
+                    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, range.socket(), nullptr);
+                    watch(range.touches(), key | 1U);
+                }
+                range.wake_all();
+            }
+        }
+    }
+
+    std::shared_ptr<FaultRange> find(std::uint64_t id) {
+        const std::scoped_lock hold(mutex_);
+        const auto found = ranges_.find(id);
+        return found == ranges_.end() ? nullptr : found->second;
+    }
+
+    const std::uint64_t epoch_;
+    std::mutex mutex_;  // before or without a range's
+    OwnFd epoll_;
+    bool running_ = false;
+    std::uint64_t last_id_ = 0;
+    std::map<std::uint64_t, std::shared_ptr<FaultRange>> ranges_;
+};
+
+// Holds a range for its user. In a forked child the range is not there and nothing is to be done.
+struct RangeHold {
+    RangeHold(std::shared_ptr<FaultRange> held, std::uint64_t known_as)
+        : range(std::move(held)), id(known_as) {}
+    RangeHold(const RangeHold&) = delete;
+    RangeHold& operator=(const RangeHold&) = delete;
+    ~RangeHold() {
+        if (range->ours() && range->release()) LazyWatcher::of_process().remove(id);
+    }
+
+    const std::shared_ptr<FaultRange> range;
+    const std::uint64_t id;
+};
+
+}  // namespace ipcfs::detail
