@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ipcfs/batch.hpp>
 #include <ipcfs/loan.hpp>
 #include <ipcfs/payload.hpp>
 
@@ -77,6 +78,39 @@ TEST_F(ClientPool, ALoanIsAFreeChunkAndComesBackUnsent) {
     }
     EXPECT_EQ(references(0), 0U);
     EXPECT_EQ(shared_->hits, 1U);
+}
+
+TEST_F(ClientPool, ABatchKeepsItsLoansUntilTheyAreSentOrItIsCleared) {
+    auto pool = sender();
+    Batch batch;
+    SendOptions options;
+    options.priority = 7;
+    auto first = Loan::Access::pooled(pool, pool->take(), 100);
+    const PayloadRef ref = Loan::Access::reference(first);
+    ASSERT_TRUE(batch.add(std::move(first), options));
+    ASSERT_TRUE(batch.add(Loan::Access::pooled(pool, pool->take(), 200)));
+    EXPECT_EQ(batch.size(), 2U);
+    FrameView frame;
+    std::size_t length = 0;
+    ASSERT_EQ(decode(batch.frames(), frame, length), FrameError::kNone);
+    EXPECT_EQ(frame.header.priority, 7);
+    EXPECT_TRUE(frame.body.empty());
+    const auto value = frame.extension(ExtensionType::kPayload);
+    ASSERT_TRUE(value && value->size() == sizeof ref);
+    EXPECT_EQ(std::memcmp(value->data(), &ref, sizeof ref), 0);
+
+    auto sealed = Loan::Access::sealed(100);
+    ASSERT_TRUE(sealed);
+    EXPECT_EQ(batch.add(std::move(*sealed)).error().code, EINVAL);
+    EXPECT_TRUE(*sealed);  // NOLINT(bugprone-use-after-move): the caller's still
+    EXPECT_EQ(batch.size(), 2U);
+
+    batch.clear();
+    EXPECT_EQ(references(0) + references(1), 0U);
+    ASSERT_TRUE(batch.add(Loan::Access::pooled(pool, pool->take(), 100)));
+    batch.sent();
+    EXPECT_TRUE(batch.empty());
+    EXPECT_EQ(references(0), 1U);  // the message's now
 }
 
 TEST_F(ClientPool, NoChunkIsLentTwice) {

@@ -1,14 +1,18 @@
 // Batch: messages put together to be sent as one: all of them or none, in this order, by one write. Also
-// the fast way to send many small ones. One thread at a time.
+// the fast way to send many small ones, and chunks of a pool that take little time to fill. One thread
+// at a time.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include <ipcfs/control.hpp>
 #include <ipcfs/frame.hpp>
+#include <ipcfs/loan.hpp>
 #include <ipcfs/options.hpp>
 #include <ipcfs/result.hpp>
 
@@ -35,17 +39,47 @@ public:
         return add(std::as_bytes(std::span(text.data(), text.size())), options);
     }
 
+    // Adds a filled chunk of a pool: the batch's from then on, and given back with it unless it was
+    // sent. EMSGSIZE as above; EINVAL also for a loan that is not pooled(): sealed memory goes by
+    // itself. With an error the loan is the caller's still.
+    Expected<void> add(Loan&& loan, const SendOptions& options = {}) {
+        constexpr const char* kOperation = "add to batch";
+        const detail::SendPool* pool = Loan::Access::pool(loan);
+        if (pool == nullptr || pool->inherited())
+            return Error{EINVAL, kOperation, "not a pooled loan of this process"};
+        const PayloadRef ref = Loan::Access::reference(loan);
+        const FrameHeader header = detail::header_for(options);
+        std::vector<std::byte> extensions;
+        append_extension(extensions, ExtensionType::kPayload, std::as_bytes(std::span(&ref, 1)));
+        extensions.insert(extensions.end(), options.extensions.begin(), options.extensions.end());
+        if (sizeof header + extensions.size() > kMaxBytes - frames_.size())
+            return Error{EMSGSIZE, kOperation};
+        loans_.reserve(loans_.size() + 1);
+        if (!encode(header, extensions, {}, frames_)) return Error{EINVAL, kOperation};
+        loans_.push_back(std::move(loan));
+        ++count_;
+        return {};
+    }
+
     std::size_t size() const noexcept { return count_; }
     bool empty() const noexcept { return count_ == 0; }
-    // Keeps the memory.
+    // Keeps the memory; gives back loans.
     void clear() noexcept {
         frames_.clear();
+        loans_.clear();
         count_ = 0;
     }
+    bool has_loans() const noexcept { return !loans_.empty(); }
     std::span<const std::byte> frames() const noexcept { return frames_; }
+    // Internal: the loans are the messages' now.
+    void sent() noexcept {
+        for (Loan& loan : loans_) Loan::Access::sent(loan);
+        clear();
+    }
 
 private:
     std::vector<std::byte> frames_;
+    std::vector<Loan> loans_;
     std::size_t count_ = 0;
 };
 

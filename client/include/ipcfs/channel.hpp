@@ -83,7 +83,16 @@ public:
     // where the batch could never fit into the channel (capacity, bytes).
     Expected<void> send_batch(const Batch& batch, Timeout timeout = kForever) {
         if (batch.empty()) return {};
+        if (batch.has_loans()) return Error{EINVAL, "send", "loans can be sent only once"};
         return core().writer.write(batch.frames(), timeout);
+    }
+    // One with loans is empty afterwards: they are the messages' now. EPERM, with nothing sent, where the
+    // channel wants no pools any more.
+    Expected<void> send_batch(Batch& batch, Timeout timeout = kForever) {
+        if (!batch.has_loans()) return send_batch(std::as_const(batch), timeout);
+        auto written = core().writer.write(batch.frames(), timeout);
+        if (written) batch.sent();
+        return written;
     }
     // The same for a range of std::span<const std::byte>, std::string_view or std::string. EMSGSIZE,
     // with nothing sent, when they do not fit into one Batch.
