@@ -98,18 +98,25 @@ void for_each_entry(const char* path, Use&& use) {
     }
 }
 
-bool process_has_open(pid_t pid, std::uint64_t inode) {
+// The links are only read: what they name is not touched.
+bool process_has_open(pid_t pid, std::uint64_t inode, std::string_view name) {
     char text[512];
-    const std::string directory = "/proc/" + std::to_string(pid) + "/fdinfo";
+    const std::string process = "/proc/" + std::to_string(pid);
     bool found = false;
-    for_each_entry(directory.c_str(), [&](const char* name) {
-        if (name[0] == '.') return true;
-        std::string_view info = read_proc((directory + '/' + name).c_str(), text);
+    for_each_entry((process + "/fd").c_str(), [&](const char* number) {
+        if (number[0] == '.') return true;
+        char target[4096];
+        ssize_t length = ::readlink((process + "/fd/" + number).c_str(), target, sizeof target);
+        std::string_view path(target, length > 0 ? static_cast<std::size_t>(length) : 0);
+        constexpr std::string_view kDeleted = " (deleted)";  // it has another node meanwhile
+        if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
+        if (!path.ends_with(name)) return true;
+        std::string_view info = read_proc((process + "/fdinfo/" + number).c_str(), text);
         auto at = info.find("\nino:\t");
         if (at == std::string_view::npos) return true;
-        std::uint64_t number = 0;
-        std::from_chars(info.data() + at + 6, info.data() + info.size(), number);
-        found = number == inode;
+        std::uint64_t shown = 0;
+        std::from_chars(info.data() + at + 6, info.data() + info.size(), shown);
+        found = shown == inode;
         return !found;
     });
     return found;
@@ -130,16 +137,16 @@ bool died_of_signal(pid_t tid) noexcept {
     return (stat_field(stat, 9) & kExiting) && (stat_field(stat, 52) & 0x7f);
 }
 
-bool has_open(pid_t pid, std::uint64_t inode) noexcept {
+bool has_open(pid_t pid, std::uint64_t inode, std::string_view name) noexcept {
     constexpr std::size_t kMost = 256;  // descendants looked at
     std::vector<pid_t> family{pid};
     for (std::size_t i = 0; i < family.size() && i < kMost; ++i) {
-        if (process_has_open(family[i], inode)) return true;
+        if (process_has_open(family[i], inode, name)) return true;
         char text[4096];
         const std::string tasks = "/proc/" + std::to_string(family[i]) + "/task";
-        for_each_entry(tasks.c_str(), [&](const char* name) {
+        for_each_entry(tasks.c_str(), [&](const char* thread) {
             if (name[0] == '.') return true;
-            std::string_view list = read_proc((tasks + '/' + name + "/children").c_str(), text);
+            std::string_view list = read_proc((tasks + '/' + thread + "/children").c_str(), text);
             while (!list.empty()) {
                 pid_t child = 0;
                 auto [end, error] = std::from_chars(list.data(), list.data() + list.size(), child);
