@@ -21,21 +21,22 @@ inline constexpr std::size_t kMaxControlPacket = 16384;  // bytes
 inline constexpr std::size_t kMaxControlFds = 4;         // descriptors a packet; more: EINVAL
 
 enum class ControlOp : std::uint16_t {
-    kHello = 1,         // ControlHello -> ControlWelcome, then the mount point
-    kSend = 2,          // ControlSend, channel path, extensions; fd: memfd -> ControlSent
-    kPoolOpen = 3,      // ControlPoolOpen, channel path; fd: memfd -> ControlPool; fd: ledger
-    kPoolMap = 4,       // ControlId -> ControlPool; fds: memfd (read-only), ledger
-    kPoolClose = 5,     // ControlId; lent chunks stay until they are given back
-    kEventFd = 6,       // ControlWatch, channel path, filter; fd: eventfd -> ControlId
-    kUnwatch = 7,       // ControlId of kEventFd or kSignal
-    kSignal = 8,        // ControlWatch, channel path, filter -> ControlId
-    kLazyOffer = 9,     // ControlSend (size in `size`), channel path, extensions -> ControlSent
-    kLazyAttach = 10,   // ControlLazy; fds: userfaultfd or memfd, socket of the receiver
-    kLazyReport = 11,   // ControlLazyReport, by the producer; no reply
-    kHandoff = 12,      // ControlHandoff, channel path, region name, target path -> ControlSent
-    kClaim = 13,        // ControlId of a handoff that this process received -> ControlId (its size); fd: memfd
-    kPayloadFd = 14,    // ControlId of a sealed payload -> ControlId (its size); fd: memfd, read-only
-    kReply = 0x8000,    // set in a reply to the operation in the other bits
+    kHello = 1,        // ControlHello -> ControlWelcome, then the mount point
+    kSend = 2,         // ControlSend, channel path, extensions; fd: memfd -> ControlSent
+    kPoolOpen = 3,     // ControlPoolOpen, channel path; fd: memfd -> ControlPool; fd: ledger
+    kPoolMap = 4,      // ControlId -> ControlPool; fds: memfd (read-only), ledger
+    kPoolClose = 5,    // ControlId; lent chunks stay until they are given back
+    kEventFd = 6,      // ControlWatch, channel path, filter; fd: eventfd -> ControlId
+    kUnwatch = 7,      // ControlId of kEventFd or kSignal
+    kSignal = 8,       // ControlWatch, channel path, filter -> ControlId
+    kLazyOffer = 9,    // ControlSend (size in `size`), channel path, extensions -> ControlSent
+    kLazyAttach = 10,  // ControlLazy; fds: userfaultfd or memfd, socket of the receiver
+    kLazyReport = 11,  // ControlLazyReport, by the producer; no reply
+    kHandoff = 12,     // ControlHandoff, channel path, region name, target path -> ControlSent
+    kClaim =
+        13,  // ControlId of a handoff that this process received -> ControlId (its size); fd: memfd
+    kPayloadFd = 14,  // ControlId of a sealed payload -> ControlId (its size); fd: memfd, read-only
+    kReply = 0x8000,  // set in a reply to the operation in the other bits
     kLazyServe = 0x4001,  // to a producer: ControlLazy; the fds of the receiver's kLazyAttach
     kLazyGone = 0x4002,   // to a producer: ControlId; nobody can ask for it any more
 };
@@ -45,7 +46,8 @@ struct ControlHeader {
     std::uint16_t version = kControlVersion;
     std::uint16_t op = 0;   // ControlOp
     std::uint32_t tag = 0;  // the client's choice; comes back in the reply; 0 in what is no reply
-    std::int32_t error = 0; // replies: an errno, 0 for success; then a text may follow in place of the structure
+    std::int32_t error =
+        0;  // replies: an errno, 0 for success; then a text may follow in place of the structure
 };
 
 struct ControlHello {
@@ -71,8 +73,8 @@ struct ControlSend {
     std::uint64_t size = 0;      // kSend: 0, or what the memfd must measure
     std::uint16_t flags = 0;     // kFrameExpires
     std::uint8_t priority = 128;
-    std::uint8_t type = 2;             // FrameType
-    std::uint32_t path_length = 0;     // of the channel, below the mount, without leading slash
+    std::uint8_t type = 2;          // FrameType
+    std::uint32_t path_length = 0;  // of the channel, below the mount, without leading slash
     std::uint32_t extensions_length = 0;
     std::uint32_t reserved = 0;
 };
@@ -103,8 +105,9 @@ struct ControlWatch {
 };
 
 enum class LazyMode : std::uint32_t {
-    kFaults = 0,  // first descriptor: a userfaultfd of the receiver's, on which the range is registered
-    kWhole = 1,   // first descriptor: a memfd of `length` bytes to be filled whole
+    kFaults =
+        0,  // first descriptor: a userfaultfd of the receiver's, on which the range is registered
+    kWhole = 1,  // first descriptor: a memfd of `length` bytes to be filled whole
 };
 struct ControlLazy {
     std::uint64_t payload_id = 0;
@@ -145,7 +148,8 @@ struct PayloadRef {
     std::uint32_t reserved2 = 0;
 };
 
-static_assert(sizeof(ControlHeader) == 16 && sizeof(ControlSend) == 48 && sizeof(ControlLazy) == 40);
+static_assert(sizeof(ControlHeader) == 16 && sizeof(ControlSend) == 48 &&
+              sizeof(ControlLazy) == 40);
 static_assert(sizeof(PayloadRef) == 32 && std::is_trivially_copyable_v<PayloadRef>);
 static_assert(sizeof(ControlHandoff) == 56 && sizeof(ControlPoolOpen) == 24);
 

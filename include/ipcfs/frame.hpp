@@ -14,10 +14,9 @@
 #include <cstring>
 #include <optional>
 #include <span>
+#include <sys/ioctl.h>
 #include <type_traits>
 #include <vector>
-
-#include <sys/ioctl.h>
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>

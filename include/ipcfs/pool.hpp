@@ -58,7 +58,8 @@ inline std::uint32_t pool_take(PoolChunk& chunk) noexcept {
     std::uint32_t generation = pool_generation(word) + 1;
     if (generation == 0) generation = 1;
     const std::uint64_t taken = std::uint64_t{generation} << 32 | 1;
-    return chunk.word.compare_exchange_strong(word, taken, std::memory_order_acquire) ? generation : 0;
+    return chunk.word.compare_exchange_strong(word, taken, std::memory_order_acquire) ? generation
+                                                                                      : 0;
 }
 
 // Gives back one reference of that generation. True if the chunk became free by it.

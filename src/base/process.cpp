@@ -1,16 +1,15 @@
 // Other processes. Any thread.
 #include <charconv>
-#include <dirent.h>
 #include <cstdio>
 #include <cstring>
+#include <dirent.h>
 #include <fcntl.h>
+#include <memory>
 #include <poll.h>
 #include <signal.h>
+#include <span>
 #include <string_view>
 #include <sys/syscall.h>
-
-#include <memory>
-#include <span>
 #include <vector>
 
 #include <base/process.hpp>
@@ -145,7 +144,7 @@ bool has_open(pid_t pid, std::uint64_t inode, std::string_view name) noexcept {
         char text[4096];
         const std::string tasks = "/proc/" + std::to_string(family[i]) + "/task";
         for_each_entry(tasks.c_str(), [&](const char* thread) {
-            if (name[0] == '.') return true;
+            if (thread[0] == '.') return true;
             std::string_view list = read_proc((tasks + '/' + thread + "/children").c_str(), text);
             while (!list.empty()) {
                 pid_t child = 0;

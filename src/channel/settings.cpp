@@ -32,9 +32,8 @@ struct Names<Schedule> {
 
 // Settings and types of the contract that later versions bring: refused, but known.
 constexpr std::array<std::string_view, 13> kLaterKeys{
-    "durable",      "max-deliveries", "lease",  "retries", "retry-initial", "retry-max",
-    "retry-factor", "balance",        "sticky", "breaker", "cache",         "rate",
-    "batch"};
+    "durable", "max-deliveries", "lease",   "retries", "retry-initial", "retry-max", "retry-factor",
+    "balance", "sticky",         "breaker", "cache",   "rate",          "batch"};
 constexpr std::array<std::string_view, 5> kLaterTypes{"batch", "topic", "multicast", "stream",
                                                       "service"};
 

@@ -23,13 +23,13 @@ enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest }
 
 struct Settings {
     Type type = Type::kQueue;
-    std::uint64_t capacity = 1000;          // messages, from 1
-    std::uint64_t bytes = 100ULL << 20;     // of bodies and extensions, from 1
-    std::uint64_t max_message = kMaxWrite;  // bytes of one body, 1 to kMaxWrite
-    std::uint64_t max_payload = 4ULL << 30; // bytes of one payload, from 1
-    Payloads payloads = Payloads::kSealed;  // kPooled: memory of the sender's, not sealed, too
-    std::uint32_t high_watermark = 80;      // percent, 1 to 100
-    std::uint32_t low_watermark = 20;       // percent, 0 to high_watermark
+    std::uint64_t capacity = 1000;           // messages, from 1
+    std::uint64_t bytes = 100ULL << 20;      // of bodies and extensions, from 1
+    std::uint64_t max_message = kMaxWrite;   // bytes of one body, 1 to kMaxWrite
+    std::uint64_t max_payload = 4ULL << 30;  // bytes of one payload, from 1
+    Payloads payloads = Payloads::kSealed;   // kPooled: memory of the sender's, not sealed, too
+    std::uint32_t high_watermark = 80;       // percent, 1 to 100
+    std::uint32_t low_watermark = 20;        // percent, 0 to high_watermark
     Overflow overflow = Overflow::kBlock;
     queue::Schedule schedule = queue::Schedule::kStrict;
     Nanos ttl = 0;                     // 0: messages do not expire
@@ -62,9 +62,9 @@ const char* name_of(queue::Schedule schedule) noexcept;
 
 // All keys, in the order `ctl` shows them.
 constexpr std::array<std::string_view, 13> kSettingKeys{
-    "type",           "capacity",      "bytes",    "max-message", "max-payload", "payloads",
-    "high-watermark", "low-watermark", "overflow", "schedule",    "ttl",         "timeout",
-    "notify-rate"};
+    "type",     "capacity",       "bytes",         "max-message", "max-payload",
+    "payloads", "high-watermark", "low-watermark", "overflow",    "schedule",
+    "ttl",      "timeout",        "notify-rate"};
 
 // The value of `key` as text that set() takes; empty for an unknown key.
 std::string get(const Settings& settings, std::string_view key);

@@ -136,9 +136,8 @@ struct Daemon::State {
           registry(environment, wanted.channel, wanted.mount.size() + 16),
           pump(event_loop, clock) {
         budget.set_reserve(wanted.payload.reserve);
-        payloads.free_elsewhere([this](Fd memory) {
-            worker.add([held = std::make_shared<Fd>(std::move(memory))] {});
-        });
+        payloads.free_elsewhere(
+            [this](Fd memory) { worker.add([held = std::make_shared<Fd>(std::move(memory))] {}); });
         timers.set_kick(pump.kick());
         pump.attach(timers);
     }

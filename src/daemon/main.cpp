@@ -147,9 +147,9 @@ private:
         log_->info("limits of a user: messages ", show(user.messages), ", bytes ",
                    show(user.bytes, true), ", channels ", show(user.channels), ", open files ",
                    show(user.open_files), ", waiters ", show(user.waiters), ", payload bytes ",
-                   show(user.payload_bytes, true),
-                   "; of all users: bytes ", show(config_.limits.total_bytes, true), "; ",
-                   config_.limits.by_user.size(), " users with limits of their own");
+                   show(user.payload_bytes, true), "; of all users: bytes ",
+                   show(config_.limits.total_bytes, true), "; ", config_.limits.by_user.size(),
+                   " users with limits of their own");
         if (around_.uid != 0) {
             log_->info("unprivileged: mounting through fusermount3 for uid ", around_.uid,
                        "; other users ",

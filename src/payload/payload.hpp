@@ -15,12 +15,13 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <payload/budget.hpp>
+#include <payload/pool.hpp>
+
 #include <access/account.hpp>
 #include <base/fd.hpp>
 #include <base/guarded.hpp>
 #include <ipcfs/control.hpp>
-#include <payload/budget.hpp>
-#include <payload/pool.hpp>
 
 namespace ipcfs::payload {
 
@@ -99,7 +100,7 @@ struct Counters {
     std::atomic<std::uint64_t> revocations{0};  // regions revoked
     std::atomic<std::uint64_t> lazy_faults{0}, lazy_pages{0};  // as producers report them
     std::atomic<std::uint64_t> sealed_copies{0};               // of pooled ones
-    std::atomic<std::uint64_t> reclaimed{0};  // chunks that a dead process held
+    std::atomic<std::uint64_t> reclaimed{0};                   // chunks that a dead process held
 };
 
 // A line of stats/mappings.

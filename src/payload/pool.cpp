@@ -39,7 +39,8 @@ Result<std::shared_ptr<Pool>> Pool::make(std::uint64_t id, std::uint64_t channel
     struct stat st {};
     if (::fstat(memory.get(), &st) != 0) return errno_fault("fstat a pool");
     if (!fits(shape, static_cast<std::uint64_t>(st.st_size))) {
-        return Fault{EINVAL, "pool: the chunks do not lie in the memfd, or there are none or too many"};
+        return Fault{EINVAL,
+                     "pool: the chunks do not lie in the memfd, or there are none or too many"};
     }
     std::shared_ptr<Pool> pool(new Pool(id, channel, owner, pid, shape));
     auto readable = reopen_read_only(memory.get());
@@ -90,7 +91,8 @@ Result<void> Pool::enqueue(std::uint32_t chunk, std::uint32_t generation, std::u
 void Pool::undo(std::uint32_t chunk, std::uint32_t generation) noexcept {
     slots_.with([&](auto& slots) {
         Slot& slot = slots[chunk];
-        if (slot.generation == generation && slot.where == Where::kQueued) slot.where = Where::kSender;
+        if (slot.generation == generation && slot.where == Where::kQueued)
+            slot.where = Where::kSender;
     });
 }
 

@@ -12,12 +12,12 @@
 
 #include <boost/intrusive/list.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
+#include <payload/payload.hpp>
 
 #include <access/account.hpp>
 #include <access/subject.hpp>
 #include <base/clock.hpp>
 #include <base/guarded.hpp>
-#include <payload/payload.hpp>
 
 namespace ipcfs::queue {
 

@@ -187,8 +187,8 @@ Result<PoolGrant> Exchange::open_pool(const Caller& caller, std::string_view pat
 Result<PoolGrant> Exchange::map_pool(const Caller& caller, std::uint64_t id) {
     auto pool = store_.pool(id);
     if (!pool) return Fault{ENOENT, "there is no such pool"};
-    bool is_allowed = caller.subject.uid == pool->owner ||
-                      may(caller, pool->channel, Kind::kQueue, kRead);
+    bool is_allowed =
+        caller.subject.uid == pool->owner || may(caller, pool->channel, Kind::kQueue, kRead);
     if (!is_allowed) return Fault{EACCES, "the pool is for those who may read its channel"};
     PoolGrant grant;
     grant.pool = {pool->id, pool->shape.chunk_size, pool->shape.stride, pool->shape.chunk_count, 0};

@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <payload/memory.hpp>
+
 #include <tree/memory_file.hpp>
 
 namespace ipcfs::tree {
@@ -60,8 +61,8 @@ void PayloadFile::start_gate(GateOperation& operation) noexcept {
 int PayloadFile::copy() noexcept {
     auto memory = payload::make_memory("ipcfs-copy-" + std::to_string(payload_->id));
     if (!memory) return memory.error().code;
-    auto copied = payload::copy_content(payload_->file(), payload_->offset(), memory->get(),
-                                        payload_->size);
+    auto copied =
+        payload::copy_content(payload_->file(), payload_->offset(), memory->get(), payload_->size);
     if (!copied) return copied.error().code;
     auto sealed = payload::seal(memory->get());
     if (!sealed) return sealed.error().code;
@@ -97,17 +98,17 @@ Outcome RegionFile::try_read(const ReadRequest& request, Delivery& to) noexcept 
     }
     std::uint64_t size = region_->size();
     if (request.offset < size) {
-        to.file = {region_->memory(), request.offset,
-                   static_cast<std::size_t>(
-                       std::min<std::uint64_t>(request.size, size - request.offset))};
+        to.file = {
+            region_->memory(), request.offset,
+            static_cast<std::size_t>(std::min<std::uint64_t>(request.size, size - request.offset))};
         to.region = region_;
     }
     return Outcome::kDone;
 }
 
 Outcome RegionFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
-    auto written = shares_.write(*region_, request.data, request.offset,
-                                 channel_->settings().max_payload);
+    auto written =
+        shares_.write(*region_, request.data, request.offset, channel_->settings().max_payload);
     error = written ? 0 : written.error().code;
     return Outcome::kDone;
 }

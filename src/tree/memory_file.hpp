@@ -6,6 +6,7 @@
 
 #include <payload/payload.hpp>
 #include <payload/worker.hpp>
+
 #include <tree/message_file.hpp>
 #include <tree/shares.hpp>
 
@@ -28,8 +29,7 @@ class PayloadFile final : public MemoryFile, public std::enable_shared_from_this
 public:
     // EDQUOT; ENOSPC for a copy.
     static Result<std::shared_ptr<OpenFile>> open(payload::PayloadPtr payload,
-                                                  payload::Store& payloads,
-                                                  payload::Worker& worker,
+                                                  payload::Store& payloads, payload::Worker& worker,
                                                   const access::Subject& subject);
     PayloadFile(payload::PayloadPtr payload, payload::Store& payloads, payload::Worker& worker,
                 access::Charge charge, access::Charge memory);

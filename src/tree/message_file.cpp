@@ -287,14 +287,16 @@ int MessageFile::lend(const FrameView& frame, const access::Subject& sender,
     auto value = frame.extension(ExtensionType::kPayload);
     if (!value) return 0;
     PayloadRef ref;
-    Result<payload::PayloadPtr> payload = Fault{
-        EINVAL, "the extension `payload` is the daemon's word; only a chunk of a pool may be named"};
+    Result<payload::PayloadPtr> payload =
+        Fault{EINVAL,
+              "the extension `payload` is the daemon's word; only a chunk of a pool may be named"};
     if (value->size() == sizeof ref && frame.body.empty()) {
         std::memcpy(&ref, value->data(), sizeof ref);
         channel::Settings settings = channel_->settings();
         if (ref.kind != PayloadKind::kPooled) {
         } else if (settings.payloads != channel::Payloads::kPooled) {
-            payload = Fault{EPERM, "pooled payloads are off here; `payloads pooled` in ctl allows them"};
+            payload =
+                Fault{EPERM, "pooled payloads are off here; `payloads pooled` in ctl allows them"};
         } else if (ref.size > settings.max_payload) {
             payload = Fault{EMSGSIZE, "the payload is larger than max-payload"};
         } else {

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include <payload/payload.hpp>
+
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
 
@@ -55,10 +56,10 @@ private:
         FrameHeader header;                       // framed only
         std::vector<queue::MessageRef> more;      // of a batch, with
         std::shared_ptr<const std::string> text;  // all its frames
-        std::uint64_t base = 0;  // file position of its first byte
-        std::uint64_t size = 0;  // bytes as shown
-        std::uint64_t done = 0;  // how far into it the last read came
-        bool one_taken = false;  // kOne: it has had its message
+        std::uint64_t base = 0;                   // file position of its first byte
+        std::uint64_t size = 0;                   // bytes as shown
+        std::uint64_t done = 0;                   // how far into it the last read came
+        bool one_taken = false;                   // kOne: it has had its message
     };
 
     void adopt(queue::MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to);

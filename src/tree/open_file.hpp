@@ -57,9 +57,7 @@ struct Delivery {
     std::shared_ptr<const std::string> text;
     bool fresh = false;  // the message is being delivered for the first time
 
-    std::size_t size() const noexcept {
-        return parts[0].size() + parts[1].size() + file.length;
-    }
+    std::size_t size() const noexcept { return parts[0].size() + parts[1].size() + file.length; }
 };
 
 struct WriteRequest {

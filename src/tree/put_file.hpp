@@ -10,8 +10,9 @@
 
 #include <mutex>
 
-#include <base/timer_queue.hpp>
 #include <payload/payload.hpp>
+
+#include <base/timer_queue.hpp>
 #include <tree/message_file.hpp>
 
 namespace ipcfs::tree {

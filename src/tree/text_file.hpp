@@ -8,6 +8,7 @@
 #include <string>
 
 #include <payload/worker.hpp>
+
 #include <tree/open_file.hpp>
 
 namespace ipcfs::tree {

@@ -1,8 +1,7 @@
 // Names, attributes and opening. Any thread. Extended attributes are in xattrs.cpp.
 #include <algorithm>
-#include <sys/stat.h>
-
 #include <charconv>
+#include <sys/stat.h>
 
 #include <access/acl.hpp>
 #include <tree/memory_file.hpp>
@@ -263,8 +262,9 @@ Result<NodeInfo> Tree::lookup(NodeId parent, std::string_view name) const {
     if (parent.kind == Kind::kPayloadDir) {
         auto id = payload_id(name);
         auto payload = id ? payloads_.find(*id) : nullptr;
-        bool listed = payload && payload->channel == parent.channel &&
-                      (payload->kind == PayloadKind::kSealed || payload->kind == PayloadKind::kPooled);
+        bool listed =
+            payload && payload->channel == parent.channel &&
+            (payload->kind == PayloadKind::kSealed || payload->kind == PayloadKind::kPooled);
         if (!listed) return Fault{ENOENT, "lookup"};
         return describe({*id, Kind::kPayload});
     }
@@ -314,34 +314,32 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
             // What `queue` gives them already may be asked for: chmod -R of a channel goes through.
             auto now = describe(node);
             if (!now) return now;
-            bool other = (change.uid && *change.uid != now->uid) ||
-                         (change.gid && *change.gid != now->gid) ||
-                         (change.mode && readable(*change.mode, S_ISDIR(now->mode)) !=
-                                             (now->mode & 07777));
+            bool other =
+                (change.uid && *change.uid != now->uid) ||
+                (change.gid && *change.gid != now->gid) ||
+                (change.mode && readable(*change.mode, S_ISDIR(now->mode)) != (now->mode & 07777));
             if (other) return Fault{EPERM, "payloads follow the rights of `queue`"};
             return now;
         }
         const FileSpec* spec = spec_of(node.kind);
         mode_t bits = !spec || spec->directory ? 07777 : 0777;
-        bool found = change_attributes(
-            node, [&](Attributes& attributes) {
-                if (change.uid) attributes.uid = *change.uid;
-                if (change.gid) attributes.gid = *change.gid;
-                if (change.mode) {
-                    attributes.mode = *change.mode & bits;
-                    auto acl = attributes.xattrs.find(kAccessAcl);
-                    if (acl != attributes.xattrs.end()) {
-                        auto parsed = access::parse_acl(std::as_bytes(std::span(acl->second)));
-                        if (parsed) {
-                            auto bytes =
-                                access::serialize(access::with_mode(*parsed, attributes.mode));
-                            acl->second.assign(reinterpret_cast<const char*>(bytes.data()),
-                                               bytes.size());
-                        }
+        bool found = change_attributes(node, [&](Attributes& attributes) {
+            if (change.uid) attributes.uid = *change.uid;
+            if (change.gid) attributes.gid = *change.gid;
+            if (change.mode) {
+                attributes.mode = *change.mode & bits;
+                auto acl = attributes.xattrs.find(kAccessAcl);
+                if (acl != attributes.xattrs.end()) {
+                    auto parsed = access::parse_acl(std::as_bytes(std::span(acl->second)));
+                    if (parsed) {
+                        auto bytes = access::serialize(access::with_mode(*parsed, attributes.mode));
+                        acl->second.assign(reinterpret_cast<const char*>(bytes.data()),
+                                           bytes.size());
                     }
                 }
-                attributes.changed = registry_.environment().clock.realtime();
-            });
+            }
+            attributes.changed = registry_.environment().clock.realtime();
+        });
         if (!found) return Fault{ESTALE, "the channel is gone"};
     }
     return describe(node);
@@ -495,7 +493,8 @@ Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> Tree::create(NodeId paren
                                                                     std::string_view name,
                                                                     OpenMode mode, bool exclusive,
                                                                     const NewChannel& made) {
-    if (parent.kind != Kind::kShareDir) return Fault{EPERM, "create: files are made in share/ only"};
+    if (parent.kind != Kind::kShareDir)
+        return Fault{EPERM, "create: files are made in share/ only"};
     if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "create"};
     auto channel = channel_of(parent);
     if (!channel) return channel.error();
@@ -505,7 +504,8 @@ Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> Tree::create(NodeId paren
     attributes.mode = made.mode & ~made.umask & 0777;
     attributes.changed = registry_.environment().clock.realtime();
     read_attributes(parent, [&](const Attributes& above) {
-        if (auto defaults = default_acl(above)) inherit_acl(attributes, *defaults, made.mode & 0777);
+        if (auto defaults = default_acl(above))
+            inherit_acl(attributes, *defaults, made.mode & 0777);
         if (above.mode & S_ISGID) attributes.gid = above.gid;
     });
     auto region = shares_.create(parent.channel, name, std::move(attributes));
@@ -557,7 +557,8 @@ bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
         std::optional<access::Acl> acl;
         auto kept = attributes.xattrs.find(kAccessAcl);
         if (kept != attributes.xattrs.end()) {
-            if (auto parsed = access::parse_acl(std::as_bytes(std::span(kept->second)))) acl = *parsed;
+            if (auto parsed = access::parse_acl(std::as_bytes(std::span(kept->second))))
+                acl = *parsed;
         }
         allowed = access::permits(type | attributes.mode, attributes.uid, attributes.gid,
                                   acl ? &*acl : nullptr, uid, gid, groups, want);

@@ -12,14 +12,15 @@
 #include <string_view>
 #include <vector>
 
+#include <payload/payload.hpp>
+#include <payload/worker.hpp>
+
 #include <access/account.hpp>
 #include <access/subject.hpp>
 #include <base/log.hpp>
 #include <base/result.hpp>
 #include <channel/registry.hpp>
 #include <insight/table.hpp>
-#include <payload/payload.hpp>
-#include <payload/worker.hpp>
 #include <tree/message_file.hpp>
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
@@ -119,7 +120,8 @@ public:
 private:
     static channel::Registry::Initial initial(Kind kind);
     // Attributes of whatever kind of node. False: it is gone.
-    bool read_attributes(NodeId node, const std::function<void(const channel::Attributes&)>& use) const;
+    bool read_attributes(NodeId node,
+                         const std::function<void(const channel::Attributes&)>& use) const;
     bool change_attributes(NodeId node, const std::function<void(channel::Attributes&)>& use);
     std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
     Result<std::vector<std::string>> revocations(const channel::Channel& channel,

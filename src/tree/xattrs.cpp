@@ -49,9 +49,9 @@ Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
     }
     std::optional<std::string> value;
     bool found = read_attributes(node, [&](const Attributes& attributes) {
-                                    auto at = attributes.xattrs.find(name);
-                                    if (at != attributes.xattrs.end()) value = at->second;
-                                });
+        auto at = attributes.xattrs.find(name);
+        if (at != attributes.xattrs.end()) value = at->second;
+    });
     if (!found) return Fault{ESTALE, "getxattr: the channel is gone"};
     if (!value) return Fault{ENODATA, "getxattr"};
     return *value;
@@ -66,10 +66,10 @@ Result<std::vector<std::string>> Tree::list_xattrs(NodeId node) const {
         }
     }
     bool found = read_attributes(node, [&](const Attributes& attributes) {
-                                    for (const auto& [name, value] : attributes.xattrs) {
-                                        names.push_back(name);
-                                    }
-                                });
+        for (const auto& [name, value] : attributes.xattrs) {
+            names.push_back(name);
+        }
+    });
     if (!found) return Fault{ESTALE, "listxattr: the channel is gone"};
     return names;
 }
@@ -103,17 +103,17 @@ Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view 
         acl = *parsed;
     }
     bool found = change_attributes(node, [&](Attributes& attributes) {
-            if (acl && name == kAccessAcl) {
-                attributes.mode = (attributes.mode & 07000) | access::mode_of(*acl);
-            }
-            if (!acl || (name == kAccessAcl && access::is_minimal(*acl))) {
-                auto at = attributes.xattrs.find(name);
-                if (at != attributes.xattrs.end()) attributes.xattrs.erase(at);
-            } else {
-                attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
-            }
-            attributes.changed = registry_.environment().clock.realtime();
-        });
+        if (acl && name == kAccessAcl) {
+            attributes.mode = (attributes.mode & 07000) | access::mode_of(*acl);
+        }
+        if (!acl || (name == kAccessAcl && access::is_minimal(*acl))) {
+            auto at = attributes.xattrs.find(name);
+            if (at != attributes.xattrs.end()) attributes.xattrs.erase(at);
+        } else {
+            attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
+        }
+        attributes.changed = registry_.environment().clock.realtime();
+    });
     if (!found) return Fault{ESTALE, "setxattr: the channel is gone"};
     return {};
 }
@@ -134,34 +134,34 @@ Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_vie
     Result<void> done;
     std::shared_ptr<access::Charge> freed;
     bool found = change_attributes(node, [&](Attributes& attributes) {
-            auto at = attributes.xattrs.find(name);
-            bool there = at != attributes.xattrs.end();
-            if (there && create) {
-                done = Fault{EEXIST, "setxattr"};
-                return;
-            }
-            if (!there && replace) {
-                done = Fault{ENODATA, "setxattr"};
-                return;
-            }
-            std::size_t bytes = user_bytes(attributes) + name.size() + value.size() -
-                                (there ? name.size() + at->second.size() : 0);
-            if (bytes > kMostUserBytes) {
-                done = Fault{ENOSPC, "setxattr: 64 KiB a file at most"};
-                return;
-            }
-            freed = std::move(attributes.held);
-            auto charge = access::Charge::take(ledger_.account(attributes.uid),
-                                               access::Resource::kBytes, bytes);
-            if (!charge) {
-                attributes.held = std::move(freed);
-                done = Fault{EDQUOT, "setxattr: the owner's limit of bytes is reached"};
-                return;
-            }
-            attributes.held = std::make_shared<access::Charge>(std::move(*charge));
-            attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
-            attributes.changed = registry_.environment().clock.realtime();
-        });
+        auto at = attributes.xattrs.find(name);
+        bool there = at != attributes.xattrs.end();
+        if (there && create) {
+            done = Fault{EEXIST, "setxattr"};
+            return;
+        }
+        if (!there && replace) {
+            done = Fault{ENODATA, "setxattr"};
+            return;
+        }
+        std::size_t bytes = user_bytes(attributes) + name.size() + value.size() -
+                            (there ? name.size() + at->second.size() : 0);
+        if (bytes > kMostUserBytes) {
+            done = Fault{ENOSPC, "setxattr: 64 KiB a file at most"};
+            return;
+        }
+        freed = std::move(attributes.held);
+        auto charge =
+            access::Charge::take(ledger_.account(attributes.uid), access::Resource::kBytes, bytes);
+        if (!charge) {
+            attributes.held = std::move(freed);
+            done = Fault{EDQUOT, "setxattr: the owner's limit of bytes is reached"};
+            return;
+        }
+        attributes.held = std::make_shared<access::Charge>(std::move(*charge));
+        attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
+        attributes.changed = registry_.environment().clock.realtime();
+    });
     if (!found) return Fault{ESTALE, "setxattr: the channel is gone"};
     return done;
 }
@@ -175,15 +175,15 @@ Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
     if (is_acl(name)) return set_acl(node, name, {});
     Result<void> done;
     bool found = change_attributes(node, [&](Attributes& attributes) {
-            auto at = attributes.xattrs.find(name);
-            if (at == attributes.xattrs.end()) {
-                done = Fault{ENODATA, "removexattr"};
-                return;
-            }
-            attributes.xattrs.erase(at);
-            attributes.held = std::make_shared<access::Charge>(access::Charge::force(
-                ledger_.account(attributes.uid), access::Resource::kBytes, user_bytes(attributes)));
-        });
+        auto at = attributes.xattrs.find(name);
+        if (at == attributes.xattrs.end()) {
+            done = Fault{ENODATA, "removexattr"};
+            return;
+        }
+        attributes.xattrs.erase(at);
+        attributes.held = std::make_shared<access::Charge>(access::Charge::force(
+            ledger_.account(attributes.uid), access::Resource::kBytes, user_bytes(attributes)));
+    });
     if (!found) return Fault{ESTALE, "removexattr: the channel is gone"};
     return done;
 }

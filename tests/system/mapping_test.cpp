@@ -9,10 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <ipcfs/frame.hpp>
-
 #include "child.hpp"
 #include "daemon_fixture.hpp"
+#include <ipcfs/frame.hpp>
 
 namespace ipcfs::test {
 namespace {
@@ -61,7 +60,8 @@ protected:
         ASSERT_EQ(write_to(file.get(), content), static_cast<long>(content.size()));
     }
     // The path of a payload of `content`, which `reader` has received and holds.
-    std::string receive_payload(const std::string& channel, const std::string& content, Fd& reader) {
+    std::string receive_payload(const std::string& channel, const std::string& content,
+                                Fd& reader) {
         Fd put = open_file(at(channel + "/put"), O_WRONLY);
         for (std::size_t done = 0; done < content.size();) {
             const long part = write_to(put.get(), std::string_view(content).substr(done, kMiB));
@@ -299,8 +299,10 @@ TEST_F(Mapping, OfAPayloadIsNeverWritableForAnybody) {
             }
             View view(path, O_RDONLY, kMiB, PROT_READ);
             if (!view) return 201;
-            if (mprotect(const_cast<char*>(view.data()), kMiB, PROT_READ | PROT_WRITE) == 0) return 202;
-            if (mmap(nullptr, kMiB, PROT_WRITE, MAP_SHARED, view.file(), 0) != MAP_FAILED) return 203;
+            if (mprotect(const_cast<char*>(view.data()), kMiB, PROT_READ | PROT_WRITE) == 0)
+                return 202;
+            if (mmap(nullptr, kMiB, PROT_WRITE, MAP_SHARED, view.file(), 0) != MAP_FAILED)
+                return 203;
             const std::string again = "/proc/self/fd/" + std::to_string(view.file());
             if (open_error(again, O_RDWR) == 0) return 204;
             if (pwrite(view.file(), "x", 1, 0) >= 0) return 205;

@@ -1,12 +1,12 @@
 // Memory files, payloads and pools, without a mount.
 #include <cstring>
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <gtest/gtest.h>
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
 #include <payload/worker.hpp>
@@ -71,7 +71,8 @@ protected:
     std::uint64_t available = 64ULL << 30;
     access::Ledger ledger{[](uid_t uid) {
         access::Limits limits = access::kNoLimits;
-        if (uid == 1000) limits[static_cast<std::size_t>(access::Resource::kPayloadBytes)] = 8 * kMiB;
+        if (uid == 1000)
+            limits[static_cast<std::size_t>(access::Resource::kPayloadBytes)] = 8 * kMiB;
         return limits;
     }};
     Budget budget{clock, [this] { return available; }};
@@ -149,7 +150,8 @@ TEST(Memory, MovesContentWithItsHolesAndEmptiesTheSource) {
     EXPECT_EQ(st.st_size, 0);
     ASSERT_EQ(::fstat(to->get(), &st), 0);
     EXPECT_EQ(static_cast<std::uint64_t>(st.st_size), size);
-    EXPECT_LT(st.st_blocks * 512, static_cast<off_t>(9 * kMiB)) << "the hole in the middle stays one";
+    EXPECT_LT(st.st_blocks * 512, static_cast<off_t>(9 * kMiB))
+        << "the hole in the middle stays one";
     EXPECT_EQ(byte_at(to->get(), 1), 'i');
     EXPECT_EQ(byte_at(to->get(), 6 * kMiB), '\0');
     EXPECT_EQ(byte_at(to->get(), size - 1), 'd');
@@ -202,7 +204,8 @@ TEST_F(Payloads, OverTheUsersLimitIsEdquotAndOverTheMachinesIsEnospc) {
 }
 
 TEST_F(Payloads, ARegionIsClaimedOnceAndByItsReceiverOnly) {
-    auto region = store.add_region(7, filled(kMiB, 'r'), kMiB, 1000, std::move(*charge(1000, kMiB)));
+    auto region =
+        store.add_region(7, filled(kMiB, 'r'), kMiB, 1000, std::move(*charge(1000, kMiB)));
     EXPECT_FALSE(region->claim(42)) << "not delivered yet";
     region->delivered(ledger.account(1001), 42, true);
     EXPECT_FALSE(region->claim(43));
@@ -328,10 +331,10 @@ TEST_F(Payloads, WhatWasNotSentStaysTheSendersAndWhatIsDroppedComesBack) {
 TEST_F(Payloads, APoolThatDoesNotFitItsMemoryIsRefused) {
     Fd memory = filled(2 * kMiB, 'c');
     ASSERT_TRUE(check_sealed(memory.get(), Sealing::kPool));
-    for (PoolShape shape : {PoolShape{kMiB, kMiB, 3}, PoolShape{kMiB, kMiB, 0},
-                            PoolShape{0, kMiB, 1}, PoolShape{kMiB, 100, 2},
-                            PoolShape{kMiB, kMiB / 2, 2}, PoolShape{kMiB, ~0ULL << 12, 3},
-                            PoolShape{4096, 4096, kMaxPoolChunks + 1}}) {
+    for (PoolShape shape :
+         {PoolShape{kMiB, kMiB, 3}, PoolShape{kMiB, kMiB, 0}, PoolShape{0, kMiB, 1},
+          PoolShape{kMiB, 100, 2}, PoolShape{kMiB, kMiB / 2, 2}, PoolShape{kMiB, ~0ULL << 12, 3},
+          PoolShape{4096, 4096, kMaxPoolChunks + 1}}) {
         auto made = store.open_pool(7, 0, 1, shape, memory, access::Charge());
         ASSERT_FALSE(made);
         EXPECT_EQ(made.error().code, EINVAL);
