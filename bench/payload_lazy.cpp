@@ -10,6 +10,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
 
@@ -74,12 +75,14 @@ void touch_some(std::span<const std::byte> bytes, const std::vector<std::size_t>
     }
 }
 
+enum class Way { kLazy, kWholeOnHugePages, kWhole };
+
 class Contestant {
 public:
-    Contestant(const std::string& name, const std::string& path, const Source& source, bool lazy,
+    Contestant(const std::string& name, const std::string& path, const Source& source, Way way,
                bool all)
-        : receiver_(name + ", receiver", [=, &source] { return receive(path, source, lazy, all); }),
-          sender_(name + ", sender", [=, &source] { return send(path, source, lazy); }) {}
+        : receiver_(name + ", receiver", [=, &source] { return receive(path, source, way, all); }),
+          sender_(name + ", sender", [=, &source] { return send(path, source, way); }) {}
 
     // Milliseconds.
     Round round() {
@@ -93,24 +96,25 @@ public:
     }
 
 private:
-    static Actor::Act send(const std::string& path, const Source& source, bool lazy) {
+    static Actor::Act send(const std::string& path, const Source& source, Way way) {
         run_on(Place::kOneCpu);
         auto channel = std::make_shared<Channel>(need(Channel::open(path)));
         auto offered = std::make_shared<std::optional<LazyOffer>>();
         return [=, &source](std::uint64_t) {
             const std::int64_t from = now_ns();
-            if (lazy) {
+            if (way == Way::kLazy) {
                 offered->reset();
                 offered->emplace(need(offer(*channel, source.bytes())));
             } else {
                 Loan loan = need(channel->loan(kSize));
+                if (way == Way::kWhole) madvise(loan.data(), kSize, MADV_NOHUGEPAGE);
                 std::memcpy(loan.bytes().data(), source.bytes().data(), kSize);
                 need(channel->send(std::move(loan)));
             }
             return Figures{static_cast<double>(from)};
         };
     }
-    static Actor::Act receive(const std::string& path, const Source& source, bool lazy, bool all) {
+    static Actor::Act receive(const std::string& path, const Source& source, Way way, bool all) {
         put_server(getpid(), Place::kOneCpu);
         auto channel = std::make_shared<Channel>(need(Channel::open(path)));
         return [=, &source](std::uint64_t seed) {
@@ -125,7 +129,7 @@ private:
                 return Figures{static_cast<double>(now_ns())};
             };
             const Message message = need(channel->receive());
-            if (!lazy) return touch(message.body());
+            if (way != Way::kLazy) return touch(message.body());
             const LazyRange range = need(page_map(message, LazyMapOptions{}));
             if (range.fell_back()) throw std::runtime_error("no lazy range: " + range.why());
             return touch(range.bytes());
@@ -147,21 +151,25 @@ void measure_lazy(Run& run) {
     std::vector<std::unique_ptr<Contestant>> contestants;
     std::vector<Round> rounds;
     for (const bool all : {false, true}) {
-        for (const bool lazy : {true, false}) {
-            const std::string name = std::string(lazy ? "lazy" : "whole") + (all ? "1" : "0");
+        for (const Way way : {Way::kLazy, Way::kWholeOnHugePages, Way::kWhole}) {
+            const std::string name = "w" + std::to_string(contestants.size());
             ipcfs.make_channel(name);
             contestants.push_back(
-                std::make_unique<Contestant>(name, ipcfs.at(name), source, lazy, all));
+                std::make_unique<Contestant>(name, ipcfs.at(name), source, way, all));
             rounds.push_back(warmed(kSize, contestants.back()->round()));
         }
     }
-    const auto figures = interleave(large_rounds(run, 9), rounds);
+    const auto figures = interleave(large_rounds(run, 7), rounds);
     contestants.clear();  // before the server
-    const std::string baseline = "filled and sent whole";
-    run.add({"lazy, 1 GiB, 1% of its pages at random", figures[0][0], "ms", baseline, figures[1][0],
-             ratio_at_most(1.0 / 3)});
-    run.add({"lazy, 1 GiB, all of it in order", figures[2][0], "ms", baseline, figures[3][0],
-             ratio_at_most(2)});
+    const char* const baselines[] = {"filled and sent whole, huge pages", "filled and sent whole"};
+    for (std::size_t i = 0; i < 2; ++i) {
+        run.add({"lazy, 1 GiB, 1% of its pages at random", figures[0][0], "ms", baselines[i],
+                 figures[1 + i][0], ratio_at_most(1.0 / 3)});
+    }
+    for (std::size_t i = 0; i < 2; ++i) {
+        run.add({"lazy, 1 GiB, all of it in order", figures[3][0], "ms", baselines[i],
+                 figures[4 + i][0], ratio_at_most(2)});
+    }
 }
 
 }  // namespace ipcfs::bench
