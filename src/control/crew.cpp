@@ -1,6 +1,7 @@
 // One thread works, one stands by: it sleeps until the worker's job has had its second, then takes
 // over and starts the next stand-by. All state is behind one mutex and shared with the threads, which
 // may outlive the crew.
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -21,6 +22,7 @@ using Time = std::chrono::steady_clock;
 struct Crew::State {
     struct Job {
         uid_t uid;
+        Time::time_point since;  // it waits
         std::function<void()> work;
     };
     struct Running {
@@ -133,7 +135,7 @@ void Crew::run(const std::shared_ptr<State>& state) noexcept {
 
 void Crew::add(uid_t uid, std::function<void()> job) {
     std::scoped_lock hold(state_->mutex);
-    state_->jobs.push_back({uid, std::move(job)});
+    state_->jobs.push_back({uid, Time::now(), std::move(job)});
     ++state_->waiting[uid];
     state_->changed.notify_one();
 }
@@ -142,7 +144,13 @@ bool Crew::overrun(uid_t uid) const {
     std::scoped_lock hold(state_->mutex);
     const auto now = Time::now();
     auto waiting = state_->waiting.find(uid);
-    if (waiting != state_->waiting.end() && waiting->second > kMaxWaiting) return true;
+    if (waiting != state_->waiting.end() && waiting->second > kMaxWaiting) {
+        // Many may only be many: a busy machine.
+        if (waiting->second > kMostWaiting) return true;
+        const auto first = std::find_if(state_->jobs.begin(), state_->jobs.end(),
+                                        [uid](const State::Job& job) { return job.uid == uid; });
+        if (now - first->since >= std::chrono::nanoseconds(kPatience)) return true;
+    }
     return state_->stuck(&uid, now) >= kMaxStuck || state_->stuck(nullptr, now) >= kMaxThreads;
 }
 

@@ -18,8 +18,9 @@ class Crew {
 public:
     static constexpr unsigned kMaxThreads = 8;
     static constexpr unsigned kMaxStuck = 2;
-    // Jobs of one user that may wait before it is overrun.
+    // Jobs of one user that may wait before it is overrun: for over a second, and at all.
     static constexpr std::size_t kMaxWaiting = 256;
+    static constexpr std::size_t kMostWaiting = 4096;
     static constexpr Nanos kPatience = kSecond;
 
     Crew();

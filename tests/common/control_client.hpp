@@ -55,6 +55,7 @@ public:
     int error() const { return error_; }  // of connect(2)
     int fd() const { return socket_.get(); }
     void close() { socket_.reset(); }
+    Fd release() { return std::move(socket_); }
 
     // 0 or an errno.
     int send_bytes(std::string_view bytes, const std::vector<int>& fds = {}, int flags = 0) {

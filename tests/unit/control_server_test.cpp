@@ -1,5 +1,4 @@
 // The control socket with a real exchange: requests, limits, and clients that mean no good.
-#include <future>
 #include <linux/userfaultfd.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -9,11 +8,11 @@
 #include <thread>
 
 #include <arpa/inet.h>
-#include <boost/asio/post.hpp>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 
 #include "control_world.hpp"
+#include <ipcfs/connection.hpp>
 
 namespace ipcfs::control {
 namespace {
@@ -214,6 +213,22 @@ TEST_F(ControlServer, TurnsAwayWhoeverIsTooMuch) {
     EXPECT_TRUE(fourth.ended());
     clients.pop_back();
     EXPECT_TRUE(wait_until([&] { return connect().hello() == 0; }));
+}
+
+TEST_F(ControlServer, TellsAClientLibraryWhyItIsTurnedAway) {
+    ServerConfig config;
+    config.max_connections = 1;
+    serve(config);
+    auto first = connect();
+    ASSERT_EQ(first.hello(), 0);
+    for (int round = 0; round < 100; ++round) {
+        auto second = connect();
+        detail::Connection turned_away("/somewhere", detail::Fd(second.release().release()));
+        auto greeted = turned_away.greet();
+        ASSERT_FALSE(greeted);
+        ASSERT_EQ(greeted.error().code, EMFILE) << greeted.error().message();
+        ASSERT_TRUE(turned_away.broken());
+    }
 }
 
 TEST_F(ControlServer, ChargesAnOpenFileForAConnection) {
@@ -503,17 +518,25 @@ struct Lingering {
     void let_go() { peer.reset(); }
 };
 
+std::string bait() {
+    ControlSend what;
+    what.path_length = 4;
+    return ControlClient::packet(ControlOp::kSend, what, {"jobs"});
+}
+
+// Leaves the trap to the server: whoever closes it last is the one who waits.
+void send_trap(boost::asio::io_context& loop, ControlClient& from, Lingering& trap) {
+    const Pause pause(loop);
+    EXPECT_EQ(from.send_bytes(bait(), {trap.client.get()}), 0);
+    trap.client.reset();
+}
+
 TEST_F(ControlServer, GoesOnWhenADescriptorTakesForEverToClose) {
     serve();
     Lingering trap;
     ASSERT_TRUE(trap.peer);
     auto hostile = connect(), other = connect();
-    ControlSend what;
-    what.path_length = 4;
-    ASSERT_EQ(hostile.send_bytes(ControlClient::packet(ControlOp::kSend, what, {"jobs"}),
-                                 {trap.client.get()}),
-              0);
-    trap.client.reset();
+    send_trap(loop_, hostile, trap);
     EXPECT_EQ(hostile.receive()->header.error, EPERM);
     EXPECT_EQ(other.hello(), 0);
     EXPECT_TRUE(wait_until([&] { return server_->stuck() == 1; }));
@@ -526,18 +549,10 @@ TEST_F(ControlServer, CutsAUserWhoseDescriptorsTakeForEverToClose) {
     serve();
     Lingering traps[3];
     auto hostile = connect();
-    ControlSend what;
-    what.path_length = 4;
-    const auto set = [&](Lingering& trap) {
-        const int error = hostile.send_bytes(
-            ControlClient::packet(ControlOp::kSend, what, {"jobs"}), {trap.client.get()});
-        trap.client.reset();
-        return error;
-    };
-    ASSERT_EQ(set(traps[0]), 0);
-    ASSERT_EQ(set(traps[1]), 0);
+    send_trap(loop_, hostile, traps[0]);
+    send_trap(loop_, hostile, traps[1]);
     ASSERT_TRUE(wait_until([&] { return server_->stuck() == Crew::kMaxStuck; }));
-    ASSERT_EQ(set(traps[2]), 0);
+    send_trap(loop_, hostile, traps[2]);
     EXPECT_TRUE(wait_until([&] { return log_.has("take too long to close"); }));
     auto again = connect();
     EXPECT_EQ(again.receive()->header.error, EBUSY);
@@ -551,16 +566,15 @@ TEST_F(ControlServer, GoesOnWhenATrapIsLeftInAClosedConnection) {
     Lingering trap;
     auto other = connect();
     ASSERT_EQ(other.hello(), 0);
-    std::promise<void> go_on;
-    boost::asio::post(loop_, [over = go_on.get_future().share()] { over.wait(); });
     {
         // The reply to the first packet finds nobody, and the second is never read.
+        const Pause pause(loop_);
         auto hostile = connect();
         ASSERT_EQ(hostile.send_bytes(ControlClient::packet(ControlOp::kHello, ControlHello{})), 0);
         ASSERT_EQ(hostile.send_bytes("x", {trap.client.get()}), 0);
         trap.client.reset();
+        hostile.close();
     }
-    go_on.set_value();
     EXPECT_TRUE(wait_until([&] { return server_->stuck() == 1; }));
     EXPECT_EQ(other.hello(), 0);
     EXPECT_EQ(server_->counters().foreign, 0u);

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <filesystem>
+#include <future>
 #include <stdlib.h>
 #include <thread>
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <control/crew.hpp>
 #include <control/server.hpp>
 #include <control/socket.hpp>
@@ -37,6 +39,24 @@ protected:
 
 private:
     Guarded<std::string> lines_;
+};
+
+// The loop stands still while this lives.
+class Pause {
+public:
+    explicit Pause(boost::asio::io_context& loop) {
+        auto here = std::make_shared<std::promise<void>>();
+        auto stands = here->get_future();
+        boost::asio::post(loop, [here, over = go_on_.get_future().share()] {
+            here->set_value();
+            over.wait();
+        });
+        stands.wait();
+    }
+    ~Pause() { go_on_.set_value(); }
+
+private:
+    std::promise<void> go_on_;
 };
 
 class ControlWorld : public testing::Test {

@@ -252,6 +252,8 @@ public:
     // Only for a socket that is connected already: get() does the rest. Says hello.
     Expected<void> greet() {
         auto reply = call(ControlOp::kHello, ControlHello{});
+        // Turned away at a limit before it could say hello: the daemon left a word why.
+        if (!reply && reply.error().code == EPIPE) reply = read_reply({}, "control hello");
         if (!reply) return std::move(reply).error();
         welcome_ = reply->as<ControlWelcome>();
         if (welcome_.version < kControlVersion)
@@ -365,6 +367,11 @@ private:
             if (!packet) {
                 broken_ = true;
                 return packet;
+            }
+            if (packet->header.op == static_cast<std::uint16_t>(ControlOp::kReply)) {
+                // An answer to no request: the connection itself is refused.
+                broken_ = true;
+                return Error{packet->header.error, operation, std::string(packet->text())};
             }
             if (packet->header.tag == asked.tag) return judge(std::move(packet), asked, operation);
         }
