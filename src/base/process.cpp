@@ -4,6 +4,7 @@
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
+#include <fstream>
 #include <memory>
 #include <poll.h>
 #include <signal.h>
@@ -97,25 +98,38 @@ void for_each_entry(const char* path, Use&& use) {
     }
 }
 
-// The links are only read: what they name is not touched.
-bool process_has_open(pid_t pid, std::uint64_t inode, std::string_view name) {
+std::uint64_t info_field(std::string_view info, std::string_view key) {
+    auto at = info.find(key);
+    if (at == std::string_view::npos) return 0;
+    std::uint64_t value = 0;
+    std::from_chars(info.data() + at + key.size(), info.data() + info.size(), value);
+    return value;
+}
+
+// Whether mount `id`, as this process sees mounts, is there and of another type. Looked up here and not
+// in /proc of the process asked about: it may be in an execve(2), and its links would wait for that.
+bool is_mount_of_other_type(std::uint64_t id, std::string_view type) {
+    std::ifstream mounts("/proc/self/mountinfo");
+    std::string line;
+    while (std::getline(mounts, line)) {
+        if (std::strtoull(line.c_str(), nullptr, 10) != id) continue;
+        auto at = line.find(" - ");
+        if (at == std::string::npos) return false;
+        std::string_view rest = std::string_view(line).substr(at + 3);
+        return rest.substr(0, rest.find(' ')) != type;
+    }
+    return false;
+}
+
+bool process_has_open(pid_t pid, std::uint64_t inode, std::string_view type) {
     char text[512];
-    const std::string process = "/proc/" + std::to_string(pid);
+    const std::string directory = "/proc/" + std::to_string(pid) + "/fdinfo";
     bool found = false;
-    for_each_entry((process + "/fd").c_str(), [&](const char* number) {
+    for_each_entry(directory.c_str(), [&](const char* number) {
         if (number[0] == '.') return true;
-        char target[4096];
-        ssize_t length = ::readlink((process + "/fd/" + number).c_str(), target, sizeof target);
-        std::string_view path(target, length > 0 ? static_cast<std::size_t>(length) : 0);
-        constexpr std::string_view kDeleted = " (deleted)";  // it has another node meanwhile
-        if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
-        if (!path.ends_with(name)) return true;
-        std::string_view info = read_proc((process + "/fdinfo/" + number).c_str(), text);
-        auto at = info.find("\nino:\t");
-        if (at == std::string_view::npos) return true;
-        std::uint64_t shown = 0;
-        std::from_chars(info.data() + at + 6, info.data() + info.size(), shown);
-        found = shown == inode;
+        std::string_view info = read_proc((directory + '/' + number).c_str(), text);
+        found = info_field(info, "\nino:\t") == inode &&
+                !is_mount_of_other_type(info_field(info, "\nmnt_id:\t"), type);
         return !found;
     });
     return found;
@@ -136,11 +150,11 @@ bool died_of_signal(pid_t tid) noexcept {
     return (stat_field(stat, 9) & kExiting) && (stat_field(stat, 52) & 0x7f);
 }
 
-bool has_open(pid_t pid, std::uint64_t inode, std::string_view name) noexcept {
+bool has_open(pid_t pid, std::uint64_t inode, std::string_view type) noexcept {
     constexpr std::size_t kMost = 256;  // descendants looked at
     std::vector<pid_t> family{pid};
     for (std::size_t i = 0; i < family.size() && i < kMost; ++i) {
-        if (process_has_open(family[i], inode, name)) return true;
+        if (process_has_open(family[i], inode, type)) return true;
         char text[4096];
         const std::string tasks = "/proc/" + std::to_string(family[i]) + "/task";
         for_each_entry(tasks.c_str(), [&](const char* thread) {

@@ -312,7 +312,7 @@ Outcome PutFile::try_flush(const access::Subject& by, bool nonblocking, queue::B
     // A look into /proc: without the lock.
     Kind shown = framed_ ? Kind::kFramedPut : Kind::kPut;  // as fdinfo has it, aside or not
     if (by.pid != opener_.pid ||
-        (by.pid != 0 && has_open(by.pid, NodeId{node_.channel, shown}.raw(), "/put"))) {
+        (by.pid != 0 && has_open(by.pid, NodeId{node_.channel, shown}.raw(), "fuse.ipcfs"))) {
         return Outcome::kDone;
     }
     std::scoped_lock hold(mutex_);
