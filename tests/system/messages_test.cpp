@@ -206,7 +206,9 @@ TEST_F(Messages, OpenedTheWrongWayAreRefused) {
     EXPECT_EQ(open_error(at("jobs/stream"), O_WRONLY), EACCES);
     EXPECT_EQ(open_error(at("jobs/priority/high"), O_RDONLY), EACCES);
     EXPECT_EQ(open_error(at("jobs/peek"), O_WRONLY), EACCES);
-    EXPECT_EQ(open_error(at("jobs/put"), O_WRONLY), ENOENT) << "shown before it exists";
+    EXPECT_EQ(open_error(at("jobs/put"), O_RDONLY), EACCES);
+    EXPECT_EQ(open_error(at("jobs/put"), O_RDWR), EACCES);
+    EXPECT_EQ(open_error(at("jobs/lease"), O_RDWR), ENOENT) << "shown before it exists";
 }
 
 }  // namespace
