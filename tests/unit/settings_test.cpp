@@ -9,7 +9,8 @@ namespace {
 TEST(Settings, ShowWhatTheyTake) {
     EXPECT_EQ(print(Settings{}),
               "type queue\ncapacity 1000\nbytes 100M\nmax-message 1044480\nmax-payload 4G\n"
-              "payloads sealed\nhigh-watermark 80\nlow-watermark 20\noverflow block\nschedule strict\nttl 0\ntimeout 5s\n"
+              "payloads sealed\nhigh-watermark 80\nlow-watermark 20\noverflow block\nschedule "
+              "strict\nttl 0\ntimeout 5s\n"
               "notify-rate 1000/s\n");
     auto again = parse_control(print(Settings{}), Settings{});
     ASSERT_TRUE(again);
