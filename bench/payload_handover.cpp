@@ -87,7 +87,7 @@ public:
     Round round(unsigned count) {
         return [this, count] {
             pong_.start(count);
-            const Figures took = ping_.act(count);
+            Figures took = ping_.act(count);
             pong_.finish();
             return took;
         };

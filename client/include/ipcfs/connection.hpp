@@ -201,9 +201,9 @@ public:
     template <class Body>
     Expected<Packet> call(ControlOp op, const Body& body,
                           std::initializer_list<std::string_view> texts = {},
-                          std::span<const int> fds = {}, PushHandler served = {}) {
+                          std::span<const int> fds = {}, const PushHandler& served = {}) {
         static_assert(std::is_trivially_copyable_v<Body>);
-        return call_bytes(op, std::as_bytes(std::span(&body, 1)), texts, fds, std::move(served));
+        return call_bytes(op, std::as_bytes(std::span(&body, 1)), texts, fds, served);
     }
 
     // Asks for something whose outcome nobody waits for. Never blocks: when it cannot be sent now it goes
