@@ -468,8 +468,7 @@ TEST_F(Control, HasNothingOrAllOfAMessageWhoseSenderIsKilled) {
         });
         if (round % 3 == 0) {
             ASSERT_TRUE(wait_until([&] { return depth("jobs") > 0; }))
-                << "round " << round << "; the sender's end: "
-                << sender.wait(0s).value_or(-1);
+                << "round " << round << "; the sender's end: " << sender.wait(0s).value_or(-1);
         } else if (round % 3 == 1) {
             wait_until([&] { return depth("jobs") > static_cast<long>(any(5)); });
         }
