@@ -87,7 +87,7 @@ private:
     void attach(const Request& request, std::vector<Guest>& fds);
     void hand_off(const Request& request);
     template <class T>
-    void answer(const Request& request, const T& body, std::vector<Guest> fds = {},
+    void answer(const Request& request, const T& body, std::vector<Guest>&& fds = {},
                 std::string_view text = {});
     void refuse(const Request& request, const Fault& why);
     void refuse(std::uint16_t op, std::uint32_t tag, const Fault& why);

@@ -36,7 +36,7 @@ struct Connection::Deferred {
 };
 
 template <class T>
-void Connection::answer(const Request& request, const T& body, std::vector<Guest> fds,
+void Connection::answer(const Request& request, const T& body, std::vector<Guest>&& fds,
                         std::string_view text) {
     enqueue(make_reply(request, body, text), std::move(fds));
 }

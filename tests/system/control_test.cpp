@@ -146,7 +146,7 @@ TEST_F(Control, RefusesWhatOpenWouldRefuse) {
         for (const std::string& file : files) {
             // Directories that nobody may search would make every round the same.
             const bool directory =
-                file.find("/", file.size() - 6) == std::string::npos || file == inner;
+                file.find('/', file.size() - 6) == std::string::npos || file == inner;
             const auto mode = static_cast<mode_t>(any(01000)) | (directory && any(3) ? 0111u : 0u);
             ASSERT_EQ(chown(file.c_str(), id(), id()), 0);
             removexattr(file.c_str(), "system.posix_acl_access");

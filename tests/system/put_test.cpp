@@ -66,7 +66,7 @@ protected:
         return wait_until([&] { return number(status("jobs", "writers")) == 0; });
     }
     std::string stored(const std::string& content) {
-        const std::string path = daemon().directory() + "/content";
+        std::string path = daemon().directory() + "/content";
         const Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
         EXPECT_EQ(write_all(file.get(), content), 0);
         return path;

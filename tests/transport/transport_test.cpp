@@ -216,9 +216,11 @@ TEST_P(Transported, SendsWhatLiesInAFileAndNothingBehindItsEnd) {
     fs_->show(memory.get());
     const Fd file(::open((path_ + "/memory").c_str(), O_RDONLY | O_CLOEXEC));
     ASSERT_TRUE(file);
-    for (const std::size_t size : {1, 100, 4096, 16383, 16384, 16385, 131072, 1 << 20}) {
-        for (const std::size_t at : {0, 1, 4095, 5000, (1 << 20) - 7, (2 << 20) - 1,
-                                     (2 << 20) + 1233, (2 << 20) + 1234, 3 << 20}) {
+    for (const std::size_t size :
+         std::initializer_list<std::size_t>{1, 100, 4096, 16383, 16384, 16385, 131072, 1 << 20}) {
+        for (const std::size_t at :
+             std::initializer_list<std::size_t>{0, 1, 4095, 5000, (1 << 20) - 7, (2 << 20) - 1,
+                                                (2 << 20) + 1233, (2 << 20) + 1234, 3 << 20}) {
             std::string buffer(size + 64, '#');
             const ssize_t got = ::pread(file.get(), buffer.data(), size, static_cast<off_t>(at));
             const std::string there = at < content.size() ? content.substr(at, size) : "";

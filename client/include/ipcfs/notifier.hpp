@@ -355,7 +355,7 @@ private:
 
 // Calls `use` for every message, in order, on `executor`: it takes them. An error is the last call: EPIPE
 // when the channel is gone. The subscription keeps the channel.
-inline Expected<Subscription> on_message(std::shared_ptr<Channel> channel, Executor executor,
+inline Expected<Subscription> on_message(const std::shared_ptr<Channel>& channel, Executor executor,
                                          std::function<void(Expected<Message>)> use) {
     auto fd = channel->receive_fd();
     if (!fd) return std::move(fd).error();
