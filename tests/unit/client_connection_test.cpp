@@ -177,7 +177,7 @@ TEST(ClientConnection, RefusesWhatIsNoReply) {
         wrong.op = 0x8000 | static_cast<std::uint16_t>(ControlOp::kClaim);
         return detail::send_packet(socket, wrong, {}, {}, {}, "reply").has_value();
     });
-    for (const std::uint64_t id : {1, 2}) {
+    for (const std::uint64_t id : {std::uint64_t{1}, std::uint64_t{2}}) {
         auto reply = Connection::request(daemon.mount(), ControlOp::kPoolMap, ControlId{id});
         ASSERT_FALSE(reply);
         EXPECT_EQ(reply.error().code, EPROTO);

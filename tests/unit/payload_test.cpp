@@ -48,14 +48,13 @@ protected:
     PayloadPtr sealed(std::uint64_t size, uid_t uid) {
         Fd file = filled(size, 'p');
         EXPECT_TRUE(seal(file.get()));
-        return store.add_sealed(7, std::move(*reopen_read_only(file.get())), size, uid,
-                                std::move(*charge(uid, size)));
+        return store.add_sealed(7, *reopen_read_only(file.get()), size, uid, *charge(uid, size));
     }
     std::shared_ptr<Pool> pool(uid_t uid, pid_t pid, std::uint32_t chunks = 4) {
         Fd memory = filled(chunks * kMiB, 'c');
         EXPECT_TRUE(check_sealed(memory.get(), Sealing::kPool));
-        auto made = store.open_pool(7, uid, pid, {kMiB, kMiB, chunks}, memory,
-                                    std::move(*charge(uid, chunks * kMiB)));
+        auto made =
+            store.open_pool(7, uid, pid, {kMiB, kMiB, chunks}, memory, *charge(uid, chunks * kMiB));
         EXPECT_TRUE(made);
         return *made;
     }
@@ -120,7 +119,7 @@ TEST(Memory, TellsWhetherAnybodyElseHasIt) {
     {
         Fd file = filled(4096, 'x');
         ASSERT_TRUE(seal(file.get()));
-        ours = std::move(*reopen_read_only(file.get()));
+        ours = *reopen_read_only(file.get());
     }
     EXPECT_FALSE(held_elsewhere(ours.get()));
     {
@@ -204,8 +203,7 @@ TEST_F(Payloads, OverTheUsersLimitIsEdquotAndOverTheMachinesIsEnospc) {
 }
 
 TEST_F(Payloads, ARegionIsClaimedOnceAndByItsReceiverOnly) {
-    auto region =
-        store.add_region(7, filled(kMiB, 'r'), kMiB, 1000, std::move(*charge(1000, kMiB)));
+    auto region = store.add_region(7, filled(kMiB, 'r'), kMiB, 1000, *charge(1000, kMiB));
     EXPECT_FALSE(region->claim(42)) << "not delivered yet";
     region->delivered(ledger.account(1001), 42, true);
     EXPECT_FALSE(region->claim(43));
