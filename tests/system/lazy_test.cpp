@@ -198,6 +198,8 @@ TEST_F(Lazy, EndsATouchPromptlyWhenTheProducerIsKilled) {
     });
     ASSERT_TRUE(mapped.await());
     from.signal(SIGSTOP);  // so that it answers no more
+    const std::string stat = "/proc/" + std::to_string(from.pid()) + "/stat";
+    ASSERT_TRUE(wait_until([&] { return slurp(stat).find(") T ") != std::string::npos; }));
     ASSERT_TRUE(go.tell());
     ASSERT_TRUE(wait_until([&] { return waits_for_a_page(to.pid()); }));
     from.signal(SIGKILL);
