@@ -9,7 +9,9 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
+#include <base/fd.hpp>
 #include <fuse/session.hpp>
 
 namespace ipcfs::fuse {
@@ -21,8 +23,11 @@ public:
 
     Session& session() { return *session_; }
     std::size_t queued();
-    // What `memory` and `direct` show. Before they are opened.
-    void show(int file) { memory_ = file; }
+    // What `memory` and `direct` show, kept until the session has ended. Once, before they are opened.
+    void show(Fd file) {
+        shown_ = std::move(file);
+        memory_ = shown_.get();
+    }
 
 private:
     class Read;
@@ -33,7 +38,8 @@ private:
     void answer(const std::shared_ptr<Read>& waiting, std::string message);
 
     std::mutex mutex_;
-    int memory_ = -1;
+    Fd shown_;
+    std::atomic<int> memory_ = -1;  // of shown_, for the session's threads
     std::deque<std::string> messages_;
     std::deque<std::shared_ptr<Read>> waiting_;
     std::unique_ptr<Session> session_;  // last: ends before the queues do

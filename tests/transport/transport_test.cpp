@@ -209,11 +209,11 @@ TEST_P(Transported, SendsWhatLiesInAFileAndNothingBehindItsEnd) {
     serve();
     if (!fs_ || IsSkipped()) return;
     Watchdog watchdog(fs_->session());
-    const Fd memory(::memfd_create("transport", MFD_CLOEXEC));
+    Fd memory(::memfd_create("transport", MFD_CLOEXEC));
     const std::string content = pattern((2 << 20) + 1234);
     ASSERT_EQ(::write(memory.get(), content.data(), content.size()),
               static_cast<ssize_t>(content.size()));
-    fs_->show(memory.get());
+    fs_->show(std::move(memory));
     const Fd file(::open((path_ + "/memory").c_str(), O_RDONLY | O_CLOEXEC));
     ASSERT_TRUE(file);
     for (const std::size_t size :
@@ -240,8 +240,8 @@ TEST_P(Transported, AnswersEioWhenTheFileCannotBeRead) {
     serve();
     if (!fs_ || IsSkipped()) return;
     Watchdog watchdog(fs_->session());
-    const Fd unreadable(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-    fs_->show(unreadable.get());
+    Fd unreadable(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+    fs_->show(std::move(unreadable));
     const Fd file(::open((path_ + "/memory").c_str(), O_RDONLY | O_CLOEXEC));
     ASSERT_TRUE(file);
     std::string buffer(1 << 20, '#');
@@ -258,9 +258,10 @@ TEST_P(Transported, LetsClientsMapMemoryPastIt) {
         GTEST_SKIP() << fs_->session().report().why_not_passthrough;
     Watchdog watchdog(fs_->session());
     constexpr std::size_t kSize = 1 << 20;
-    const Fd memory(::memfd_create("transport", MFD_CLOEXEC));
+    Fd memory(::memfd_create("transport", MFD_CLOEXEC));
     ASSERT_EQ(::ftruncate(memory.get(), kSize), 0);
-    fs_->show(memory.get());
+    const int memory_file = memory.get();
+    fs_->show(std::move(memory));
     // Each open after the other has a backing of its own.
     for (int round = 0; round < 100; ++round) {
         const Fd file(::open((path_ + "/direct").c_str(), O_RDWR | O_CLOEXEC));
@@ -271,7 +272,7 @@ TEST_P(Transported, LetsClientsMapMemoryPastIt) {
         const char sign = static_cast<char>('a' + round % 26);
         at[4096] = sign;
         char seen = 0;
-        EXPECT_EQ(::pread(memory.get(), &seen, 1, 4096), 1);
+        EXPECT_EQ(::pread(memory_file, &seen, 1, 4096), 1);
         EXPECT_EQ(seen, sign);
         ASSERT_EQ(::munmap(at, kSize), 0);
     }
