@@ -87,6 +87,22 @@ std::optional<int> Child::wait(std::chrono::milliseconds patience) {
     return code_;
 }
 
+Events::Events() {
+    int ends[2] = {-1, -1};
+    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    from_.reset(ends[0]);
+    to_.reset(ends[1]);
+}
+
+bool Events::tell() const {
+    return write(to_.get(), "x", 1) == 1;
+}
+
+bool Events::await() const {
+    return poll_one(from_.get(), POLLIN, static_cast<int>(kPatience.count())) == POLLIN &&
+           read_from(from_.get(), 1).data == "x";
+}
+
 int shell(const std::string& command, std::string* output, uid_t uid) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return -1;

@@ -43,6 +43,18 @@ private:
     std::optional<int> code_;
 };
 
+// Both ways between a test and a child of its own: a byte is an event.
+class Events {
+public:
+    Events();
+    bool tell() const;
+    bool await() const;
+
+private:
+    Fd from_;
+    Fd to_;
+};
+
 // Runs `bash -c command` as a user and gives its exit code; what it printed goes to `output`.
 int shell(const std::string& command, std::string* output = nullptr, uid_t uid = 0);
 

@@ -41,27 +41,6 @@ bool right_at_random(std::span<const std::byte> bytes, unsigned seed) {
     return true;
 }
 
-// Both ways between a test and a child of its own: a byte is an event.
-class Events {
-public:
-    Events() {
-        int ends[2] = {-1, -1};
-        EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
-        from_.reset(ends[0]);
-        to_.reset(ends[1]);
-    }
-    bool tell() const { return ::write(to_.get(), "x", 1) == 1; }
-    bool await() const {
-        char byte = 0;
-        return poll_one(from_.get(), POLLIN, static_cast<int>(kPatience.count())) == POLLIN &&
-               ::read(from_.get(), &byte, 1) == 1;
-    }
-
-private:
-    Fd from_;
-    Fd to_;
-};
-
 class Lazy : public MountedTest {
 protected:
     void SetUp() override {

@@ -23,27 +23,6 @@ constexpr std::size_t kSize = (std::size_t{3} << 20) + 100;
 constexpr uid_t kAlice = 1001;
 constexpr uid_t kBob = 1002;
 
-// Both ways between a test and a child of its own: a byte is an event.
-class Events {
-public:
-    Events() {
-        int ends[2] = {-1, -1};
-        EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
-        from_.reset(ends[0]);
-        to_.reset(ends[1]);
-    }
-    bool tell() const { return ::write(to_.get(), "x", 1) == 1; }
-    bool await() const {
-        char byte = 0;
-        return poll_one(from_.get(), POLLIN, static_cast<int>(kPatience.count())) == POLLIN &&
-               ::read(from_.get(), &byte, 1) == 1;
-    }
-
-private:
-    Fd from_;
-    Fd to_;
-};
-
 void die_by_the_signal() {
     const rlimit none{0, 0};
     ::setrlimit(RLIMIT_CORE, &none);

@@ -58,6 +58,17 @@ protected:
         EXPECT_TRUE(made);
         return *made;
     }
+    // Chunk number `chunk`, taken, with 100 bytes in it.
+    static PayloadRef lent(const Pool& of, PoolLedger& ledger, std::uint32_t chunk) {
+        PayloadRef ref;
+        ref.kind = PayloadKind::kPooled;
+        ref.pool = of.id;
+        ref.chunk = chunk;
+        ref.size = 100;
+        ref.generation = pool_take(ledger.chunks()[chunk]);
+        return ref;
+    }
+
     // The ledger as a peer maps it.
     static PoolLedger& peer(const Pool& of) {
         void* at = ::mmap(nullptr, pool_ledger_size(of.shape.chunk_count), PROT_READ | PROT_WRITE,
@@ -241,11 +252,7 @@ TEST_F(Payloads, AChunkGoesToTheReaderAndComesBackFree) {
 TEST_F(Payloads, AnotherUsersChannelsOrUnlentChunksAreRefused) {
     auto from = pool(1000, 10);
     PoolLedger& shared = peer(*from);
-    PayloadRef ref;
-    ref.kind = PayloadKind::kPooled;
-    ref.pool = from->id;
-    ref.size = 100;
-    ref.generation = pool_take(shared.chunks()[0]);
+    const PayloadRef ref = lent(*from, shared, 0);
     EXPECT_EQ(store.add_pooled(8, ref, 1000).error().code, EPERM);
     EXPECT_EQ(store.add_pooled(7, ref, 1001).error().code, EPERM);
     PayloadRef wrong = ref;
@@ -265,12 +272,7 @@ TEST_F(Payloads, WhatADeadReaderHeldComesBack) {
     PoolLedger& shared = peer(*from);
     std::vector<PayloadPtr> delivered;
     for (std::uint32_t chunk = 0; chunk < 4; ++chunk) {
-        PayloadRef ref;
-        ref.kind = PayloadKind::kPooled;
-        ref.pool = from->id;
-        ref.chunk = chunk;
-        ref.size = 100;
-        ref.generation = pool_take(shared.chunks()[chunk]);
+        const PayloadRef ref = lent(*from, shared, chunk);
         auto payload = store.add_pooled(7, ref, 1000);
         ASSERT_TRUE(payload);
         (*payload)->delivered(ledger.account(1001), chunk < 2 ? 42 : 43, true);
@@ -288,11 +290,7 @@ TEST_F(Payloads, WhatADeadReaderHeldComesBack) {
 TEST_F(Payloads, AReaderThatDiesWithoutAWordIsNoticed) {
     auto from = pool(1000, 10);
     PoolLedger& shared = peer(*from);
-    PayloadRef ref;
-    ref.kind = PayloadKind::kPooled;
-    ref.pool = from->id;
-    ref.size = 100;
-    ref.generation = pool_take(shared.chunks()[0]);
+    const PayloadRef ref = lent(*from, shared, 0);
     auto payload = store.add_pooled(7, ref, 1000);
     ASSERT_TRUE(payload);
     pid_t reader = ::fork();
@@ -309,11 +307,7 @@ TEST_F(Payloads, AReaderThatDiesWithoutAWordIsNoticed) {
 TEST_F(Payloads, WhatWasNotSentStaysTheSendersAndWhatIsDroppedComesBack) {
     auto from = pool(1000, 10);
     PoolLedger& shared = peer(*from);
-    PayloadRef ref;
-    ref.kind = PayloadKind::kPooled;
-    ref.pool = from->id;
-    ref.size = 100;
-    ref.generation = pool_take(shared.chunks()[0]);
+    const PayloadRef ref = lent(*from, shared, 0);
     auto payload = store.add_pooled(7, ref, 1000);
     ASSERT_TRUE(payload);
     (*payload)->withdraw();
