@@ -102,6 +102,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
             reconsider(locked);
             break;
         case Command::Kind::kRevoke: break;
+        case Command::Kind::kRedrive: break;
     }
 }
 

@@ -1,6 +1,7 @@
 // Parsing and printing of settings. Any thread.
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include <base/units.hpp>
 #include <channel/settings.hpp>
@@ -14,7 +15,12 @@ template <class E>
 struct Names;
 template <>
 struct Names<Type> {
-    static constexpr std::array<const char*, 2> kAll{"queue", "sync"};
+    static constexpr std::array<const char*, 6> kAll{"queue", "sync",      "batch",
+                                                     "topic", "multicast", "stream"};
+};
+template <>
+struct Names<Durable> {
+    static constexpr std::array<const char*, 3> kAll{"off", "async", "sync"};
 };
 template <>
 struct Names<Overflow> {
@@ -31,11 +37,10 @@ struct Names<Schedule> {
 };
 
 // Settings and types of the contract that later versions bring: refused, but known.
-constexpr std::array<std::string_view, 13> kLaterKeys{
-    "durable", "max-deliveries", "lease",   "retries", "retry-initial", "retry-max", "retry-factor",
-    "balance", "sticky",         "breaker", "cache",   "rate",          "batch"};
-constexpr std::array<std::string_view, 5> kLaterTypes{"batch", "topic", "multicast", "stream",
-                                                      "service"};
+constexpr std::array<std::string_view, 9> kLaterKeys{"retries",      "retry-initial", "retry-max",
+                                                     "retry-factor", "balance",       "sticky",
+                                                     "breaker",      "cache",         "rate"};
+constexpr std::string_view kLaterType = "service";
 
 Fault invalid(std::string_view key, std::string_view value, std::string_view allowed) {
     std::string text(key);
@@ -87,11 +92,40 @@ std::string_view trim(std::string_view text) {
     return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
+Result<void> set_batch(std::optional<BatchGate>& to, std::string_view key, std::string_view value) {
+    if (value == "off") {
+        to = BatchGate{};
+        return {};
+    }
+    constexpr std::string_view kAllowed =
+        "off, or N DELAY with N from 1 to 65536 and a DELAY such as 5ms";
+    auto space = value.find_first_of(" \t");
+    if (space == std::string_view::npos) return invalid(key, value, kAllowed);
+    auto count = parse_number(value.substr(0, space));
+    BatchGate gate;
+    auto delay = set_duration(gate.delay, key, trim(value.substr(space)));
+    if (!count || *count < 1 || *count > kMaxBatch || !delay || gate.delay == 0) {
+        return invalid(key, value, kAllowed);
+    }
+    gate.count = static_cast<std::uint32_t>(*count);
+    to = gate;
+    return {};
+}
+
+std::string format(const BatchGate& gate) {
+    if (gate.count == 0) return "off";
+    return std::to_string(gate.count) + " " + format_duration(gate.delay);
+}
+
 Result<Command> parse_command(std::string_view word, std::string_view argument, bool& known) {
     known = true;
-    if (word == "purge" || word == "resume") {
+    if (word == "purge" || word == "resume" || word == "redrive") {
         if (!argument.empty()) return Fault{EINVAL, std::string(word) + " takes no argument"};
-        return Command{word == "purge" ? Command::Kind::kPurge : Command::Kind::kResume, 0, {}};
+        using Kind = Command::Kind;
+        Kind kind = word == "purge"    ? Kind::kPurge
+                    : word == "resume" ? Kind::kResume
+                                       : Kind::kRedrive;
+        return Command{kind, 0, {}};
     }
     if (word == "pause") {
         Command pause{Command::Kind::kPause, 0, {}};
@@ -119,6 +153,9 @@ Result<Command> parse_command(std::string_view word, std::string_view argument, 
 const char* name_of(Type type) noexcept {
     return Names<Type>::kAll[static_cast<std::size_t>(type)];
 }
+const char* name_of(Durable durable) noexcept {
+    return Names<Durable>::kAll[static_cast<std::size_t>(durable)];
+}
 const char* name_of(Overflow overflow) noexcept {
     return Names<Overflow>::kAll[static_cast<std::size_t>(overflow)];
 }
@@ -142,6 +179,11 @@ std::string get(const Settings& s, std::string_view key) {
     if (key == "schedule") return name_of(s.schedule);
     if (key == "ttl") return format_duration(s.ttl);
     if (key == "timeout") return format_duration(s.timeout);
+    if (key == "durable") return name_of(s.durable);
+    if (key == "max-deliveries") return std::to_string(s.max_deliveries);
+    if (key == "lease") return format_duration(s.lease);
+    if (key == "batch") return format(s.batch_gate());
+    if (key == "retain") return std::to_string(s.retain);
     if (key == "notify-rate") return std::to_string(s.notify_rate) + "/s";
     return {};
 }
@@ -149,9 +191,7 @@ std::string get(const Settings& s, std::string_view key) {
 Result<void> set(Settings& s, std::string_view key, std::string_view value) {
     constexpr std::uint64_t kMost = 1ULL << 40;
     if (key == "type") {
-        if (std::find(kLaterTypes.begin(), kLaterTypes.end(), value) != kLaterTypes.end()) {
-            return invalid(key, value, "this version has queue and sync only");
-        }
+        if (value == kLaterType) return invalid(key, value, "not in this version");
         return set_name(s.type, key, value);
     }
     if (key == "capacity") {
@@ -182,6 +222,23 @@ Result<void> set(Settings& s, std::string_view key, std::string_view value) {
     if (key == "schedule") return set_name(s.schedule, key, value);
     if (key == "ttl") return set_duration(s.ttl, key, value);
     if (key == "timeout") return set_duration(s.timeout, key, value);
+    if (key == "durable") return set_name(s.durable, key, value);
+    if (key == "max-deliveries") {
+        return set_within(s.max_deliveries, key, value, parse_number(value), 1, 1'000'000,
+                          "a number of deliveries");
+    }
+    if (key == "lease") {
+        Nanos lease = 0;
+        if (auto done = set_duration(lease, key, value); !done) return done;
+        if (lease == 0) return invalid(key, value, "a duration above 0");
+        s.lease = lease;
+        return {};
+    }
+    if (key == "batch") return set_batch(s.batch, key, value);
+    if (key == "retain") {
+        return set_within(s.retain, key, value, parse_number(value), 0, 1'000'000,
+                          "a number of messages");
+    }
     if (key == "notify-rate") {
         std::string_view number = value.ends_with("/s") ? value.substr(0, value.size() - 2) : value;
         return set_within(s.notify_rate, key, value, parse_number(number), 1, 1'000'000,
@@ -197,6 +254,13 @@ Result<void> check(const Settings& s) {
     if (s.low_watermark > s.high_watermark) {
         return Fault{EINVAL, "low-watermark " + std::to_string(s.low_watermark) +
                                  " is above high-watermark " + std::to_string(s.high_watermark)};
+    }
+    if (s.type == Type::kStream && s.durable != Durable::kOff) {
+        return Fault{EINVAL, "type stream is not durable: its bytes are not kept"};
+    }
+    if (s.type == Type::kSync && s.batch_gate().count > 0) {
+        return Fault{EINVAL,
+                     "type sync has no batch: its writers wait until each message is taken"};
     }
     return {};
 }
@@ -236,6 +300,10 @@ Result<Control> parse_control(std::string_view text, const Settings& now) {
         if (auto done = set(control.settings, key, value); !done) return at_line(done.error());
     }
     if (auto consistent = check(control.settings); !consistent) return consistent.error();
+    Settings& s = control.settings;
+    // What a type has anyway follows the type when that changes.
+    if (auto own = std::exchange(s.batch, std::nullopt); own && *own != s.batch_gate())
+        s.batch = own;
     return control;
 }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,9 +18,19 @@ namespace ipcfs::channel {
 // One write(2) of at most this is never split by the kernel: 1 MiB less a page.
 constexpr std::uint64_t kMaxWrite = (1U << 20) - 4096;
 
-enum class Type : std::uint8_t { kQueue, kSync };
+enum class Type : std::uint8_t { kQueue, kSync, kBatch, kTopic, kMulticast, kStream };
+enum class Durable : std::uint8_t { kOff, kAsync, kSync };
 enum class Payloads : std::uint8_t { kSealed, kPooled };
 enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest };
+
+// Messages become readable when `count` of them are queued or the oldest has waited for `delay`.
+struct BatchGate {
+    std::uint32_t count = 0;  // 0: off, they are readable at once
+    Nanos delay = 0;
+    bool operator==(const BatchGate&) const = default;
+};
+constexpr std::uint32_t kMaxBatch = 65536;
+constexpr BatchGate kDefaultBatch{64, 5 * kMillisecond};  // of type batch
 
 struct Settings {
     Type type = Type::kQueue;
@@ -32,11 +43,23 @@ struct Settings {
     std::uint32_t low_watermark = 20;        // percent, 0 to high_watermark
     Overflow overflow = Overflow::kBlock;
     queue::Schedule schedule = queue::Schedule::kStrict;
-    Nanos ttl = 0;                     // 0: messages do not expire
-    Nanos timeout = 5 * kSecond;       // of writes that wait on an open file
+    Nanos ttl = 0;                // 0: messages do not expire
+    Nanos timeout = 5 * kSecond;  // of writes that wait on an open file
+    Durable durable = Durable::kOff;
+    std::uint32_t max_deliveries = 5;  // leases of one message before it goes to the dead letters
+    Nanos lease = 30 * kSecond;        // how long one lasts
+    std::optional<BatchGate> batch;    // empty: the type's own
+    std::uint64_t retain = 0;          // topics: messages that a new subscription starts with
     std::uint64_t notify_rate = 1000;  // doorbell rings a second, from 1
 
     bool operator==(const Settings&) const = default;
+
+    BatchGate batch_gate() const noexcept {
+        if (batch) return *batch;
+        return type == Type::kBatch ? kDefaultBatch : BatchGate{};
+    }
+    // Messages go to subscriptions.
+    bool publishes() const noexcept { return type == Type::kTopic || type == Type::kMulticast; }
 
     // Messages or bytes at which senders pause, rounded up, and at which they resume, rounded down.
     std::uint64_t high_mark() const noexcept { return mark_up(capacity); }
@@ -56,27 +79,28 @@ private:
 };
 
 const char* name_of(Type type) noexcept;
+const char* name_of(Durable durable) noexcept;
 const char* name_of(Overflow overflow) noexcept;
 const char* name_of(Payloads payloads) noexcept;
 const char* name_of(queue::Schedule schedule) noexcept;
 
 // All keys, in the order `ctl` shows them.
-constexpr std::array<std::string_view, 13> kSettingKeys{
-    "type",     "capacity",       "bytes",         "max-message", "max-payload",
-    "payloads", "high-watermark", "low-watermark", "overflow",    "schedule",
-    "ttl",      "timeout",        "notify-rate"};
+constexpr std::array<std::string_view, 18> kSettingKeys{
+    "type",           "capacity",       "bytes",    "max-message", "max-payload", "payloads",
+    "high-watermark", "low-watermark",  "overflow", "schedule",    "ttl",         "timeout",
+    "durable",        "max-deliveries", "lease",    "batch",       "retain",      "notify-rate"};
 
 // The value of `key` as text that set() takes; empty for an unknown key.
 std::string get(const Settings& settings, std::string_view key);
 // EINVAL, with what is allowed in the fault's operation, and nothing changed.
 Result<void> set(Settings& settings, std::string_view key, std::string_view value);
-// EINVAL where settings contradict each other (low above high).
+// EINVAL where settings contradict each other (low above high, a durable stream, a batch on sync).
 Result<void> check(const Settings& settings);
 // One `key value` line for each setting.
 std::string print(const Settings& settings);
 
 struct Command {
-    enum class Kind : std::uint8_t { kPurge, kPause, kResume, kRevoke } kind;
+    enum class Kind : std::uint8_t { kPurge, kPause, kResume, kRevoke, kRedrive } kind;
     Nanos duration = 0;  // of a pause; 0: until resume
     std::string region;  // kRevoke: its name in share/. Done by whoever has the regions, not here
     bool operator==(const Command&) const = default;

@@ -33,6 +33,10 @@ Settings other_settings() {
                                      {"schedule", "fair"},
                                      {"ttl", "9ns"},
                                      {"timeout", "11h"},
+                                     {"durable", "async"},
+                                     {"max-deliveries", "23"},
+                                     {"lease", "29ms"},
+                                     {"retain", "31"},
                                      {"notify-rate", "19/s"}}) {
         IPCFS_CHECK(set(other, key, value).has_value());
     }
@@ -45,7 +49,9 @@ void is_in_bounds(const Settings& s) {
     IPCFS_CHECK(s.max_message >= 1 && s.max_message <= kMaxWrite);
     IPCFS_CHECK(s.high_watermark >= 1 && s.high_watermark <= 100);
     IPCFS_CHECK(s.low_watermark <= s.high_watermark);
-    IPCFS_CHECK(s.ttl >= 0 && s.timeout >= 0);
+    IPCFS_CHECK(s.ttl >= 0 && s.timeout >= 0 && s.lease > 0);
+    IPCFS_CHECK(s.max_deliveries >= 1 && s.batch_gate().count <= kMaxBatch);
+    IPCFS_CHECK((s.batch_gate().count == 0) == (s.batch_gate().delay == 0));
     IPCFS_CHECK(s.high_mark() >= 1 && s.high_mark() <= s.capacity);
     IPCFS_CHECK(s.low_mark() <= s.high_mark());
     IPCFS_CHECK(s.high_mark_bytes() <= s.bytes && s.low_mark_bytes() <= s.high_mark_bytes());
