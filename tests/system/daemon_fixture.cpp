@@ -64,28 +64,33 @@ Daemon::Daemon(const Options& options) {
     mount_ = directory_ + "/mnt";
     mkdir(mount_.c_str(), 0755);
 
-    std::vector<std::string> words = {environment("IPCFS_TEST_DAEMON", "ipcfsd"),
-                                      "--foreground",
-                                      "--mount",
-                                      mount_,
-                                      "--state",
-                                      directory_ + "/state",
-                                      "--transport",
-                                      environment("IPCFS_TEST_TRANSPORT", "auto"),
-                                      "--log-target",
-                                      "file",
-                                      "--log-file",
-                                      directory_ + "/log"};
+    own_processes_ = options.own_processes;
+    words_ = {environment("IPCFS_TEST_DAEMON", "ipcfsd"),
+              "--foreground",
+              "--mount",
+              mount_,
+              "--state",
+              directory_ + "/state",
+              "--transport",
+              environment("IPCFS_TEST_TRANSPORT", "auto"),
+              "--log-target",
+              "file",
+              "--log-file",
+              directory_ + "/log"};
     if (!options.config.empty()) {
         std::ofstream(directory_ + "/ipcfs.toml") << options.config;
-        words.insert(words.end(), {"--config", directory_ + "/ipcfs.toml"});
+        words_.insert(words_.end(), {"--config", directory_ + "/ipcfs.toml"});
     }
     if (environment("IPCFS_TEST_PASSTHROUGH", "auto") == "off") {
-        words.insert(words.end(), {"--set", "fuse.passthrough=off"});
+        words_.insert(words_.end(), {"--set", "fuse.passthrough=off"});
     }
-    words.insert(words.end(), options.arguments.begin(), options.arguments.end());
+    words_.insert(words_.end(), options.arguments.begin(), options.arguments.end());
+    start();
+}
+
+void Daemon::start() {
     std::vector<char*> argv;
-    for (auto& word : words) argv.push_back(word.data());
+    for (auto& word : words_) argv.push_back(word.data());
     argv.push_back(nullptr);
 
     pid_ = fork();
@@ -98,7 +103,7 @@ Daemon::Daemon(const Options& options) {
         CPU_ZERO(&all);
         for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &all);
         sched_setaffinity(0, sizeof all, &all);
-        if (options.own_processes) enter_own_processes();
+        if (own_processes_) enter_own_processes();
         execvp(argv[0], argv.data());
         _exit(127);
     }
@@ -127,9 +132,9 @@ std::string Daemon::log() const {
 
 int Daemon::stop() {
     if (running()) {
-        kill(pid_, SIGTERM);
+        ::kill(pid_, SIGTERM);
         if (!wait_until([&] { return !running(); }, 10s)) {
-            kill(pid_, SIGKILL);
+            ::kill(pid_, SIGKILL);
             umount2(mount_.c_str(), MNT_FORCE);  // frees whoever waits for it, itself included
             waitpid(pid_, nullptr, 0);
             pid_ = -1;
@@ -141,6 +146,13 @@ int Daemon::stop() {
         umount2(mount_.c_str(), MNT_DETACH);
     }
     return wait_status_;
+}
+
+void Daemon::kill() {
+    if (!running()) return;
+    ::kill(pid_, SIGKILL);
+    waitpid(pid_, &wait_status_, 0);
+    pid_ = -1;
 }
 
 void MountedTest::SetUp() {
@@ -160,7 +172,7 @@ void MountedTest::TearDown() {
 
 void MountedTest::kill_daemon() {
     killed_ = true;
-    kill(daemon_->pid(), SIGKILL);
+    ::kill(daemon_->pid(), SIGKILL);
     ASSERT_TRUE(wait_until([&] { return !daemon_->running(); }, 10s)) << "it cannot be killed";
 }
 

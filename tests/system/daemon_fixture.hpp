@@ -51,9 +51,15 @@ public:
 
     // Asks it to end; its wait status, or -1 when it had to be killed.
     int stop();
+    // By SIGKILL; waits for its end. What was mounted stays so.
+    void kill();
+    // Starts it again, after stop() or kill(), with the same state; waits until it answers.
+    void start();
 
 private:
     std::string directory_;
+    std::vector<std::string> words_;  // its command line
+    bool own_processes_ = false;
     std::string mount_;
     pid_t pid_ = -1;
     int wait_status_ = 0;
