@@ -77,6 +77,14 @@ struct PayloadConfig {
     bool operator==(const PayloadConfig&) const = default;
 };
 
+enum class StoreKind : std::uint8_t { kLmdb, kMemory, kOff };
+
+struct StoreConfig {
+    StoreKind kind = StoreKind::kLmdb;     // where durable channels are kept
+    std::uint64_t max_size = 16ULL << 30;  // bytes on disk, payloads' files apart
+    bool operator==(const StoreConfig&) const = default;
+};
+
 struct Config {
     std::string mount;  // absolute
     std::string state;  // absolute
@@ -84,6 +92,7 @@ struct Config {
     LogConfig log;
     LimitsConfig limits;
     PayloadConfig payload;
+    StoreConfig store;
     channel::Settings channel;  // of new channels
     bool operator==(const Config&) const = default;
 };

@@ -14,6 +14,8 @@ constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"
 constexpr std::array<std::string_view, 2> kPassthroughs{"auto", "off"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
 
+constexpr std::array<std::string_view, 3> kStores{"lmdb", "memory", "off"};
+
 constexpr std::uint64_t kMost = INT64_MAX;  // what TOML's integers hold
 
 std::string range(std::uint64_t least, std::uint64_t most, std::string (*show)(std::uint64_t)) {
@@ -291,6 +293,11 @@ std::vector<Key> build() {
             "limits.total-bytes", true, [](auto& c) -> auto& { return c.limits.total_bytes; }),
         size(
             "payload.reserve", true, 0, kMost, [](auto& c) -> auto& { return c.payload.reserve; }),
+        word(
+            "store.kind", false, kStores, [](auto& c) -> auto& { return c.store.kind; }),
+        size(
+            "store.max-size", false, 1ULL << 20, 1ULL << 44,
+            [](auto& c) -> auto& { return c.store.max_size; }),
     };
     for (std::string_view name : channel::kSettingKeys) table.push_back(channel_key(name));
     return table;

@@ -129,6 +129,24 @@ PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t siz
     return enter(std::move(made));
 }
 
+Result<PayloadPtr> Store::restore(std::uint64_t id, std::uint64_t channel, int file,
+                                  std::uint64_t size, uid_t uid) {
+    auto memory = make_memory("ipcfs-payload");
+    if (!memory) return memory.error();
+    if (auto copied = copy_content(file, 0, memory->get(), size); !copied) return copied.error();
+    auto sealed = seal(memory->get());
+    if (!sealed) return sealed.error();
+    if (*sealed != size) return Fault{EBADMSG, "a kept payload's file is not as long as it was"};
+    auto readable = reopen_read_only(memory->get());
+    if (!readable) return readable.error();
+    std::unique_ptr<Payload> made(new Payload(*this, id, channel, PayloadKind::kSealed, size));
+    made->memory_ = std::move(*readable);
+    made->charge_ =
+        access::Charge::force(ledger_.account(uid), access::Resource::kPayloadBytes, size);
+    made->uid_ = uid;
+    return enter(std::move(made));
+}
+
 Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid) {
     auto from = tables_.with([&](const Tables& tables) {
         auto at = tables.pools.find(ref.pool);

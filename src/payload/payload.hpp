@@ -121,6 +121,11 @@ public:
     // `memory`: sealed; a read-only descriptor.
     PayloadPtr add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
                           access::Charge charge);
+    // The content of a file, `size` bytes, as the sealed payload `id` again that it was before a restart.
+    Result<PayloadPtr> restore(std::uint64_t id, std::uint64_t channel, int file,
+                               std::uint64_t size, uid_t uid);
+    // Ids from here on, so that none of an earlier life is used again. Before any payload is added.
+    void start_ids(std::uint64_t first) noexcept { next_id_ = first; }
     // EINVAL, EBUSY, EPERM as Pool::enqueue, and for a pool of another user or channel.
     Result<PayloadPtr> add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid);
     PayloadPtr add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
