@@ -89,6 +89,14 @@ Daemon::Daemon(const Options& options) {
 }
 
 void Daemon::start() {
+    launch();
+    wait_until([&] {
+        struct statfs about {};
+        return !running() || (statfs(mount_.c_str(), &about) == 0 && about.f_type == kFuseMagic);
+    });
+}
+
+void Daemon::launch() {
     std::vector<char*> argv;
     for (auto& word : words_) argv.push_back(word.data());
     argv.push_back(nullptr);
@@ -107,10 +115,6 @@ void Daemon::start() {
         execvp(argv[0], argv.data());
         _exit(127);
     }
-    wait_until([&] {
-        struct statfs about {};
-        return !running() || (statfs(mount_.c_str(), &about) == 0 && about.f_type == kFuseMagic);
-    });
 }
 
 Daemon::~Daemon() {

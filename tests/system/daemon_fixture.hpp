@@ -55,6 +55,8 @@ public:
     void kill();
     // Starts it again, after stop() or kill(), with the same state; waits until it answers.
     void start();
+    // The same without waiting.
+    void launch();
 
 private:
     std::string directory_;
