@@ -313,8 +313,38 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     fuse_reply_err(req, info ? 0 : info.error().code);
 }
 
+namespace {
+
+// Frames to be sent, by an ioctl: as op_write, but for its answer, and open flags that it is not told.
+void send_by_ioctl(fuse_req_t req, Handle& handle, const void* in, std::size_t size) noexcept {
+    int error = handle.file->may_send();
+    tree::WriteRequest request{std::as_bytes(std::span(static_cast<const char*>(in), size)),
+                               subject_of(req, &handle),
+                               handle.nonblocking.load(std::memory_order_relaxed)};
+    queue::Batch pending;
+    if (error || handle.file->try_write(request, pending, error) == Outcome::kDone) {
+        if (error) {
+            fuse_reply_err(req, error);
+        } else {
+            fuse_reply_ioctl(req, 0, nullptr, 0);
+        }
+        return;
+    }
+    auto operation = std::make_shared<WaitingSend>(req, handle.file, std::move(pending));
+    if (!Session::of(req).park(operation, ParkRank::kWrite, operation->ticket)) {
+        fuse_reply_err(req, EINTR);
+        return;
+    }
+    operation->start();
+}
+
+}  // namespace
+
 void op_ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* fi,
               unsigned flags, const void* in, std::size_t in_size, std::size_t) noexcept {
+    constexpr unsigned kSize = _IOC_SIZEMASK << _IOC_SIZESHIFT;
+    if (!(flags & FUSE_IOCTL_DIR) && (command & ~kSize) == kIoctlSend && _IOC_SIZE(command) != 0)
+        return send_by_ioctl(req, handle_of(fi), in, in_size);
     std::uint32_t frames = 0;
     if ((flags & FUSE_IOCTL_DIR) || command != kIoctlReadBatch || in_size < sizeof frames) {
         fuse_reply_err(req, ENOTTY);

@@ -77,6 +77,26 @@ private:
     fuse_req_t req_;
 };
 
+// Frames that were sent by an ioctl.
+class WaitingSend final : public tree::WriteOperation, public Parked {
+public:
+    WaitingSend(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending)
+        : WriteOperation(std::move(file), std::move(pending), 0), req_(req) {}
+    void interrupt(int error) noexcept override { cancel(error); }
+    ParkTicket ticket;
+
+private:
+    void reply(int error, std::size_t) noexcept override {
+        Session::of(req_).unpark(ticket);
+        if (error) {
+            fuse_reply_err(req_, error);
+        } else {
+            fuse_reply_ioctl(req_, 0, nullptr, 0);
+        }
+    }
+    fuse_req_t req_;
+};
+
 // A close that waits for room.
 class WaitingFlush final : public tree::WriteOperation, public Parked {
 public:

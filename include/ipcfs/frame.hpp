@@ -59,6 +59,15 @@ inline constexpr std::uint16_t kFrameCriticalFlags = 0x00ff;
 inline constexpr unsigned long kIoctlReadBatch = _IOW('i', 1, std::uint32_t);
 inline constexpr std::uint32_t kMaxReadBatch = 256;
 
+// On an open framed/queue, with the address of whole frames of `size` bytes in all: sends them as one write
+// of them would, to the same answers, 0 in place of their size. Unlike a write it holds no lock of the
+// file in the kernel, so that senders who wait for a disk wait for it together. ENOTTY on other files.
+inline constexpr unsigned long kIoctlSend = _IOC(_IOC_WRITE, 'i', 2, 0);
+inline constexpr std::size_t kMaxIoctlSend = 15 << 10;  // bytes; 14 bits of a request say how many
+constexpr unsigned long ioctl_send(std::size_t size) noexcept {
+    return kIoctlSend | static_cast<unsigned long>(size) << _IOC_SIZESHIFT;
+}
+
 // Types of extensions. Unknown ones are skipped by readers and kept by the daemon. 0 is invalid.
 enum class ExtensionType : std::uint16_t {
     kMethod = 1,       // of a request, text

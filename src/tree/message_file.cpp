@@ -179,6 +179,11 @@ int MessageFile::set_read_batch(std::uint32_t most) noexcept {
     return 0;
 }
 
+int MessageFile::may_send() const noexcept {
+    if (kind_ != Kind::kFramedQueue) return ENOTTY;
+    return mode_.writes ? 0 : EBADF;
+}
+
 void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t size,
                        Delivery& to) const {
     to.message = current.message;

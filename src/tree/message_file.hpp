@@ -46,6 +46,7 @@ public:
     void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
     std::optional<access::Charge> charge_waiter() noexcept override;
     int set_read_batch(std::uint32_t most) noexcept override;
+    int may_send() const noexcept override;
 
 private:
     // Which reads wait, and what comes after a message.

@@ -179,6 +179,8 @@ public:
     }
     // How many whole frames one read may give (kIoctlReadBatch). An errno, or 0.
     virtual int set_read_batch(std::uint32_t) noexcept { return ENOTTY; }
+    // Whether frames may be sent to it by kIoctlSend, which asks for no open mode. An errno, or 0.
+    virtual int may_send() const noexcept { return ENOTTY; }
 
     // No position at all: reads and writes may wait at the same time (type and access decide).
     virtual bool positionless() const noexcept { return false; }
