@@ -76,6 +76,7 @@ enum class ExtensionType : std::uint16_t {
     kCacheKey = 4,     // opaque
     kTraceId = 5,      // 16 bytes of a trace id, or text
     kPayload = 6,      // the body is elsewhere: a PayloadRef (control.hpp)
+    kGroup = 7,        // on a multicast: the group it is for, text; may come several times
 };
 
 // The fixed part, 96 bytes, without padding. sequence, time and sender_* are stamped by the daemon
