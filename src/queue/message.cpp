@@ -17,25 +17,42 @@ void intrusive_ptr_release(Message* message) noexcept {
 }
 
 MessagePool::~MessagePool() {
-    free_.with([](Free& free) {
-        while (free.head) delete std::exchange(free.head, free.head->next_free_);
+    free_.with([](Lists& lists) {
+        for (Free& free : lists) {
+            while (free.head) destroy(std::exchange(free.head, free.head->next_free_));
+        }
     });
 }
 
-MessageRef MessagePool::make(std::span<const std::byte> extensions,
-                             std::span<const std::byte> body) noexcept {
-    Message* message = free_.with([](Free& free) -> Message* {
+void MessagePool::destroy(Message* message) noexcept {
+    const std::size_t bytes = bytes_of(message->is_share_);
+    message->~Message();
+    ::operator delete(message, bytes);
+}
+
+Message* MessagePool::take(bool is_share) noexcept {
+    Message* message = free_.with([is_share](Lists& lists) -> Message* {
+        Free& free = lists[is_share];
         if (!free.head) return nullptr;
         --free.count;
         return std::exchange(free.head, free.head->next_free_);
     });
-    if (!message) message = new (std::nothrow) Message;
-    if (!message) return nullptr;
+    if (!message) {
+        void* memory = ::operator new(bytes_of(is_share), std::nothrow);
+        if (!memory) return nullptr;
+        message = new (memory) Message(is_share);
+    }
     message->pool_ = this;
     message->next_free_ = nullptr;
-    MessageRef ref(message);
+    return message;
+}
+
+MessageRef MessagePool::make(std::span<const std::byte> extensions,
+                             std::span<const std::byte> body) noexcept {
+    MessageRef message(take(false));
+    if (!message) return nullptr;
     std::size_t total = extensions.size() + body.size();
-    std::byte* to = message->inline_;
+    std::byte* to = message->room();
     if (total > Message::kInline) {
         message->large_.reset(new (std::nothrow) std::byte[total]);
         if (!message->large_) return nullptr;
@@ -43,9 +60,26 @@ MessageRef MessagePool::make(std::span<const std::byte> extensions,
     }
     if (!extensions.empty()) std::memcpy(to, extensions.data(), extensions.size());
     if (!body.empty()) std::memcpy(to + extensions.size(), body.data(), body.size());
+    message->data_ = to;
     message->ext_size_ = static_cast<std::uint32_t>(extensions.size());
     message->body_size_ = body.size();
-    return ref;
+    return message;
+}
+
+MessageRef MessagePool::share(const MessageRef& origin) noexcept {
+    MessageRef message(take(true));
+    if (!message) return nullptr;
+    message->origin_ = origin->origin_ ? origin->origin_ : origin;
+    message->data_ = origin->data_;
+    message->ext_size_ = origin->ext_size_;
+    message->body_size_ = origin->body_size_;
+    message->payload = origin->payload;
+    message->envelope = origin->envelope;
+    message->envelope.redelivered = false;
+    message->envelope.dead = false;
+    message->envelope.deliveries = 0;
+    message->envelope.place = 0;
+    return message;
 }
 
 void MessagePool::recycle(Message* message) noexcept {
@@ -53,18 +87,21 @@ void MessagePool::recycle(Message* message) noexcept {
     message->charged_bytes.reset();
     message->large_.reset();
     message->payload.reset();
+    message->origin_.reset();  // which may be recycled, too: no lock is held
+    message->data_ = nullptr;
     message->ext_size_ = 0;
     message->body_size_ = 0;
     message->envelope = {};
     message->writer = nullptr;
-    bool kept = free_.with([&](Free& free) {
+    bool kept = free_.with([&](Lists& lists) {
+        Free& free = lists[message->is_share_];
         if (free.count >= keep_) return false;
         message->next_free_ = free.head;
         free.head = message;
         ++free.count;
         return true;
     });
-    if (!kept) delete message;
+    if (!kept) destroy(message);
 }
 
 }  // namespace ipcfs::queue

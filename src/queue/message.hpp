@@ -1,9 +1,11 @@
 // One message on its way: envelope, extensions and body, with what it is charged to. Messages are
 // counted references, since a queue, an open file (re-reading) and a reply under way may hold the
 // same one. The envelope changes only while one holder has it (before enqueue, or under the
-// channel's lock).
+// channel's lock). A share has another message's content, and all else of its own: what a topic
+// puts into its subscriptions, so that a body is stored once.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -32,7 +34,10 @@ constexpr std::uint8_t kLow = 0;
 struct Envelope {
     std::uint8_t priority = kNormal;
     std::uint8_t type = 2;  // a FrameType; 2 is data
-    bool redelivered = false;
+    bool redelivered = false;       // it was given out before
+    bool dead = false;              // it is among the dead letters
+    std::uint32_t deliveries = 0;   // times it was given out on lease
+    std::uint64_t place = 0;        // in the line of its priority; kept when it comes back
     std::uint64_t sequence = 0;     // per channel, from 1
     std::uint64_t id = 0;           // unique in the daemon
     std::uint64_t correlation = 0;  // the sender's
@@ -70,21 +75,30 @@ public:
     // The writer that waits until this message was taken (type sync). Under the channel's lock.
     WriteWaiter* writer = nullptr;
 
+    // Of a share: the message that has the content, itself no share. Null for others.
+    Message* origin() const noexcept { return origin_.get(); }
+
 private:
     friend class MessagePool;
     friend void intrusive_ptr_add_ref(Message* message) noexcept;
     friend void intrusive_ptr_release(Message* message) noexcept;
     static constexpr std::size_t kInline = 320;  // a body of 256 bytes, and a few extensions
 
-    const std::byte* data() const noexcept { return large_ ? large_.get() : inline_; }
+    explicit Message(bool is_share) noexcept : is_share_(is_share) {}
+    ~Message() = default;
+    const std::byte* data() const noexcept { return data_; }
+    // What follows in memory, unless it is a share: room for kInline bytes.
+    std::byte* room() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 
     std::atomic<std::uint32_t> references_{0};
     std::uint32_t ext_size_ = 0;
     std::size_t body_size_ = 0;
+    const std::byte* data_ = nullptr;
     MessagePool* pool_ = nullptr;
     Message* next_free_ = nullptr;
     std::unique_ptr<std::byte[]> large_;
-    std::byte inline_[kInline];
+    boost::intrusive_ptr<Message> origin_;
+    const bool is_share_;
 };
 
 using MessageRef = boost::intrusive_ptr<Message>;
@@ -101,16 +115,27 @@ public:
     // A message with copies of `extensions` and `body`. Null when memory is out.
     MessageRef make(std::span<const std::byte> extensions,
                     std::span<const std::byte> body) noexcept;
+    // A small message with the content, payload and envelope of `origin`, which must not change any
+    // more (but for its charges); neither redelivered nor charged. Null when memory is out.
+    MessageRef share(const MessageRef& origin) noexcept;
 
 private:
     friend void intrusive_ptr_release(Message* message) noexcept;
-    void recycle(Message* message) noexcept;
-
+    // Two sizes: with room for a small content, and without.
     struct Free {
         Message* head = nullptr;
         std::size_t count = 0;
     };
-    Guarded<Free> free_;
+    using Lists = std::array<Free, 2>;
+
+    Message* take(bool is_share) noexcept;
+    void recycle(Message* message) noexcept;
+    static std::size_t bytes_of(bool is_share) noexcept {
+        return sizeof(Message) + (is_share ? 0 : Message::kInline);
+    }
+    static void destroy(Message* message) noexcept;
+
+    Guarded<Lists> free_;
     std::size_t keep_;
 };
 

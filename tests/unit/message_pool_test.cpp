@@ -1,5 +1,6 @@
 // Messages and their pool.
 #include <cstring>
+#include <malloc.h>
 #include <string>
 #include <thread>
 #include <vector>
@@ -68,6 +69,59 @@ TEST(MessagePool, AMessageLivesAsLongAsAnybodyHoldsIt) {
     MessageRef other = pool.make({}, bytes("other"));
     EXPECT_NE(other.get(), two.get());
     EXPECT_EQ(text(two->body()), "kept");
+}
+
+TEST(MessagePool, AShareHasTheContentOfItsOriginAndTheRestOfItsOwn) {
+    MessagePool pool;
+    access::Ledger ledger;
+    auto& account = ledger.account(1);
+    MessageRef origin = pool.make(bytes("01234567"), bytes(std::string(5000, 'o')));
+    origin->envelope.priority = 7;
+    origin->envelope.sequence = 12;
+    origin->envelope.redelivered = true;
+    origin->envelope.deliveries = 3;
+    origin->charged_bytes = *access::Charge::take(account, access::Resource::kBytes, 5008);
+    MessageRef share = pool.share(origin);
+    ASSERT_TRUE(share);
+    EXPECT_EQ(share->content().data(), origin->content().data());
+    EXPECT_EQ(share->size(), 5008U);
+    EXPECT_EQ(text(share->extensions()), "01234567");
+    EXPECT_EQ(share->envelope.priority, 7);
+    EXPECT_EQ(share->envelope.sequence, 12U);
+    EXPECT_FALSE(share->envelope.redelivered);
+    EXPECT_EQ(share->envelope.deliveries, 0U);
+    EXPECT_EQ(share->charged_bytes.amount(), 0U);
+    EXPECT_EQ(share->origin(), origin.get());
+    EXPECT_EQ(origin->origin(), nullptr);
+    share->envelope.priority = 9;
+    EXPECT_EQ(origin->envelope.priority, 7);
+}
+
+TEST(MessagePool, AnOriginLivesAsLongAsItsLastShare) {
+    MessagePool pool;
+    access::Ledger ledger;
+    auto& account = ledger.account(1);
+    MessageRef origin = pool.make({}, bytes("kept"));
+    const Message* address = origin.get();
+    origin->charged_message = *access::Charge::take(account, access::Resource::kMessages, 1);
+    MessageRef first = pool.share(origin);
+    MessageRef second = pool.share(first);  // of the origin, too
+    EXPECT_EQ(second->origin(), address);
+    origin.reset();
+    first.reset();
+    EXPECT_EQ(text(second->body()), "kept");
+    EXPECT_EQ(account.used(access::Resource::kMessages), 1U);
+    second.reset();
+    EXPECT_EQ(account.used(access::Resource::kMessages), 0U);
+    EXPECT_EQ(pool.make({}, bytes("again")).get(), address);
+}
+
+TEST(MessagePool, AShareTakesLittleMemory) {
+    MessagePool pool;
+    MessageRef origin = pool.make({}, bytes(std::string(100, 'x')));
+    MessageRef share = pool.share(origin);
+    EXPECT_LT(::malloc_usable_size(share.get()), sizeof(Message) + 64);
+    EXPECT_GE(::malloc_usable_size(origin.get()), sizeof(Message) + 256);
 }
 
 TEST(MessagePoolThreads, MessagesMadeByOneThreadAndFreedByAnotherKeepTheirContents) {
