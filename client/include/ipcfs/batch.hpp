@@ -27,6 +27,11 @@ public:
     // batch is full (send it and clear()), or where the message alone would not fit into one: large
     // ones go by themselves. EINVAL: a type or extensions that cannot be sent.
     Expected<void> add(std::span<const std::byte> body, const SendOptions& options = {}) {
+        if (detail::has_texts(options)) {
+            std::vector<std::byte> storage;
+            auto whole = detail::with_texts(options, storage);
+            return whole ? add(body, *whole) : std::move(whole).error();
+        }
         FrameHeader header = detail::header_for(options);
         const std::size_t length = sizeof header + options.extensions.size() + body.size();
         if (length > kMaxBytes - frames_.size()) return Error{EMSGSIZE, "add to batch"};
@@ -47,6 +52,11 @@ public:
         const detail::SendPool* pool = Loan::Access::pool(loan);
         if (pool == nullptr || pool->inherited())
             return Error{EINVAL, kOperation, "not a pooled loan of this process"};
+        if (detail::has_texts(options)) {
+            std::vector<std::byte> storage;
+            auto whole = detail::with_texts(options, storage);
+            return whole ? add(std::move(loan), *whole) : std::move(whole).error();
+        }
         const PayloadRef ref = Loan::Access::reference(loan);
         const FrameHeader header = detail::header_for(options);
         std::vector<std::byte> extensions;

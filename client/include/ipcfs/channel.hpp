@@ -28,6 +28,7 @@
 #include <vector>
 
 #include <ipcfs/batch.hpp>
+#include <ipcfs/lease.hpp>
 #include <ipcfs/loan.hpp>
 #include <ipcfs/message.hpp>
 #include <ipcfs/options.hpp>
@@ -138,6 +139,14 @@ public:
         return core().reader.receive(static_cast<std::uint32_t>(bounded), timeout);
     }
 
+    // ---- receiving on trial ----
+
+    // Takes the next message as a Lease, which is acknowledged when the work is done: until then it can come
+    // back. For types queue and batch, and for named subscriptions; any number at once. ETIMEDOUT, EAGAIN
+    // as receive(); ENOENT: a type that has no leases.
+    Expected<Lease> lease(Timeout timeout = kForever) { return core().leases->take(timeout); }
+    Expected<Lease> try_lease() { return lease(Timeout::zero()); }
+
     // ---- for event loops ----
 
     // Readable (POLLIN) when a message waits, POLLHUP when the channel is gone; for poll, select, epoll.
@@ -168,13 +177,15 @@ private:
               options(with),
               directory(std::move(of)),
               writer(directory, options),
-              reader(directory, options) {}
+              reader(directory, options),
+              leases(std::make_shared<detail::LeaseFiles>(directory, options)) {}
 
         const std::uint64_t epoch;
         const ChannelOptions options;
         const std::shared_ptr<detail::Directory> directory;
         detail::Writer writer;
         detail::Reader reader;
+        const std::shared_ptr<detail::LeaseFiles> leases;
     };
 
     explicit Channel(std::unique_ptr<Core> core) noexcept : core_(core.release()) {}

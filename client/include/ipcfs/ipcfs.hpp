@@ -5,12 +5,14 @@
 #include <ipcfs/batch.hpp>
 #include <ipcfs/channel.hpp>
 #include <ipcfs/frame.hpp>
+#include <ipcfs/lease.hpp>
 #include <ipcfs/loan.hpp>
 #include <ipcfs/message.hpp>
 #include <ipcfs/notifier.hpp>
 #include <ipcfs/options.hpp>
 #include <ipcfs/payload.hpp>
 #include <ipcfs/result.hpp>
+#include <ipcfs/subscription.hpp>
 #include <ipcfs/typed.hpp>
 
 #if __has_include(<ipcfs/lazy.hpp>)

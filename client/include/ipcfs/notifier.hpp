@@ -176,7 +176,7 @@ using Executor = std::function<void(std::function<void()>)>;
 
 namespace detail {
 
-// One thread a process that waits for the descriptors of all subscriptions and has each one's task
+// One thread a process that waits for the descriptors of all Callbacks and has each one's task
 // posted when it is ready: once, then not before the task has run.
 class Reactor {
 public:
@@ -288,16 +288,16 @@ private:
 
 // Ends the callbacks when it goes. None starts after that (one that runs on another thread meanwhile
 // goes on). It does not wait.
-class [[nodiscard]] Subscription {
+class [[nodiscard]] Callbacks {
 public:
-    Subscription() = default;
-    Subscription(Subscription&&) noexcept = default;
-    Subscription& operator=(Subscription&& other) noexcept {
+    Callbacks() = default;
+    Callbacks(Callbacks&&) noexcept = default;
+    Callbacks& operator=(Callbacks&& other) noexcept {
         end();
         state_ = std::move(other.state_);
         return *this;
     }
-    ~Subscription() { end(); }
+    ~Callbacks() { end(); }
 
     explicit operator bool() const noexcept { return state_ != nullptr; }
     void end() noexcept {
@@ -310,12 +310,12 @@ public:
     // Internal: takes one thing after the other by `take`, which gives EAGAIN when there is no more, and
     // calls `use` for each, and for the error that ends it.
     template <class Take, class Use>
-    static Expected<Subscription> make(int fd, Executor executor, Take take, Use use) {
+    static Expected<Callbacks> make(int fd, Executor executor, Take take, Use use) {
         auto reactor = detail::Reactor::get();
         if (!reactor) return std::move(reactor).error();
         auto state = std::make_shared<State>();
         state->reactor = *reactor;
-        // The task holds the state weakly: a subscription that has ended takes nothing more.
+        // The task holds the state weakly: what has ended takes nothing more.
         auto task = [weak = std::weak_ptr(state), take, use]() mutable {
             const auto self = weak.lock();
             if (!self) return;
@@ -338,7 +338,7 @@ public:
             });
         if (!id) return std::move(id).error();
         state->id = *id;
-        Subscription made;
+        Callbacks made;
         made.state_ = std::move(state);
         return made;
     }
@@ -354,24 +354,23 @@ private:
 };
 
 // Calls `use` for every message, in order, on `executor`: it takes them. An error is the last call: EPIPE
-// when the channel is gone. The subscription keeps the channel.
-inline Expected<Subscription> on_message(const std::shared_ptr<Channel>& channel, Executor executor,
-                                         std::function<void(Expected<Message>)> use) {
+// when the channel is gone. They keep the channel.
+inline Expected<Callbacks> on_message(const std::shared_ptr<Channel>& channel, Executor executor,
+                                      std::function<void(Expected<Message>)> use) {
     auto fd = channel->receive_fd();
     if (!fd) return std::move(fd).error();
-    return Subscription::make(
+    return Callbacks::make(
         *fd, std::move(executor), [channel] { return channel->try_receive(); }, std::move(use));
 }
 
 // Calls `use` for every event that passes `filter`. As on_message; takes no messages.
-inline Expected<Subscription> on_event(const Channel& channel, const std::string& filter,
-                                       Executor executor,
-                                       std::function<void(Expected<Event>)> use) {
+inline Expected<Callbacks> on_event(const Channel& channel, const std::string& filter,
+                                    Executor executor, std::function<void(Expected<Event>)> use) {
     auto opened = Notifier::open(channel, filter);
     if (!opened) return std::move(opened).error();
     auto notifier = std::make_shared<Notifier>(std::move(*opened));
     const int fd = notifier->fd();
-    return Subscription::make(
+    return Callbacks::make(
         fd, std::move(executor), [notifier] { return notifier->try_next(); }, std::move(use));
 }
 

@@ -8,9 +8,11 @@
 #include <span>
 #include <string_view>
 #include <sys/types.h>
+#include <vector>
 
 #include <ipcfs/frame.hpp>
 #include <ipcfs/loan.hpp>
+#include <ipcfs/result.hpp>
 #include <ipcfs/wait.hpp>
 
 namespace ipcfs {
@@ -44,13 +46,36 @@ struct SendOptions {
     // Or: until when it is worth something, ns since 1970 (CLOCK_REALTIME); 0: for ever. The receiver
     // sees it; only with a ttl is the message dropped.
     std::uint64_t deadline = 0;
-    // Made with append_extension(). Must stay until the call returns.
+    // Made with append_extension(). These three must stay until the call returns.
     std::span<const std::byte> extensions{};
+    // Extensions as texts; empty: none. On type multicast `group` names the subscriptions it is for.
+    std::string_view group{};
+    std::string_view method{};
     // How long to wait for room: ETIMEDOUT after it, EAGAIN at once for zero.
     Timeout timeout = kForever;
 };
 
 namespace detail {
+
+// The options with their texts turned into extensions, which `storage` keeps. EINVAL: no room for them.
+inline Expected<SendOptions> with_texts(const SendOptions& options,
+                                        std::vector<std::byte>& storage) {
+    SendOptions whole = options;
+    const auto add = [&](ExtensionType type, std::string_view text) {
+        return text.empty() ||
+               append_extension(storage, type, std::as_bytes(std::span(text.data(), text.size())));
+    };
+    if (!add(ExtensionType::kGroup, options.group) || !add(ExtensionType::kMethod, options.method))
+        return Error{EINVAL, "send", "group or method is too long"};
+    storage.insert(storage.end(), options.extensions.begin(), options.extensions.end());
+    whole.extensions = storage;
+    whole.group = whole.method = {};
+    return whole;
+}
+
+inline bool has_texts(const SendOptions& options) noexcept {
+    return !options.group.empty() || !options.method.empty();
+}
 
 // The header's fields that the sender chooses.
 inline FrameHeader header_for(const SendOptions& options) noexcept {

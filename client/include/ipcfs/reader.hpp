@@ -1,5 +1,5 @@
-// The receiving half of a Channel: frames from framed/stream, waiting with poll, and payloads opened
-// before the next read lets go of them. Internal to the client header. Any thread; one reads at a time,
+// The receiving half of a Channel: frames from framed/stream (or, for a lease, framed/lease), waiting
+// with poll, and payloads opened before the next read lets go of them. Internal to the client header. Any thread; one reads at a time,
 // and none while it waits.
 #pragma once
 
@@ -169,14 +169,22 @@ private:
     std::uint64_t count_ = 0;
 };
 
+// What a Reader reads.
+struct ReaderFile {
+    const char* name = "framed/stream";
+    const char* opening = "open framed/stream";
+    int mode = O_RDONLY;
+};
+
 class Reader {
 public:
-    Reader(std::shared_ptr<const Directory> directory, const ChannelOptions& options)
-        : directory_(std::move(directory)), options_(options) {}
+    Reader(std::shared_ptr<const Directory> directory, const ChannelOptions& options,
+           const ReaderFile& file = {})
+        : directory_(std::move(directory)), options_(options), file_(file) {}
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    // framed/stream, opened at the first use; the reader's, not to be closed.
+    // Its file, opened at the first use; the reader's, not to be closed.
     Expected<int> fd() {
         const std::scoped_lock hold(mutex_);
         return open();
@@ -213,8 +221,8 @@ public:
 private:
     Expected<int> open() {
         if (fd_) return fd_.get();
-        Fd opened(::openat(directory_->fd(), "framed/stream", O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-        if (!opened) return last_error("open framed/stream");
+        Fd opened(::openat(directory_->fd(), file_.name, file_.mode | O_NONBLOCK | O_CLOEXEC));
+        if (!opened) return last_error(file_.opening);
         fd_ = OwnFd(std::move(opened));
         return fd_.get();
     }
@@ -335,7 +343,9 @@ private:
                 (seals_of(reply->fds[0].get()) & F_SEAL_SHRINK) != 0)
                 return std::move(reply->fds[0]);
         }
-        const std::string name = "payload/" + std::to_string(id);
+        // Those of a subscription are with its topic.
+        const std::string name =
+            (directory_->is_subscription() ? "../../payload/" : "payload/") + std::to_string(id);
         Fd file;
         do {
             file = Fd(::openat(directory_->fd(), name.c_str(), O_RDONLY | O_CLOEXEC));
@@ -397,6 +407,7 @@ private:
 
     const std::shared_ptr<const Directory> directory_;
     const ChannelOptions options_;
+    const ReaderFile file_;
     std::mutex mutex_;  // of all below; held for a read, never for a wait
     OwnFd fd_;
     std::uint32_t batch_ = 1;

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -72,6 +73,12 @@ public:
                                    length > 0 ? static_cast<std::size_t>(length) : 0);
         return now.starts_with(prefix) ? std::string(now.substr(prefix.size())) : place_.relative;
     }
+    // Whether it is TOPIC/subs/NAME: no channel may be called `subs`.
+    bool is_subscription() const noexcept {
+        const std::string_view path(place_.relative);
+        const std::size_t name = path.rfind('/');
+        return name != std::string_view::npos && path.substr(0, name).ends_with("/subs");
+    }
     // A setting of the channel; empty when it cannot be read.
     std::string setting(const char* name) const {
         std::array<char, 64> value;
@@ -110,6 +117,11 @@ public:
     void adopt(int fd) noexcept { fd_.store(fd); }
 
     Expected<void> send(std::span<const std::byte> body, const SendOptions& options) {
+        if (has_texts(options)) {
+            std::vector<std::byte> storage;
+            auto whole = with_texts(options, storage);
+            return whole ? send(body, *whole) : std::move(whole).error();
+        }
         if (auto good = check(options); !good) return good;
         FrameHeader header = header_for(options);
         const std::size_t length = sizeof header + options.extensions.size() + body.size();
@@ -126,6 +138,11 @@ public:
 
     // Consumes the loan on success only.
     Expected<void> send(Loan& loan, const SendOptions& options) {
+        if (has_texts(options)) {
+            std::vector<std::byte> storage;
+            auto whole = with_texts(options, storage);
+            return whole ? send(loan, *whole) : std::move(whole).error();
+        }
         if (loan && loan.size() == 0) {
             auto sent = send(std::span<const std::byte>(), options);
             if (sent) loan = Loan();
@@ -240,7 +257,7 @@ private:
         if (!opened) return std::move(opened).error();
         Patience patience;
         while (true) {
-            const ssize_t written = ::writev(*opened, parts.data(), static_cast<int>(parts.size()));
+            const ssize_t written = write_once(*opened, parts, length);
             if (written == static_cast<ssize_t>(length)) return {};
             if (written >= 0) return Error{EPROTO, kOperation, "only a part was written"};
             if (errno == EINTR && !options_.interruptible) continue;
@@ -248,6 +265,37 @@ private:
             if (!deadline.at_once() && is_sync()) return write_sync(parts, deadline);
             if (auto room = wait_for_room(*opened, deadline, patience); !room) return room;
         }
+    }
+
+    ssize_t write_once(int fd, std::span<const iovec> parts, std::size_t length) {
+        if (length <= kMaxIoctlSend && waits_for_disk()) {
+            std::array<std::byte, kMaxIoctlSend> joined;
+            const void* frames = parts.front().iov_base;
+            if (parts.size() > 1) {
+                std::byte* end = joined.data();
+                for (const iovec& part : parts)
+                    end = std::copy_n(static_cast<const std::byte*>(part.iov_base), part.iov_len,
+                                      end);
+                frames = joined.data();
+            }
+            if (::ioctl(fd, ioctl_send(length), frames) == 0) return static_cast<ssize_t>(length);
+            if (errno != ENOTTY && errno != ENOSYS) return -1;
+            durable_.store(Durable::kNoIoctl, std::memory_order_relaxed);  // an older daemon
+        }
+        return ::writev(fd, parts.data(), static_cast<int>(parts.size()));
+    }
+
+    // Whether messages are sent by ioctl: the kernel lets one write(2) at a time into a file, and each
+    // would wait for a flush of its own. Asked again now and then: the setting may change.
+    bool waits_for_disk() {
+        constexpr std::uint32_t kAsk = 1024;
+        const Durable known = durable_.load(std::memory_order_relaxed);
+        if (known == Durable::kNoIoctl) return false;
+        if (sends_.fetch_add(1, std::memory_order_relaxed) % kAsk != 0)
+            return known == Durable::kSync;
+        const bool sync = directory_->setting("durable") == "sync";
+        durable_.store(sync ? Durable::kSync : Durable::kNo, std::memory_order_relaxed);
+        return sync;
     }
 
     bool is_sync() {
@@ -394,6 +442,9 @@ private:
     std::atomic<int> fd_{-1};
     std::atomic<bool> type_known_{false};
     std::atomic<bool> sync_{false};
+    enum class Durable : std::uint8_t { kNo, kSync, kNoIoctl };
+    std::atomic<Durable> durable_{Durable::kNo};
+    std::atomic<std::uint32_t> sends_{0};
     SendPools pools_;
 };
 
