@@ -9,6 +9,7 @@
 
 #include <ipcfs/channel.hpp>
 #include <ipcfs/ipcfs.h>
+#include <ipcfs/subscription.hpp>
 
 struct ipcfs_channel {
     ipcfs::Channel channel;
@@ -20,6 +21,10 @@ struct ipcfs_message {
 };
 struct ipcfs_loan {
     ipcfs::Loan loan;
+};
+struct ipcfs_lease {
+    ipcfs::Lease lease;
+    ipcfs_message message;
 };
 
 static_assert(sizeof(ipcfs_header) == sizeof(ipcfs::FrameHeader));
@@ -75,6 +80,8 @@ int to_options(const ipcfs_send_options* given, ipcfs::SendOptions& out,
     out.correlation_id = options.correlation_id;
     out.ttl = std::chrono::nanoseconds(std::max<std::int64_t>(options.ttl, 0));
     out.timeout = timeout_of(options.timeout);
+    if (options.group != nullptr) out.group = options.group;
+    if (options.method != nullptr) out.method = options.method;
     if (options.content_type == nullptr) return 0;
     const std::string_view text(options.content_type);
     if (!ipcfs::append_extension(extensions, ipcfs::ExtensionType::kContentType,
@@ -82,6 +89,22 @@ int to_options(const ipcfs_send_options* given, ipcfs::SendOptions& out,
         return invalid("content type");
     out.extensions = extensions;
     return 0;
+}
+
+void fill(ipcfs_message& out, ipcfs::Message message) {
+    out.message = std::move(message);
+    out.size = out.message.size();
+    std::memcpy(&out.header, &out.message.header(), sizeof out.header);
+}
+
+// One of the words that end a lease, or make it longer.
+template <class F>
+int tell(ipcfs_lease* lease, const char* operation, F&& say) {
+    return guarded([&] {
+        if (lease == nullptr) return invalid(operation);
+        auto told = say(lease->lease);
+        return told ? 0 : fail(told.error());
+    });
 }
 
 int send(ipcfs_channel* channel, const void* data, std::size_t size,
@@ -190,12 +213,68 @@ int ipcfs_receive(ipcfs_channel* channel, int64_t timeout, ipcfs_message** out) 
         auto room = std::make_unique<ipcfs_message>();
         auto taken = channel->channel.receive(timeout_of(timeout));
         if (!taken) return fail(taken.error());
-        room->message = std::move(*taken);
-        room->size = room->message.size();
-        std::memcpy(&room->header, &room->message.header(), sizeof room->header);
+        fill(*room, std::move(*taken));
         *out = room.release();
         return 0;
     });
+}
+
+int ipcfs_subscribe(const char* topic, const ipcfs_subscribe_options* given, ipcfs_channel** out) {
+    return guarded([&] {
+        if (topic == nullptr || out == nullptr) return invalid("subscribe");
+        const auto options = complete(given, ipcfs_subscribe_options IPCFS_SUBSCRIBE_OPTIONS_INIT);
+        ipcfs::SubscriptionOptions how;
+        how.create = options.create != 0;
+        how.mode = static_cast<mode_t>(options.mode);
+        if (options.filter != nullptr) how.filter = options.filter;
+        how.channel.accept_pooled = options.refuse_pooled == 0;
+        how.channel.interruptible = options.interruptible != 0;
+        if (options.name == nullptr && options.filter != nullptr) return invalid("subscribe");
+        auto opened = options.name == nullptr ? ipcfs::Subscription::follow(topic, how.channel)
+                                              : ipcfs::Subscription::open(topic, options.name, how);
+        if (!opened) return fail(opened.error());
+        *out = new ipcfs_channel{std::move(opened->channel())};
+        return 0;
+    });
+}
+
+int ipcfs_lease_take(ipcfs_channel* channel, int64_t timeout, ipcfs_lease** out) {
+    return guarded([&] {
+        if (channel == nullptr || out == nullptr) return invalid("lease");
+        auto room = std::make_unique<ipcfs_lease>();
+        auto taken = channel->channel.lease(timeout_of(timeout));
+        if (!taken) return fail(taken.error());
+        fill(room->message, taken->message());
+        room->lease = std::move(*taken);
+        *out = room.release();
+        return 0;
+    });
+}
+
+ipcfs_message* ipcfs_lease_message(ipcfs_lease* lease) {
+    return lease == nullptr ? nullptr : &lease->message;
+}
+
+int ipcfs_lease_ack(ipcfs_lease* lease) {
+    return tell(lease, "acknowledge", [](ipcfs::Lease& held) { return held.ack(); });
+}
+
+int ipcfs_lease_nack(ipcfs_lease* lease, int64_t delay) {
+    return tell(lease, "give back",
+                [&](ipcfs::Lease& held) { return held.nack(ipcfs::Timeout(delay)); });
+}
+
+int ipcfs_lease_dead(ipcfs_lease* lease) {
+    return tell(lease, "bury", [](ipcfs::Lease& held) { return held.dead(); });
+}
+
+int ipcfs_lease_extend(ipcfs_lease* lease, int64_t time) {
+    return tell(lease, "extend lease",
+                [&](ipcfs::Lease& held) { return held.extend(ipcfs::Timeout(time)); });
+}
+
+void ipcfs_lease_free(ipcfs_lease* lease) {
+    delete lease;
 }
 
 void ipcfs_message_free(ipcfs_message* message) {

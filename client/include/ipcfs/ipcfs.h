@@ -4,8 +4,8 @@
  *
  * Functions that can fail return 0 or a negative errno; ipcfs_last_error() says it in words. No signal
  * is raised, no handler installed. Different objects may be used by different threads, and a channel by
- * any number of them; a message or a loan by one at a time. A forked child may go on using a channel,
- * not a loan. Timeouts are in nanoseconds: negative waits without a limit, 0 does not wait.
+ * any number of them; a message, a loan or a lease by one at a time. A forked child may go on using a
+ * channel, not a loan nor a lease. Timeouts are in nanoseconds: negative waits without a limit, 0 does not wait.
  *
  * A pointer to options may be NULL: the defaults. Else set its `struct_size`, or use the initializer.
  */
@@ -28,6 +28,7 @@ extern "C" {
 typedef struct ipcfs_channel ipcfs_channel;
 typedef struct ipcfs_message ipcfs_message;
 typedef struct ipcfs_loan ipcfs_loan;
+typedef struct ipcfs_lease ipcfs_lease;
 
 /* The header of every message; see docs/frames.md. */
 typedef struct ipcfs_header {
@@ -84,9 +85,25 @@ typedef struct ipcfs_send_options {
     uint8_t priority;
     uint8_t type;             /* enum ipcfs_type */
     const char* content_type; /* NULL: none */
+    const char* group;        /* on type multicast: whom it is for; NULL: none */
+    const char* method;       /* NULL: none */
 } ipcfs_send_options;
 #define IPCFS_SEND_OPTIONS_INIT \
-    { sizeof(ipcfs_send_options), -1, 0, 0, 0, 128, IPCFS_DATA, NULL }
+    { sizeof(ipcfs_send_options), -1, 0, 0, 0, 128, IPCFS_DATA, NULL, NULL, NULL }
+
+typedef struct ipcfs_subscribe_options {
+    size_t struct_size;
+    const char*
+        name; /* of a subscription that lasts, TOPIC/subs/NAME; NULL: one that ends with its channel */
+    int create;    /* not 0: make it unless it is there */
+    unsigned mode; /* of one that is made, less the umask */
+    const char*
+        filter; /* what it gets, a condition a line; NULL: as it is, of a new one everything */
+    int refuse_pooled;
+    int interruptible;
+} ipcfs_subscribe_options;
+#define IPCFS_SUBSCRIBE_OPTIONS_INIT \
+    { sizeof(ipcfs_subscribe_options), NULL, 0, 0777, NULL, 0, 0 }
 
 /* Words for what the last failed call of this thread returned; valid until its next failure. */
 IPCFS_API const char* ipcfs_last_error(void);
@@ -124,6 +141,29 @@ IPCFS_API void ipcfs_loan_free(ipcfs_loan* loan);
 
 /* Takes the next message. -EAGAIN, -ETIMEDOUT: none in time; -EPIPE: the channel was removed. */
 IPCFS_API int ipcfs_receive(ipcfs_channel* channel, int64_t timeout, ipcfs_message** out);
+/* Subscribes to a topic: what is published is received from the channel that this gives, by ipcfs_receive, or,
+ * if the subscription has a name, on lease. Publishing is ipcfs_send on a channel that was opened by ipcfs_open.
+ * -ENOENT no such topic or name; -EACCES; -EINVAL no topic, or a bad filter, which ipcfs_last_error() explains. */
+IPCFS_API int ipcfs_subscribe(const char* topic, const ipcfs_subscribe_options* options,
+                              ipcfs_channel** out);
+
+/* Takes the next message on trial: unless it is acknowledged in time it comes back. Types queue and batch, and
+ * subscriptions that have a name. Errors as ipcfs_receive; -ENOENT: the type has no leases. */
+IPCFS_API int ipcfs_lease_take(ipcfs_channel* channel, int64_t timeout, ipcfs_lease** out);
+/* What was taken: the lease's, valid until that is freed. Not to be freed itself. */
+IPCFS_API ipcfs_message* ipcfs_lease_message(ipcfs_lease* lease);
+/* Each of these ends the lease, which is still to be freed. -ESTALE: it had ended before, and nothing was done.
+ * Done: the message is gone. */
+IPCFS_API int ipcfs_lease_ack(ipcfs_lease* lease);
+/* Not done: it comes back after `delay` ns, or at once (0). */
+IPCFS_API int ipcfs_lease_nack(ipcfs_lease* lease, int64_t delay);
+/* Never to be done: a dead letter. */
+IPCFS_API int ipcfs_lease_dead(ipcfs_lease* lease);
+/* `time` ns from now on, in place of what was left. */
+IPCFS_API int ipcfs_lease_extend(ipcfs_lease* lease, int64_t time);
+/* One that has not ended is given back; does not wait. NULL is allowed. */
+IPCFS_API void ipcfs_lease_free(ipcfs_lease* lease);
+
 /* Lets go of it and all that it gave. NULL is allowed. */
 IPCFS_API void ipcfs_message_free(ipcfs_message* message);
 IPCFS_API const ipcfs_header* ipcfs_message_header(const ipcfs_message* message);
