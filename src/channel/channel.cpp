@@ -17,10 +17,15 @@ using queue::Wake;
 using queue::WriteWaiter;
 
 Channel::Channel(Environment& environment, std::uint64_t id, const Settings& settings)
-    : env_(environment), id_(id), created_(environment.clock.realtime()), settings_(settings) {}
+    : env_(environment),
+      id_(id),
+      created_(environment.clock.realtime()),
+      settings_(settings),
+      gate_(settings.batch_gate()) {}
 
 Channel::~Channel() {
-    IPCFS_CHECK(readers_.empty() && writers_.empty() && sync_writers_.empty() && openers_.empty());
+    IPCFS_CHECK(readers_.empty() && dead_readers_.empty() && writers_.empty() &&
+                sync_writers_.empty() && openers_.empty());
     while (!polls_.empty()) {
         std::unique_ptr<PollTicket> ticket(&polls_.front());
         polls_.pop_front();
@@ -30,14 +35,14 @@ Channel::~Channel() {
 // ---- bounds -------------------------------------------------------------------------------------
 
 bool Channel::over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept {
-    return queue_.size() + more_messages > settings_.high_mark() ||
-           queue_.bytes() + more_bytes > settings_.high_mark_bytes();
+    return load() + more_messages > settings_.high_mark() ||
+           load_bytes() + more_bytes > settings_.high_mark_bytes();
 }
 
 bool Channel::fits(const Batch& batch) const noexcept {
-    if (batch.critical || queue_.empty()) {
-        return queue_.size() + batch.count <= settings_.capacity &&
-               queue_.bytes() + batch.bytes <= settings_.bytes;
+    if (batch.critical || load() == 0) {
+        return load() + batch.count <= settings_.capacity &&
+               load_bytes() + batch.bytes <= settings_.bytes;
     }
     return !over_high(batch.count, batch.bytes);
 }
@@ -51,11 +56,11 @@ bool Channel::never_fits(const Batch& batch) const noexcept {
 }
 
 bool Channel::readable() const noexcept {
-    return !held() && !queue_.empty();
+    return !held() && ready() > 0;
 }
 
 bool Channel::reserve_has_room() const noexcept {
-    return queue_.size() < settings_.capacity && queue_.bytes() < settings_.bytes;
+    return load() < settings_.capacity && load_bytes() < settings_.bytes;
 }
 
 bool Channel::writable(bool critical) const noexcept {
@@ -92,7 +97,9 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
     if (never_fits(batch)) return Push::kTooLong;
     if (held()) return Push::kWait;
     // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
-    bool straight = queue_.empty() && waiting_readers_ >= batch.count;
+    // What is leased needs room.
+    bool straight =
+        queue_.empty() && waiting_readers_ >= batch.count && waiting_leasers_ == 0 && !gated();
     if (!straight && blocks()) {
         // Critical ones pass the others that wait, not their like.
         bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
@@ -117,7 +124,7 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
                 if (!victim) break;
                 ++counters_.dropped_oldest;
                 ++lost;
-                drop(locked, queue_.remove(*victim), Wake::kPurged);
+                drop(locked, take_out(*victim), Wake::kPurged);
             }
         }
         if (!fits(batch)) {
@@ -146,40 +153,51 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
     while (MessageRef message = take_front(batch.messages)) {
         queue::Envelope& envelope = message->envelope;
         envelope.sequence = ++sequence_;
+        envelope.place = ++place_;
         counters_.enqueued_bytes += message->total();
         if (envelope.id == 0) {
             envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
         }
         envelope.time = last_arrival_;
         envelope.enqueued = now;
-        if (settings_.ttl > 0) envelope.expires = now + settings_.ttl;
-        if (envelope.drop_when_late && envelope.deadline > 0) {
-            Nanos left = std::max<Nanos>(0, envelope.deadline - last_arrival_);
-            envelope.expires = std::min(envelope.expires, now + std::min(left, kForever - now));
-        }
-        if (envelope.expires < earliest_expiry_) {
-            earliest_expiry_ = envelope.expires;
-            arm(locked, earliest_expiry_);
-        }
+        stamp_expiry(locked, envelope);
         if (waiter) {
             message->writer = waiter;
             ++waiter->unresolved;
         }
         std::uint8_t priority = envelope.priority, type = envelope.type;
         std::uint64_t size = message->total();
+        stored_put(locked, *message);
         queue_.push_back(std::move(message));
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
     batch.clear();
-    serve_readers(locked);
-    if (!queue_.empty() && !polls_.empty()) wake_polls(locked, POLLIN);
-    bool full =
-        blocks() && !paused_ &&
-        (queue_.size() >= settings_.high_mark() || queue_.bytes() >= settings_.high_mark_bytes());
-    if (full && settings_.type == Type::kQueue) pause(locked);
+    gather(locked);
+    offer(locked);
+    pause_if_high(locked);
 
     // The kernel tells inotify of a write on `queue` itself, once that write returns.
     if (via == Via::kOther || waiter != nullptr) ring(locked);
+}
+
+void Channel::stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept {
+    Nanos now = locked.now();
+    envelope.expires = settings_.ttl > 0 ? now + settings_.ttl : kForever;
+    if (envelope.drop_when_late && envelope.deadline > 0) {
+        Nanos left = std::max<Nanos>(0, envelope.deadline - locked.realtime());
+        envelope.expires = std::min(envelope.expires, now + std::min(left, kForever - now));
+    }
+    mind_expiry(locked, envelope);
+}
+
+void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexcept {
+    if (envelope.expires >= earliest_expiry_) return;
+    earliest_expiry_ = envelope.expires;
+    arm(locked, earliest_expiry_);
+}
+
+void Channel::pause_if_high(Locked& locked) noexcept {
+    if (blocks() && !paused_ && settings_.type != Type::kSync && at_high()) pause(locked);
 }
 
 void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
@@ -253,7 +271,8 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
         if (message.writer == &writer) {
             ++counters_.withdrawn;
             message.writer = nullptr;
-            locked.discard(queue_.remove(message));
+            stored_gone(locked, message);
+            locked.discard(take_out(message));
             if (--queued == 0) return false;
         }
         return true;
@@ -264,16 +283,27 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
 
 // ---- reading ------------------------------------------------------------------------------------
 
-Take Channel::try_take(MessageRef& to, std::uint64_t room) noexcept {
+Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
+                       const StreamView* view) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
-    if (!readable()) return Take::kEmpty;
-    if (earliest_expiry_ != kForever) drop_expired(locked);
-    Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
-    if (!next || next->size() <= room) to = queue_.pop(settings_.schedule);
-    if (to) note_taken(locked, *to);
-    reconsider(locked);
-    return to ? Take::kTaken : Take::kEmpty;
+    if (lane == Lane::kDead) {
+        Message* next = down_ ? nullptr : dead_.front(queue::Schedule::kStrict);
+        if (!next || next->size() > room) return Take::kEmpty;
+        to = dead_.remove(*next);
+        ++counters_.dead_taken;
+        stored_taken(locked, *to);
+        return Take::kTaken;
+    }
+    if (readable()) {
+        if (earliest_expiry_ != kForever) drop_expired(locked);
+        Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
+        if (!next || next->size() <= room) to = take_next();
+        if (to) note_taken(locked, *to);
+        reconsider(locked);
+        if (to) return Take::kTaken;
+    }
+    return view && stream_ended(*view) ? Take::kEnded : Take::kEmpty;
 }
 
 void Channel::take(ReadWaiter& waiter) noexcept {
@@ -282,12 +312,16 @@ void Channel::take(ReadWaiter& waiter) noexcept {
     if (down_) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
     waiter.parked = true;
+    if (waiter.lane == Lane::kDead) {
+        dead_readers_.push_back(waiter);
+        return serve_dead(locked);
+    }
     readers_.push_back(waiter);
     ++waiting_readers_;
-    if (readable()) {
-        serve_readers(locked);
-        reconsider(locked);
-    }
+    waiting_leasers_ += waiter.leases;
+    const bool there_was = readable();
+    serve_readers(locked);
+    if (there_was) reconsider(locked);
     if (settings_.type == Type::kSync) wake_polls(locked, POLLOUT);
 }
 
@@ -295,15 +329,55 @@ void Channel::serve_readers(Locked& locked) noexcept {
     if (held()) return;
     while (!readers_.empty()) {
         if (earliest_expiry_ != kForever) drop_expired(locked);
-        MessageRef message = queue_.pop(settings_.schedule);
-        if (!message) return;
+        MessageRef message = take_next();
+        if (!message) return end_stream(locked);
         auto& reader = static_cast<ReadWaiter&>(readers_.front());
         readers_.pop_front();
         --waiting_readers_;
         note_taken(locked, *message);
+        if (reader.leases) {
+            --waiting_leasers_;
+            reader.lease = lease_out(locked, message, reader.holder);
+        }
         reader.message = std::move(message);
         locked.finish(reader, Wake::kServed);
     }
+}
+
+void Channel::serve_dead(Locked& locked) noexcept {
+    while (!dead_readers_.empty() && !dead_.empty() && !down_) {
+        auto& reader = static_cast<ReadWaiter&>(dead_readers_.front());
+        dead_readers_.pop_front();
+        reader.message = dead_.pop(queue::Schedule::kStrict);
+        ++counters_.dead_taken;
+        stored_taken(locked, *reader.message);
+        locked.finish(reader, Wake::kServed);
+    }
+    if (!dead_.empty()) wake_polls(locked, POLLIN, Lane::kDead);
+}
+
+// Messages may have become readable: whoever waits for one.
+void Channel::offer(Locked& locked) noexcept {
+    serve_readers(locked);
+    if (!polls_.empty() && readable()) wake_polls(locked, POLLIN);
+}
+
+// The next one that the batch gate has let out, or null.
+MessageRef Channel::take_next() noexcept {
+    if (ready() == 0) return nullptr;
+    MessageRef message = queue_.pop(settings_.schedule);
+    if (gated()) --ready_;
+    return message;
+}
+
+MessageRef Channel::take_out(Message& message) noexcept {
+    MessageRef out = queue_.remove(message);
+    // Which ones were let out is a number only: the first ones.
+    if (gated() && ready_ >= queue_.size()) {
+        ready_ = queue_.size();
+        gathering_since_ = kForever;
+    }
+    return out;
 }
 
 void Channel::note_taken(Locked& locked, Message& message) noexcept {
@@ -311,6 +385,8 @@ void Channel::note_taken(Locked& locked, Message& message) noexcept {
     last_delivery_ = locked.now() + epoch_;  // one clock read less; a step of the clock shows at
                                              // the next arrival
     ++counters_.delivered;
+    counters_.redelivered += message.envelope.redelivered;
+    stored_taken(locked, message);
     counters_.delivered_bytes += message.total();
     if (!latency_) latency_ = std::make_unique<insight::Histogram>();
     Nanos waited = locked.now() - message.envelope.enqueued;
@@ -337,6 +413,7 @@ void Channel::give_back(MessageRef message) noexcept {
             message->writer = nullptr;
             ++counters_.withdrawn;
             writer->why = writer->ending;
+            stored_gone(locked, *message);
             locked.discard(std::move(message));
             return resolve(locked, *writer);
         }
@@ -344,16 +421,26 @@ void Channel::give_back(MessageRef message) noexcept {
     if (removed_.load(std::memory_order_relaxed)) {
         return drop(locked, std::move(message), Wake::kRemoved);
     }
-    if (message->envelope.expires < earliest_expiry_) {
-        earliest_expiry_ = message->envelope.expires;
-        arm(locked, earliest_expiry_);
+    if (message->envelope.dead) {
+        stored_back(locked, *message, 0);
+        dead_.push_front(std::move(message));
+        return serve_dead(locked);
     }
+    requeue(locked, std::move(message));
+    came_back(locked);
+}
+
+// To where it was in line. Whoever calls this calls came_back().
+void Channel::requeue(Locked& locked, MessageRef message) noexcept {
+    mind_expiry(locked, message->envelope);
+    stored_back(locked, *message, 0);
     queue_.push_front(std::move(message));
-    serve_readers(locked);
-    if (!queue_.empty()) {
-        wake_polls(locked, POLLIN);
-        ring(locked);
-    }
+    if (gated()) ++ready_;  // it was let out before
+}
+
+void Channel::came_back(Locked& locked) noexcept {
+    offer(locked);
+    if (!queue_.empty()) ring(locked);
     reconsider(locked);
 }
 
@@ -377,6 +464,7 @@ void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
         writer->why = why;
         resolve(locked, *writer);
     }
+    stored_gone(locked, *message);
     locked.discard(std::move(message));
 }
 
@@ -388,7 +476,7 @@ std::uint64_t Channel::drop_expired(Locked& locked) noexcept {
     for (Message* front = queue_.front(settings_.schedule); front && front->envelope.expires <= now;
          front = queue_.front(settings_.schedule)) {
         ++lost;
-        drop(locked, queue_.remove(*front), Wake::kTimedOut);
+        drop(locked, take_out(*front), Wake::kTimedOut);
     }
     counters_.expired += lost;
     if (lost) emit(locked, EventKind::kExpired, 255, 0, lost);
@@ -403,7 +491,7 @@ void Channel::sweep_expired(Locked& locked) noexcept {
     queue_.for_each([&](Message& message) {
         if (message.envelope.expires <= now) {
             ++lost;
-            drop(locked, queue_.remove(message), Wake::kTimedOut);
+            drop(locked, take_out(message), Wake::kTimedOut);
         } else {
             earliest_expiry_ = std::min(earliest_expiry_, message.envelope.expires);
         }

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -16,17 +17,29 @@
 
 #include <access/account.hpp>
 #include <base/clock.hpp>
+#include <base/guarded.hpp>
 #include <base/timer_queue.hpp>
 #include <channel/events.hpp>
 #include <channel/settings.hpp>
 #include <insight/histogram.hpp>
+#include <queue/leases.hpp>
 #include <queue/message.hpp>
 #include <queue/priority_queue.hpp>
 #include <queue/waiter.hpp>
 
 namespace ipcfs::channel {
 
+using queue::Lane;
+using queue::Leased;
+using queue::StreamView;
+
 class Channel;
+class Registry;
+class Subscription;
+class Topic;
+
+// What a channel is for: one of the tree, or the messages of one subscriber of a topic.
+enum class Role : std::uint8_t { kChannel, kSubscription };
 
 // Rings the inotify bell of a channel: IN_MODIFY on its `queue`. Called without locks, from any
 // thread; must not block.
@@ -48,8 +61,20 @@ struct Environment {
     access::Ledger& ledger;
     std::atomic<Doorbell*> doorbell{nullptr};
     std::atomic<std::uint64_t> next_message_id{1};
-    std::atomic<std::uint64_t> rings{0};  // doorbell rings asked for
+    std::atomic<std::uint64_t> rings{0};                   // doorbell rings asked for
+    Guarded<std::vector<std::weak_ptr<Channel>>> leasing;  // channels that may have leases
+    // For recursive subscriptions. Whether that subject may read what is sent to the channel of that id:
+    // set before use, called on any thread without locks of channels. Without it nobody may.
+    std::function<bool(std::uint64_t channel, const access::Subject& subscriber)> may_receive;
+    std::atomic<const Registry*> registry{nullptr};  // which channel is above which
+    std::atomic<std::uint64_t> recursive{0};         // recursive subscriptions that there are
+    // Grows with whatever may change what they reach: names, rights, filters, types.
+    std::atomic<std::uint64_t> reach_version{1};
 };
+
+// Ends the leases of processes that are gone, of all channels. How many there were. To be called now
+// and then, without locks; costs nothing while there is no lease.
+std::size_t sweep_leases(Environment& environment);
 
 // A registered poll: notified at most once, then gone.
 class PollTicket : public boost::intrusive::list_base_hook<> {
@@ -58,6 +83,7 @@ public:
     virtual void notify() noexcept = 0;
     unsigned events = 0;    // POLLIN, POLLOUT wanted
     bool critical = false;  // by a writer of critical messages: the reserve is room too
+    Lane lane = Lane::kMain;
     class PollSlot* slot = nullptr;
 };
 // Where an open file keeps its ticket. Touched under the channel's lock only.
@@ -90,7 +116,12 @@ enum class Push : std::uint8_t {
     kTooLong,  // over max-message, or never fits the bounds
     kRemoved,
 };
-enum class Take : std::uint8_t { kTaken, kEmpty, kRemoved };
+enum class Take : std::uint8_t {
+    kTaken,
+    kEmpty,
+    kEnded,  // type stream: empty, and the last writer has closed
+    kRemoved,
+};
 enum class Gate : std::uint8_t { kOpen, kWait, kRemoved };
 
 struct Counters {
@@ -108,6 +139,24 @@ struct Counters {
     std::uint64_t given_back = 0;  // taken, but the reply could not be delivered
     std::uint64_t pauses = 0;      // times the high mark was reached
     std::uint64_t rings = 0;       // doorbell rings asked for
+    // Each lease is counted in delivered, too. All that were given out: leased; how they ended: acked,
+    // nacked, lease_timeouts, lease_returns, lease_undone, buried by their holder, or by purge.
+    std::uint64_t leased = 0;
+    std::uint64_t acked = 0;
+    std::uint64_t nacked = 0;
+    std::uint64_t lease_timeouts = 0;
+    std::uint64_t lease_returns = 0;  // by close, or by the end of the holder
+    std::uint64_t lease_undone = 0;   // the reply could not be delivered
+    std::uint64_t lease_buried = 0;   // by the holder's word
+    std::uint64_t dead = 0;           // messages that went to the dead letters
+    std::uint64_t dead_taken = 0;     // dead letters taken by readers
+    std::uint64_t redriven = 0;       // dead letters that went back to the queue
+    std::uint64_t redelivered = 0;    // deliveries of messages that had been given out before
+    // Of topics: messages that no subscription took, and entries made in subscriptions.
+    std::uint64_t unmatched = 0;
+    std::uint64_t copies = 0;
+    // Of a subscription: what it should have got, had its owner's quota and its bounds allowed it.
+    std::uint64_t lost = 0;
 };
 
 enum class State : std::uint8_t { kOk, kPaused, kClosed };
@@ -117,7 +166,11 @@ struct Snapshot {
     Settings settings;
     State state = State::kOk;
     const char* why = "";
-    std::uint64_t depth = 0, bytes = 0;
+    std::uint64_t depth = 0, bytes = 0;                      // of what is queued
+    std::uint64_t ready = 0;                                 // of depth, what the batch lets out
+    std::uint64_t leased = 0, leased_bytes = 0;              // these count against the bounds, too
+    std::uint64_t delayed = 0, delayed_bytes = 0;            // and these
+    std::uint64_t dead = 0, dead_bytes = 0;                  // these do not
     std::uint64_t readers = 0, writers = 0;                  // open files
     std::uint64_t waiting_readers = 0, waiting_writers = 0;  // writers: at the gate or in a write
     Nanos oldest_age = 0;
@@ -125,6 +178,10 @@ struct Snapshot {
     Counters counters;
     std::uint64_t p50 = 0, p95 = 0, p99 = 0, max = 0, samples = 0;  // enqueue to dequeue, ns
     Nanos last_arrival = 0, last_delivery = 0, created = 0;         // since the epoch
+    Role role = Role::kChannel;
+    std::uint64_t subscriptions = 0;                 // of a topic: named and anonymous ones
+    std::uint64_t named = 0;                         // of these, those with a name
+    std::uint64_t retained = 0, retained_bytes = 0;  // for newcomers
 };
 
 // A line of `peek`.
@@ -136,6 +193,9 @@ struct Listed {
 class Channel final : public Timed, public std::enable_shared_from_this<Channel> {
 public:
     Channel(Environment& environment, std::uint64_t id, const Settings& settings);
+    // A subscription's, not yet attached; `topic` is the channel that it subscribes to.
+    Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
+            const access::Subject& subscriber, access::Account& account, bool is_named);
     ~Channel() override;
     Channel(const Channel&) = delete;
     Channel& operator=(const Channel&) = delete;
@@ -143,14 +203,53 @@ public:
     std::uint64_t id() const noexcept { return id_; }
     Environment& environment() const noexcept { return env_; }
     EventHub& events() noexcept { return hub_; }
+    Role role() const noexcept { return subscription_ ? Role::kSubscription : Role::kChannel; }
+    // Of a channel of role subscription; else null.
+    Subscription* subscription() const noexcept { return subscription_.get(); }
+    // Type topic or multicast, at the moment.
+    bool is_topic() const noexcept { return is_topic_.load(std::memory_order_relaxed); }
+
+    // A subscription without a name, from now on: it starts with the retained messages that match, and
+    // is gone with the last reference. Its messages are taken from its channel(). Bounds and policies
+    // are the topic's, but for overflow: drop-oldest where the topic blocks. Null when this is no topic
+    // or is removed.
+    std::shared_ptr<Subscription> subscribe(const access::Subject& subscriber,
+                                            access::Account& account);
+    // For the registry: a named one takes part from here on. False when this is no topic, or gone.
+    // Without `replay` it does not get what is retained: it has been there before.
+    bool attach(Subscription& subscription, bool replay = true) noexcept;
+    void detach(Subscription& subscription) noexcept;
+    // What a new subscription has.
+    Settings subscription_settings() const;
 
     // Reading. try_take never waits; take() finishes the waiter at once or parks it. A message that
     // was taken is either delivered() or given back; given back, it is the next one again, flagged.
-    // With `room`, kEmpty also when the next one's extensions and body are larger than that.
-    Take try_take(queue::MessageRef& to, std::uint64_t room = UINT64_MAX) noexcept;
+    // With `room`, kEmpty also when the next one's extensions and body are larger than that. kEnded
+    // only with `view`.
+    Take try_take(queue::MessageRef& to, std::uint64_t room = UINT64_MAX, Lane lane = Lane::kMain,
+                  const StreamView* view = nullptr) noexcept;
     void take(queue::ReadWaiter& waiter) noexcept;
     void delivered(queue::Message& message) noexcept;
     void give_back(queue::MessageRef message) noexcept;
+    // How often the last writer has closed; what a StreamView starts with.
+    std::uint64_t stream_since() const noexcept;
+
+    // Reading on trial: of `to`, only content and payload may be looked at, see Leased. A lease ends
+    // with one of the calls below, at its time (the setting `lease`), or with its holder, and unless
+    // it ended with ack or bury, its message comes back: to the front, or as a dead letter if it was
+    // given out max-deliveries times. False: the lease had ended already.
+    Take try_lease(queue::MessageRef& to, Leased& lease, pid_t holder) noexcept;
+    bool ack(std::uint64_t lease) noexcept;
+    bool nack(std::uint64_t lease, Nanos delay) noexcept;
+    bool extend(std::uint64_t lease, Nanos time) noexcept;  // from now
+    bool bury(std::uint64_t lease) noexcept;                // among the dead letters
+    bool end_lease(std::uint64_t lease) noexcept;           // its file is closed
+    bool undo_lease(std::uint64_t lease) noexcept;  // it never reached its holder: does not count
+    bool has_lease(std::uint64_t lease) const noexcept;
+    // Ends those whose holder is gone. How many. See channel::sweep_leases().
+    std::size_t sweep_leases() noexcept;
+    // Whether there are leases. If not, the next one enrols the channel for sweep_leases() again.
+    bool still_leasing() noexcept;
 
     // Writing. On kQueued the batch is empty; otherwise it is untouched. try_push with `may_wait`
     // false answers for a nonblocking writer. push() finishes the waiter at once or parks it; its
@@ -171,8 +270,9 @@ public:
 
     // Poll: what holds now (POLLIN POLLOUT POLLHUP), for a writer of critical messages if `critical`;
     // `fresh`, if any, replaces the slot's ticket.
-    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh,
-                  bool critical = false) noexcept;
+    // POLLIN is that of `lane`. On type stream, with `view`, its end of file is POLLIN and POLLHUP.
+    unsigned poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical = false,
+                  Lane lane = Lane::kMain, const StreamView* view = nullptr) noexcept;
     void forget(PollSlot& slot) noexcept;
 
     // Open message files, for `status` and for the rule that the type changes while unopened.
@@ -187,7 +287,7 @@ public:
     // A text for `last-error` in `status`.
     void note_error(std::string text) noexcept;
 
-    // ENOTEMPTY while messages are queued. Afterwards everything waiting has ended.
+    // ENOTEMPTY while messages are queued, delayed, leased or dead. Afterwards everything waiting has ended.
     Result<void> remove();
     bool removed() const noexcept { return removed_.load(std::memory_order_acquire); }
     // The daemon ends: everything waiting ends with kShutdown, and nothing waits any more.
@@ -195,7 +295,7 @@ public:
 
     Snapshot snapshot() const;
     Settings settings() const;
-    std::vector<Listed> list() const;
+    std::vector<Listed> list(Lane lane = Lane::kMain) const;
     std::uint64_t depth() const noexcept;
     // Whether a nonblocking writer of an ordinary message would be told to wait or refused.
     bool full() const noexcept;
@@ -210,6 +310,8 @@ public:
     void on_time(Nanos now) noexcept override;
 
 private:
+    friend class Subscription;
+    friend class Topic;
     struct Effects;
     class Locked;
     using Turns = boost::intrusive::list<Turn, boost::intrusive::constant_time_size<false>>;
@@ -219,6 +321,17 @@ private:
 
     bool held() const noexcept { return held_ || down_; }
     bool blocks() const noexcept { return settings_.overflow == Overflow::kBlock; }
+    // What counts against the bounds: queued, delayed and leased.
+    std::uint64_t load() const noexcept { return queue_.size() + delayed_.size() + leases_.size(); }
+    std::uint64_t load_bytes() const noexcept {
+        return queue_.bytes() + delayed_.bytes() + leases_.bytes();
+    }
+    bool at_high() const noexcept {
+        return load() >= settings_.high_mark() || load_bytes() >= settings_.high_mark_bytes();
+    }
+    bool gated() const noexcept { return gate_.count > 0; }
+    // Of the queued messages, those that the batch gate lets out.
+    std::uint64_t ready() const noexcept { return gated() ? ready_ : queue_.size(); }
     bool over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept;
     bool fits(const queue::Batch& batch) const noexcept;
     bool never_fits(const queue::Batch& batch) const noexcept;
@@ -227,8 +340,36 @@ private:
     bool reserve_has_room() const noexcept;
     Push admit(Locked& locked, queue::Batch& batch, queue::Via via, bool was_waiting);
     void enqueue(Locked& locked, queue::Batch& batch, queue::Via via, queue::WriteWaiter* waiter);
+    void stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept;
+    void mind_expiry(Locked& locked, const queue::Envelope& envelope) noexcept;
+    queue::MessageRef take_next() noexcept;
+    queue::MessageRef take_out(queue::Message& message) noexcept;
+    bool gather(Locked& locked) noexcept;
+    bool open_gate(Locked& locked) noexcept;
+    void pause_if_high(Locked& locked) noexcept;
     void serve_readers(Locked& locked) noexcept;
+    void offer(Locked& locked) noexcept;
+    void end_stream(Locked& locked) noexcept;
+    bool stream_ended(const StreamView& view) const noexcept;
     void note_taken(Locked& locked, queue::Message& message) noexcept;
+    Leased lease_out(Locked& locked, const queue::MessageRef& message, pid_t holder);
+    void requeue(Locked& locked, queue::MessageRef message) noexcept;
+    void come_back(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
+    void come_back(Locked& locked, std::vector<queue::MessageRef> messages) noexcept;
+    void came_back(Locked& locked) noexcept;
+    void to_dead(Locked& locked, queue::MessageRef message) noexcept;
+    void serve_dead(Locked& locked) noexcept;
+    void redrive(Locked& locked) noexcept;
+    void purge(Locked& locked) noexcept;
+    void run_leases(Locked& locked) noexcept;
+
+    // What a store has to know of, at the moment it happens.
+    void stored_put(Locked&, const queue::Message&) noexcept {}    // it enters the queue
+    void stored_taken(Locked&, const queue::Message&) noexcept {}  // by a reader, or on lease
+    void stored_back(Locked&, const queue::Message&, Nanos /*due*/) noexcept {}  // 0: at once
+    void stored_dead(Locked&, const queue::Message&) noexcept {}
+    void stored_redriven(Locked&, const queue::Message&) noexcept {}
+    void stored_gone(Locked&, const queue::Message&) noexcept {}  // for good
     void drop(Locked& locked, queue::MessageRef message, queue::Wake why) noexcept;
     std::uint64_t drop_expired(Locked& locked) noexcept;
     void sweep_expired(Locked& locked) noexcept;
@@ -247,7 +388,7 @@ private:
               std::uint64_t detail) noexcept;
     void arm(Locked& locked, Nanos deadline) noexcept;
     void arm_all(Locked& locked) noexcept;
-    void wake_polls(Locked& locked, unsigned events) noexcept;
+    void wake_polls(Locked& locked, unsigned events, Lane lane = Lane::kMain) noexcept;
     void end_all(Locked& locked, queue::Wake why) noexcept;
     void apply(Locked& locked, const Settings& settings) noexcept;
     void run(Locked& locked, const Command& command) noexcept;
@@ -255,14 +396,20 @@ private:
     Environment& env_;
     const std::uint64_t id_;
     const Nanos created_;
+    const std::unique_ptr<Subscription> subscription_;  // role subscription
     EventHub hub_;
     std::atomic<bool> removed_{false};
+    std::atomic<bool> is_topic_{false};  // whether topic_ is there
 
     mutable std::mutex mutex_;
     // Under mutex_:
     Settings settings_;
     queue::PriorityQueue queue_;
+    queue::Leases leases_;
+    queue::Delayed delayed_;          // came back, for later
+    queue::PriorityQueue dead_;       // the dead letters
     queue::WaiterList readers_;       // waiting for a message
+    queue::WaiterList dead_readers_;  // waiting for a dead letter
     queue::WaiterList writers_;       // waiting for room
     queue::WaiterList sync_writers_;  // enqueued, waiting until taken
     queue::WaiterList openers_;       // waiting at the gate
@@ -279,7 +426,14 @@ private:
     Nanos earliest_expiry_ = kForever;
     std::uint64_t sequence_ = 0;
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
+    std::uint64_t stream_closings_ = 0;  // how often the last writer has closed
+    std::uint64_t place_ = 0;            // the last one in line
+    BatchGate gate_;                     // what the settings say
+    std::uint64_t ready_ = 0;            // if gated: messages that it has let out
+    Nanos gathering_since_ = kForever;   // if gated: since when it holds back others
+    bool enrolled_ = false;              // in Environment::leasing
     std::uint64_t waiting_readers_ = 0;
+    std::uint64_t waiting_leasers_ = 0;    // of readers_, those that take on lease
     std::uint64_t critical_openers_ = 0;   // of openers_, those for critical messages
     std::uint64_t critical_writers_ = 0;   // of writers_, those with critical messages only
     std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
@@ -289,6 +443,7 @@ private:
     Counters counters_;
     std::unique_ptr<insight::Histogram> latency_;
     std::string last_error_;
+    std::unique_ptr<Topic> topic_;  // types topic and multicast: who subscribes, what is retained
 };
 
 }  // namespace ipcfs::channel

@@ -8,22 +8,9 @@
 namespace ipcfs::channel {
 
 using queue::Message;
+using queue::MessageRef;
 using queue::Wake;
 using queue::WriteWaiter;
-
-bool Channel::opened(bool reads, bool writes) noexcept {
-    Locked locked(*this);
-    if (removed_.load(std::memory_order_relaxed)) return false;
-    open_readers_ += reads;
-    open_writers_ += writes;
-    return true;
-}
-
-void Channel::closed(bool reads, bool writes) noexcept {
-    Locked locked(*this);
-    open_readers_ -= reads;
-    open_writers_ -= writes;
-}
 
 Result<void> Channel::control(std::string_view text) {
     Result<void> done;
@@ -35,7 +22,7 @@ Result<void> Channel::control(std::string_view text) {
         } else if (!control) {
             done = control.error();
         } else if (control->settings.type != settings_.type &&
-                   (!queue_.empty() || open_readers_ + open_writers_ > 0)) {
+                   (load() > 0 || !dead_.empty() || open_readers_ + open_writers_ > 0)) {
             done = Fault{EBUSY,
                          "type: only while the channel is empty and none of its message files "
                          "is open"};
@@ -54,30 +41,26 @@ void Channel::note_error(std::string text) noexcept {
 }
 
 void Channel::apply(Locked& locked, const Settings& settings) noexcept {
+    // Whatever the gate has let out stays so.
+    ready_ = ready();
     settings_ = settings;
-    if (blocks() && settings_.type == Type::kQueue && !paused_ &&
-        (queue_.size() >= settings_.high_mark() || queue_.bytes() >= settings_.high_mark_bytes())) {
-        pause(locked);
+    gate_ = settings_.batch_gate();
+    if (!gated() && ready_ < queue_.size()) {
+        gathering_since_ = kForever;
+        offer(locked);
+        ring(locked);
+    } else if (gather(locked)) {
+        ring(locked);
     }
+    pause_if_high(locked);
     reconsider(locked);
     arm_all(locked);
 }
 
 void Channel::run(Locked& locked, const Command& command) noexcept {
     switch (command.kind) {
-        case Command::Kind::kPurge: {
-            std::uint64_t lost = 0;
-            queue_.for_each([&](Message& message) {
-                ++lost;
-                drop(locked, queue_.remove(message), Wake::kPurged);
-                return true;
-            });
-            counters_.purged += lost;
-            earliest_expiry_ = kForever;
-            if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
-            reconsider(locked);
-            break;
-        }
+        case Command::Kind::kPurge: purge(locked); break;
+        case Command::Kind::kRedrive: redrive(locked); break;
         case Command::Kind::kPause:
             if (!held_) held_since_ = locked.now();
             held_ = true;
@@ -92,24 +75,43 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
                 // Paused at the high mark meanwhile: writers' time counts from now.
                 if (paused_) paused_since_ = locked.now();
                 emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
-                serve_readers(locked);
-                if (!queue_.empty()) {
-                    wake_polls(locked, POLLIN);
-                    // Who waits for inotify could not have drained it during the pause.
-                    ring(locked);
-                }
+                offer(locked);
+                // Who waits for inotify could not have drained it during the pause.
+                if (!queue_.empty()) ring(locked);
             }
             reconsider(locked);
             break;
         case Command::Kind::kRevoke: break;
-        case Command::Kind::kRedrive: break;
     }
+}
+
+// Everything, the dead letters too; the leases are over.
+void Channel::purge(Locked& locked) noexcept {
+    std::uint64_t lost = 0;
+    auto forget = [&](MessageRef message) {
+        ++lost;
+        drop(locked, std::move(message), Wake::kPurged);
+    };
+    queue_.for_each([&](Message& message) {
+        forget(take_out(message));
+        return true;
+    });
+    dead_.for_each([&](Message& message) {
+        forget(dead_.remove(message));
+        return true;
+    });
+    for (MessageRef& message : delayed_.clear()) forget(std::move(message));
+    for (MessageRef& message : leases_.clear()) forget(std::move(message));
+    counters_.purged += lost;
+    earliest_expiry_ = kForever;
+    if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
+    reconsider(locked);
 }
 
 Result<void> Channel::remove() {
     Locked locked(*this);
-    if (!queue_.empty()) {
-        return Fault{ENOTEMPTY, "messages are queued; purge first"};
+    if (load() > 0 || !dead_.empty()) {
+        return Fault{ENOTEMPTY, "messages are queued, leased or dead letters; purge first"};
     }
     removed_.store(true, std::memory_order_release);
     end_all(locked, Wake::kRemoved);
@@ -151,7 +153,9 @@ void Channel::arm(Locked& locked, Nanos deadline) noexcept {
 }
 
 void Channel::arm_all(Locked& locked) noexcept {
-    Nanos next = earliest_expiry_;
+    Nanos next = std::min({earliest_expiry_, leases_.earliest(), delayed_.earliest()});
+    if (gated() && gathering_since_ != kForever)
+        next = std::min(next, gathering_since_ + gate_.delay);
     for (const queue::WaiterList* list : {&writers_, &sync_writers_}) {
         for (const queue::Waiter& waiter : *list) {
             const auto& writer = static_cast<const WriteWaiter&>(waiter);
@@ -184,6 +188,8 @@ void Channel::on_time(Nanos now) noexcept {
         ++counters_.timed_out;
         withdraw(locked, writer, Wake::kTimedOut);
     }
+    run_leases(locked);
+    if (gather(locked) && !queue_.empty()) ring(locked);  // the arrivals were not readable yet
     sweep_expired(locked);
     admit_openers(locked);
     arm_all(locked);
@@ -226,9 +232,16 @@ Snapshot Channel::snapshot() const {
     }
     s.depth = queue_.size();
     s.bytes = queue_.bytes();
+    s.ready = ready();
+    s.leased = leases_.size();
+    s.leased_bytes = leases_.bytes();
+    s.delayed = delayed_.size();
+    s.delayed_bytes = delayed_.bytes();
+    s.dead = dead_.size();
+    s.dead_bytes = dead_.bytes();
     s.readers = open_readers_;
     s.writers = open_writers_;
-    s.waiting_readers = waiting_readers_;
+    s.waiting_readers = waiting_readers_ + dead_readers_.size();
     s.waiting_writers = writers_.size() + sync_writers_.size() + openers_.size();
     Nanos oldest = queue_.oldest();
     s.oldest_age = oldest == kForever ? 0 : std::max<Nanos>(0, now - oldest);
@@ -247,11 +260,15 @@ Snapshot Channel::snapshot() const {
     return s;
 }
 
-std::vector<Listed> Channel::list() const {
+std::vector<Listed> Channel::list(Lane lane) const {
+    const queue::PriorityQueue& from = lane == Lane::kDead ? dead_ : queue_;
     std::vector<Listed> all;
-    all.reserve(depth() + 16);  // outside the lock; a little more than there is
-    std::scoped_lock hold(mutex_);
-    const_cast<queue::PriorityQueue&>(queue_).for_each([&](Message& message) {
+    std::unique_lock hold(mutex_);
+    const std::uint64_t there = from.size();
+    hold.unlock();
+    all.reserve(there + 16);  // outside the lock; a little more than there is
+    hold.lock();
+    const_cast<queue::PriorityQueue&>(from).for_each([&](Message& message) {
         all.push_back({message.envelope, message.content_size()});
         return true;
     });

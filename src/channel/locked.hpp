@@ -19,6 +19,7 @@ struct Channel::Effects {
     boost::container::small_vector<Event, 4> events;
     Nanos arm = kForever;
     bool ring = false;
+    bool enrol = false;  // for sweep_leases()
     Doorbell::Target ring_target = Doorbell::Target::kQueue;
     queue::MessageList garbage;
 };
@@ -69,6 +70,10 @@ private:
         for (const Event& event : effects.events) channel_.hub_.publish(event);
         if (effects.arm != kForever) {
             channel_.env_.timers.arm(channel_.weak_from_this(), effects.arm);
+        }
+        if (effects.enrol) {
+            channel_.env_.leasing.with(
+                [&](auto& all) { all.push_back(channel_.weak_from_this()); });
         }
         if (effects.ring) {
             channel_.env_.rings.fetch_add(1, std::memory_order_relaxed);

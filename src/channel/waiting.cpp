@@ -31,8 +31,8 @@ void Channel::pause(Locked& locked) noexcept {
 // turn.
 void Channel::reconsider(Locked& locked) noexcept {
     if (held()) return;
-    if (paused_ && (!blocks() || (queue_.size() <= settings_.low_mark() &&
-                                  queue_.bytes() <= settings_.low_mark_bytes()))) {
+    if (paused_ && (!blocks() || (load() <= settings_.low_mark() &&
+                                  load_bytes() <= settings_.low_mark_bytes()))) {
         paused_ = false;
         emit(locked, EventKind::kLow, 255, 0, queue_.size());
     }
@@ -61,7 +61,7 @@ Gate Channel::try_gate(Turn& turn) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Gate::kRemoved;
     if (held()) return Gate::kWait;
-    if (turn.critical && settings_.type == Type::kQueue) {
+    if (turn.critical && settings_.type != Type::kSync) {
         bool waits = blocks() && (critical_openers_ > 0 || !reserve_has_room());
         return waits ? Gate::kWait : Gate::kOpen;
     }
@@ -75,7 +75,7 @@ Gate Channel::try_gate(Turn& turn) noexcept {
     if (!blocks()) return Gate::kOpen;
     if (paused_) return Gate::kWait;
     lapse(locked);
-    if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
+    if (!turns_.empty() && load() + turns_.size() >= settings_.high_mark()) {
         return Gate::kWait;
     }
     turn.since = locked.now();
@@ -107,7 +107,7 @@ void Channel::admit_openers(Locked& locked) noexcept {
     if (openers_.empty()) return;
     lapse(locked);
     // The reserve is for critical messages, whoever waits before them.
-    bool reserve = settings_.type == Type::kQueue && !held() && reserve_has_room();
+    bool reserve = settings_.type != Type::kSync && !held() && reserve_has_room();
     for (auto at = openers_.begin(); reserve && critical_openers_ > 0 && at != openers_.end();) {
         auto& opener = static_cast<OpenWaiter&>(*at++);
         if (!opener.turn->critical) continue;
@@ -124,7 +124,7 @@ void Channel::admit_openers(Locked& locked) noexcept {
             turn.sync = turn.held = true;
         } else if (blocks()) {
             if (paused_) return;
-            if (!turns_.empty() && queue_.size() + turns_.size() >= settings_.high_mark()) {
+            if (!turns_.empty() && load() + turns_.size() >= settings_.high_mark()) {
                 return arm(locked, turns_.front().since + kCreditLife);
             }
             turn.since = locked.now();
@@ -160,8 +160,13 @@ void Channel::cancel(ReadWaiter& waiter, Wake why) noexcept {
     Locked locked(*this);
     waiter.cancelled = true;
     if (!waiter.parked) return;
-    unlink(readers_, waiter);
-    --waiting_readers_;
+    if (waiter.lane == Lane::kDead) {
+        unlink(dead_readers_, waiter);
+    } else {
+        unlink(readers_, waiter);
+        --waiting_readers_;
+        waiting_leasers_ -= waiter.leases;
+    }
     locked.finish(waiter, why);
 }
 
@@ -185,9 +190,9 @@ void Channel::cancel(OpenWaiter& waiter, Wake why) noexcept {
 }
 
 void Channel::end_all(Locked& locked, Wake why) noexcept {
-    waiting_readers_ = 0;
+    waiting_readers_ = waiting_leasers_ = 0;
     critical_openers_ = 0;
-    for (queue::WaiterList* list : {&readers_, &openers_}) {
+    for (queue::WaiterList* list : {&readers_, &dead_readers_, &openers_}) {
         while (!list->empty()) {
             Waiter& waiter = list->front();
             list->pop_front();
@@ -201,9 +206,54 @@ void Channel::end_all(Locked& locked, Wake why) noexcept {
     wake_polls(locked, kHangUp);
 }
 
+// ---- type stream --------------------------------------------------------------------------------
+
+std::uint64_t Channel::stream_since() const noexcept {
+    std::scoped_lock hold(mutex_);
+    return stream_closings_;
+}
+
+// As at a FIFO. What is left when nobody writes any more is read first.
+bool Channel::stream_ended(const StreamView& view) const noexcept {
+    return settings_.type == Type::kStream && !held() && queue_.empty() && open_writers_ == 0 &&
+           (stream_closings_ > view.since || view.has_read);
+}
+
+void Channel::end_stream(Locked& locked) noexcept {
+    if (settings_.type != Type::kStream || open_writers_ > 0) return;
+    for (auto at = readers_.begin(); at != readers_.end();) {
+        auto& reader = static_cast<ReadWaiter&>(*at++);
+        if (!reader.may_end || !stream_ended(reader.view)) continue;
+        unlink(readers_, reader);
+        --waiting_readers_;
+        waiting_leasers_ -= reader.leases;
+        locked.finish(reader, Wake::kEnded);
+    }
+}
+
+bool Channel::opened(bool reads, bool writes) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return false;
+    open_readers_ += reads;
+    open_writers_ += writes;
+    return true;
+}
+
+void Channel::closed(bool reads, bool writes) noexcept {
+    Locked locked(*this);
+    open_readers_ -= reads;
+    open_writers_ -= writes;
+    if (!writes || open_writers_ > 0 || settings_.type != Type::kStream) return;
+    ++stream_closings_;
+    open_gate(locked);
+    end_stream(locked);
+    wake_polls(locked, kHangUp);
+}
+
 // ---- poll ---------------------------------------------------------------------------------------
 
-unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical) noexcept {
+unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical, Lane lane,
+                       const StreamView* view) noexcept {
     std::unique_ptr<PollTicket> old;
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
@@ -218,9 +268,12 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool c
     if (fresh) {
         fresh->slot = &slot;
         fresh->critical = critical;
+        fresh->lane = lane;
         slot.ticket = fresh.get();
         polls_.push_back(*fresh.release());
     }
+    if (lane == Lane::kDead) return !down_ && !dead_.empty() ? POLLIN : 0U;
+    if (view && stream_ended(*view)) return POLLIN | POLLHUP;
     return (readable() ? POLLIN : 0U) | (writable(critical) ? POLLOUT : 0U);
 }
 
@@ -233,14 +286,14 @@ void Channel::forget(PollSlot& slot) noexcept {
     slot.ticket = nullptr;
 }
 
-void Channel::wake_polls(Locked& locked, unsigned events) noexcept {
+void Channel::wake_polls(Locked& locked, unsigned events, Lane lane) noexcept {
     for (auto at = polls_.begin(); at != polls_.end();) {
         PollTicket& ticket = *at++;
         unsigned wanted = ticket.events & events;
         if ((wanted & POLLOUT) && !writable(ticket.critical)) {
             wanted &= ~static_cast<unsigned>(POLLOUT);
         }
-        if (events != kHangUp && !wanted) continue;
+        if (events != kHangUp && (!wanted || ticket.lane != lane)) continue;
         polls_.erase(polls_.iterator_to(ticket));
         ticket.slot->ticket = nullptr;
         locked.effects.notify.push_back(ticket);

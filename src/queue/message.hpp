@@ -33,7 +33,7 @@ constexpr std::uint8_t kLow = 0;
 
 struct Envelope {
     std::uint8_t priority = kNormal;
-    std::uint8_t type = 2;  // a FrameType; 2 is data
+    std::uint8_t type = 2;          // a FrameType; 2 is data
     bool redelivered = false;       // it was given out before
     bool dead = false;              // it is among the dead letters
     std::uint32_t deliveries = 0;   // times it was given out on lease

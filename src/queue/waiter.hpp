@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <sys/types.h>
 
 #include <boost/intrusive/list.hpp>
 
@@ -21,6 +22,7 @@ enum class Wake : std::uint8_t {
     kInterrupted,  // the client was interrupted or died, or an entry was needed
     kShutdown,     // the daemon ends
     kPurged,       // sync: the message was purged before it was taken
+    kEnded,        // type stream: empty, and the last writer has closed
 };
 
 class Waiter : public boost::intrusive::list_base_hook<> {
@@ -39,9 +41,31 @@ public:
 
 using WaiterList = boost::intrusive::list<Waiter, boost::intrusive::constant_time_size<false>>;
 
+// What a channel keeps for readers: its queue, and its dead letters.
+enum class Lane : std::uint8_t { kMain, kDead };
+
+// A message on trial, as its holder sees it. The envelope is as it was when it was given out, since
+// the message's own changes once the lease has ended.
+struct Leased {
+    std::uint64_t id = 0;  // never used again; 0: none
+    Envelope envelope;
+};
+
+// What an open file knows of a channel of type stream, for its end of file.
+struct StreamView {
+    std::uint64_t since = 0;  // stream_since() when it was opened
+    bool has_read = false;    // it has got bytes
+};
+
 class ReadWaiter : public Waiter {
 public:
     MessageRef message;  // kServed: what was taken
+    Lane lane = Lane::kMain;
+    bool leases = false;  // takes on lease, for the process `holder`; kMain only
+    pid_t holder = 0;
+    Leased lease;          // kServed, if `leases`
+    bool may_end = false;  // finished with kEnded as `view` says
+    StreamView view;
 };
 
 // How a message came: a write on the file `queue` itself, for which the kernel makes the inotify
@@ -87,9 +111,13 @@ public:
     std::uint64_t bytes = 0;
     std::uint64_t largest = 0;
     bool critical = true;  // all of them are
+    // The client's request that brought it, as the door names it: the same for one that a killed daemon
+    // left unanswered and its successor is given again. 0: none, or it cannot come again.
+    std::uint64_t request = 0;
 
 private:
     void take(Batch& other) noexcept {
+        request = other.request;
         messages.swap(other.messages);
         count = other.count;
         bytes = other.bytes;
