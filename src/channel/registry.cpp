@@ -290,6 +290,11 @@ bool Registry::change(std::uint64_t id, std::uint8_t kind, const Initial& initia
     return true;
 }
 
+void Registry::start_ids(std::uint64_t first) {
+    std::unique_lock hold(mutex_);
+    next_id_ = std::max(next_id_, first);
+}
+
 void Registry::set_defaults(const Settings& defaults) {
     std::unique_lock hold(mutex_);
     defaults_ = defaults;

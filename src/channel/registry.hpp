@@ -38,33 +38,42 @@ public:
     static constexpr std::uint64_t kRootId = 0;
 
     // Makes a channel. EEXIST, ENOENT (no such parent), EDQUOT, ENAMETOOLONG (the path would pass
-    // 4,000 bytes).
+    // 4,000 bytes). Role subscription: a named subscription of the topic `parent` (ENOTDIR if it is
+    // none), with a name space of its own, listed apart from channels; its messages are charged to
+    // `owner`, who subscribes with the uid and gid of `attributes`.
     Result<std::shared_ptr<Channel>> create(std::uint64_t parent, std::string_view name,
-                                            Attributes attributes, access::Account& owner);
-    // ENOENT; ENOTEMPTY while messages or sub-channels are there.
-    Result<void> remove(std::uint64_t parent, std::string_view name);
+                                            Attributes attributes, access::Account& owner,
+                                            Role role = Role::kChannel);
+    // ENOENT; ENOTEMPTY while messages, sub-channels or named subscriptions are there.
+    Result<void> remove(std::uint64_t parent, std::string_view name, Role role = Role::kChannel);
     // As rename(2) does with directories: an empty channel in the way is replaced, unless `keep`
-    // (EEXIST). EINVAL into itself.
+    // (EEXIST). EINVAL into itself. A subscription stays at its topic (EXDEV).
     Result<void> rename(std::uint64_t parent, std::string_view name, std::uint64_t to_parent,
-                        std::string_view to_name, bool keep);
+                        std::string_view to_name, bool keep, Role role = Role::kChannel);
 
-    // Null when there is none.
+    // Null when there is none. By id: of any role.
     std::shared_ptr<Channel> find(std::uint64_t id) const;
     std::shared_ptr<Channel> child(std::uint64_t parent, std::string_view name) const;
-    // By path below the mount, "a/b", without leading slash.
+    std::shared_ptr<Channel> child_subscription(std::uint64_t topic, std::string_view name) const;
+    // By path below the mount, "a/b" or "topic/subs/name", without leading slash.
     std::shared_ptr<Channel> find_path(std::string_view path) const;
 
     // Path below the mount; empty for the root and for a channel that is gone.
     std::string path(std::uint64_t id) const;
     std::uint64_t parent(std::uint64_t id) const;
-    std::size_t count_children(std::uint64_t id) const;
+    std::size_t count_children(std::uint64_t id) const;       // channels only
+    std::size_t count_subscriptions(std::uint64_t id) const;  // with a name
     std::size_t size() const;
 
     // Children with an id above `after`, in order of id, until `visit` returns false. `visit` runs
     // under the lock: it copies, and calls nothing.
     void list(std::uint64_t parent, std::uint64_t after,
               const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const;
-    // All channels, in order of id, without any lock held.
+    // The same of a topic's named subscriptions.
+    void list_subscriptions(
+        std::uint64_t topic, std::uint64_t after,
+        const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const;
+    // All channels of all roles, in order of id, without any lock held.
     void for_each(const std::function<void(const std::shared_ptr<Channel>&,
                                            const std::string& path)>& visit) const;
 
@@ -76,6 +85,10 @@ public:
     bool change(std::uint64_t id, std::uint8_t kind, const Initial& initial,
                 const std::function<void(Attributes&)>& use);
 
+    // New channels get ids from `first` on, if it has not come further: a client's kernel may still know
+    // those of the daemon before.
+    void start_ids(std::uint64_t first);
+
     void set_defaults(const Settings& defaults);
     // The daemon ends: all waits end.
     void shut_down() noexcept;
@@ -83,9 +96,13 @@ public:
 
 private:
     struct Entry;
+    struct Children;
     static constexpr std::size_t kLongestPath = 4000;
 
     Entry* entry(std::uint64_t id) const;
+    // Those of a role, or null when it has none.
+    Children* children(std::uint64_t id, Role role) const;
+    void changed() noexcept;
     std::string path_of(const Entry& entry) const;
     static std::size_t deepest(const Entry& entry);
     void link(Entry& parent, Entry& child);

@@ -93,6 +93,10 @@ MessageFile::~MessageFile() {
 Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
     {
         std::scoped_lock hold(mutex_);
+        if (std::exchange(torn_, false)) {
+            to.error = EIO;
+            return Outcome::kDone;
+        }
         if (current_.message) {
             std::uint64_t from = positionless() ? current_.done : request.offset - current_.base;
             if ((positionless() || request.offset >= current_.base) && from < current_.size) {
@@ -182,6 +186,19 @@ int MessageFile::set_read_batch(std::uint32_t most) noexcept {
 int MessageFile::may_send() const noexcept {
     if (kind_ != Kind::kFramedQueue) return ENOTTY;
     return mode_.writes ? 0 : EBADF;
+}
+
+std::uint32_t MessageFile::marks() const noexcept {
+    std::scoped_lock hold(mutex_);
+    const bool midway = torn_ || (current_.message && current_.done < current_.size);
+    return (midway ? kMidway : 0U) | (style_ == Style::kOne && current_.one_taken ? kServed : 0U);
+}
+
+int MessageFile::resume(std::uint32_t marks) noexcept {
+    std::scoped_lock hold(mutex_);
+    torn_ = (marks & kMidway) != 0;
+    current_.one_taken = (marks & kServed) != 0;
+    return 0;
 }
 
 void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t size,

@@ -47,6 +47,8 @@ public:
     std::optional<access::Charge> charge_waiter() noexcept override;
     int set_read_batch(std::uint32_t most) noexcept override;
     int may_send() const noexcept override;
+    std::uint32_t marks() const noexcept override;
+    int resume(std::uint32_t marks) noexcept override;
 
 private:
     // Which reads wait, and what comes after a message.
@@ -88,8 +90,9 @@ private:
     std::atomic<std::uint32_t> read_batch_{0};
     channel::Turn turn_;
     channel::PollSlot poll_slot_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     Current current_;
+    bool torn_ = false;  // the rest of a message was lost with the daemon before: to be told, once
 };
 
 }  // namespace ipcfs::tree

@@ -211,6 +211,7 @@ Outcome NotifyFile::try_write(const WriteRequest& request, queue::Batch&, int& e
     } else {
         done = filter.error();
     }
+    if (done) told_.store(true, std::memory_order_relaxed);
     error = done ? 0 : done.error().code;
     if (!done) channel_->note_error(done.error().operation);
     return Outcome::kDone;

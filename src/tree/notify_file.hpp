@@ -23,6 +23,9 @@ public:
     ~NotifyFile() override;
 
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
+    std::uint32_t marks() const noexcept override {
+        return told_.load(std::memory_order_relaxed) ? kTouched : 0U;
+    }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
@@ -49,6 +52,7 @@ private:
     access::Charge charge_;
     std::shared_ptr<Listener> listener_;
 
+    std::atomic<bool> told_{false};  // a filter or a signal
     std::mutex mutex_;
     channel::EventFilter filter_;
     std::deque<channel::Event> events_;

@@ -65,6 +65,7 @@ struct WriteRequest {
     access::Subject subject;
     bool nonblocking = false;
     std::uint64_t offset = 0;
+    std::uint64_t request = 0;  // as queue::Batch::request, which the door sets too
 };
 
 // A read that waits. Made by the door as a shared pointer.
@@ -181,6 +182,17 @@ public:
     virtual int set_read_batch(std::uint32_t) noexcept { return ENOTTY; }
     // Whether frames may be sent to it by kIoctlSend, which asks for no open mode. An errno, or 0.
     virtual int may_send() const noexcept { return ENOTTY; }
+
+    // What a successor has to know of it when this daemon is killed (the door keeps it; asked before
+    // each answer to a read or write). Of any number of bits.
+    enum Mark : std::uint32_t {
+        kMidway = 1,   // a message has been delivered in part: the rest of it is lost
+        kServed = 2,   // it has had the one message that it gives
+        kTouched = 4,  // it holds what a successor cannot know
+    };
+    virtual std::uint32_t marks() const noexcept { return 0; }
+    // In the successor, of the file opened in its place. An errno that is all it can answer, or 0.
+    virtual int resume(std::uint32_t marks) noexcept { return marks & kTouched ? ESTALE : 0; }
 
     // No position at all: reads and writes may wait at the same time (type and access decide).
     virtual bool positionless() const noexcept { return false; }

@@ -296,6 +296,13 @@ int PutFile::make_message(queue::Batch& batch) {
     return 0;
 }
 
+// What has been written so far is in memory that goes with the daemon.
+std::uint32_t PutFile::marks() const noexcept {
+    std::scoped_lock hold(mutex_);
+    const bool begun = backed_ || size_ > 0 || !head_.empty() || header_;
+    return state_ == State::kSpoiled || (state_ == State::kFilling && begun) ? kTouched : 0U;
+}
+
 Outcome PutFile::try_flush(const access::Subject& by, bool nonblocking, queue::Batch& pending,
                            int& error) noexcept {
     error = 0;

@@ -32,6 +32,7 @@ public:
     std::optional<Backing> backing() noexcept override;
     void backed() noexcept override;
     bool wants_flush() const noexcept override { return true; }
+    std::uint32_t marks() const noexcept override;
 
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -76,7 +77,7 @@ private:
     channel::Turn turn_;
     channel::PollSlot poll_slot_;
 
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     State state_ = State::kFilling;
     int error_ = 0;  // of a spoiled one
     Fd memory_;

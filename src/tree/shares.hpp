@@ -47,6 +47,8 @@ public:
     Shares(access::Ledger& ledger, const Clock& clock, payload::Store& store)
         : ledger_(ledger), clock_(clock), store_(store) {}
 
+    // Ids from here on, so that none of an earlier life is used again.
+    void start_ids(std::uint64_t first) noexcept { next_id_ = first; }
     // EEXIST; ENFILE beyond kMostRegions of a channel.
     Result<RegionPtr> create(std::uint64_t channel, std::string_view name,
                              channel::Attributes attributes);
@@ -112,7 +114,7 @@ private:
     payload::Store& store_;
     std::function<void(std::uint64_t)> told_;
     mutable std::mutex mutex_;
-    std::uint64_t next_id_ = 1;
+    std::atomic<std::uint64_t> next_id_{1};
     std::map<std::uint64_t, Entry> regions_;  // those with a name, and the unlinked ones still open
     std::map<std::uint64_t, Names> names_;    // by channel
 };

@@ -10,6 +10,11 @@ Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
     std::shared_ptr<const std::string> text;
     {
         std::scoped_lock hold(mutex_);
+        if (torn_ && request.offset != 0) {
+            to.error = EIO;
+            return Outcome::kDone;
+        }
+        torn_ = false;
         if (!text_ || (written_ && request.offset == 0)) {
             text_ = std::make_shared<const std::string>(make_());
             written_ = false;
@@ -27,8 +32,9 @@ Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
 
 Outcome TextFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
     std::string_view text(reinterpret_cast<const char*>(request.data.data()), request.data.size());
-    // Only what names a region takes long.
-    if (worker_ && take_ && text.find("revoke") != std::string_view::npos) {
+    // Only what names a region or a type takes long.
+    constexpr auto kNone = std::string_view::npos;
+    if (worker_ && take_ && (text.find("revoke") != kNone || text.find("type") != kNone)) {
         std::scoped_lock hold(mutex_);
         pending_.push_back({std::string(text), request.subject});
         return Outcome::kWait;

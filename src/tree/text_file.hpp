@@ -37,6 +37,14 @@ public:
         try_read(operation.request(), to);
     }
     void start_write(WriteOperation& operation) noexcept override;
+    std::uint32_t marks() const noexcept override {
+        std::scoped_lock hold(mutex_);
+        return text_ || torn_ ? kMidway : 0U;
+    }
+    int resume(std::uint32_t marks) noexcept override {
+        torn_ = (marks & kMidway) != 0;
+        return 0;
+    }
 
 private:
     Make make_;
@@ -47,10 +55,11 @@ private:
     };
     access::Charge charge_;
     payload::Worker* worker_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::deque<Text> pending_;  // writes whose operation has not started yet
     std::shared_ptr<const std::string> text_;
     bool written_ = false;
+    bool torn_ = false;  // the text that was being read went with the daemon before
 };
 
 }  // namespace ipcfs::tree
