@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <base/clock.hpp>
+#include <channel/channel.hpp>
 
 namespace ipcfs::tree {
 
@@ -49,6 +50,15 @@ enum class Kind : std::uint8_t {
     kVersion,
     kStatsMappings,
     kControl,
+    // Of these numbers what durable channels keep of a file's rights knows it by: none is used again.
+    kLease = 64,
+    kFramedLease,
+    kDeadDir,
+    kDeadQueue,
+    kDeadNext,
+    kDeadPeek,
+    kSubsDir,  // below it: directories of subscriptions, which are channels
+    kFilter,
 };
 
 struct NodeId {
@@ -62,23 +72,45 @@ struct NodeId {
     bool operator==(const NodeId&) const = default;
 };
 
-// One file or directory that every channel (or the system part) shows.
+// What a channel is, which decides about the files that it shows: one bit.
+using Shape = std::uint8_t;
+using Shapes = std::uint8_t;  // a set of them
+constexpr Shape kQueueShape = 1, kSyncShape = 2, kBatchShape = 4, kTopicShape = 8,
+                kMulticastShape = 16, kStreamShape = 32, kSubscriptionShape = 64;
+constexpr Shapes kAllShapes = 127;
+Shape shape_of(const channel::Channel& channel) noexcept;
+
+// One file or directory that channels (or the system part) show.
 struct FileSpec {
     Kind kind;
     Kind parent;
     std::string_view name;
     bool directory;
     mode_t mask;  // of the mode its channel was made with; for system files the mode itself
-    bool reads, writes;
+    Shapes reads, writes;  // where it can be opened so; a directory: where it is
+
+    bool shown(Shape shape) const noexcept { return ((reads | writes) & shape) != 0; }
 };
 
-// Null when there is no such file. Names of a later version are reserved all the same.
+constexpr std::uint8_t raw(Kind kind) noexcept {
+    return static_cast<std::uint8_t>(kind);
+}
+constexpr bool has_channels(Kind kind) noexcept {
+    return kind == Kind::kRoot || kind == Kind::kChannel;
+}
+constexpr bool is_put(Kind kind) noexcept {
+    return kind == Kind::kPut || kind == Kind::kPutAside || kind == Kind::kFramedPut;
+}
+// Its times are those of arrivals and deliveries.
+bool is_message_file(Kind kind) noexcept;
+
+// Null when there is no such file in any shape.
 const FileSpec* spec_of(Kind kind) noexcept;
 const FileSpec* spec_of(Kind parent, std::string_view name) noexcept;
-// The files below `parent`, in order; ends with null.
+// All of them.
 const FileSpec* first_spec() noexcept;
 const FileSpec* end_spec() noexcept;
-// Whether a channel's file or a future one has this name: no sub-channel may.
+// Whether a channel's file, of whatever shape, or a future one has this name: no sub-channel may.
 bool reserved(bool below_root, std::string_view name) noexcept;
 
 struct NodeInfo {

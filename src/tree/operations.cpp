@@ -14,6 +14,7 @@ int write_error(Wake why, int cancelled, bool sync) {
         case Wake::kInterrupted: return cancelled;
         case Wake::kShutdown: return ENOTCONN;
         case Wake::kPurged: return sync ? ECANCELED : ENOBUFS;
+        case Wake::kEnded: break;  // of readers
     }
     return EIO;
 }

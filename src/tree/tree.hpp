@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -17,6 +18,7 @@
 
 #include <access/account.hpp>
 #include <access/subject.hpp>
+#include <base/guarded.hpp>
 #include <base/log.hpp>
 #include <base/result.hpp>
 #include <channel/registry.hpp>
@@ -55,6 +57,7 @@ struct NewChannel {
     mode_t mode = 0777;
     mode_t umask = 022;
     access::Subject subject;
+    std::vector<gid_t> groups = {};  // supplementary; for a subscription
 };
 
 class Tree {
@@ -67,7 +70,8 @@ public:
     Result<NodeInfo> stat(NodeId node) const;
     Result<NodeInfo> change(NodeId node, const Change& change);
 
-    // A channel. EEXIST also for reserved names, EPERM below kern/, EDQUOT, ENAMETOOLONG.
+    // A channel, or in subs/ a subscription. EEXIST also for reserved names, EPERM below kern/ and in a
+    // subscription, EDQUOT, ENAMETOOLONG; EACCES for a subscription by who may not read `stream`.
     Result<NodeInfo> make_channel(NodeId parent, std::string_view name, const NewChannel& made);
     Result<void> remove_channel(NodeId parent, std::string_view name);
     Result<void> rename(NodeId parent, std::string_view name, NodeId to_parent,
@@ -91,6 +95,15 @@ public:
     // As the last step of that alone.
     bool permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
                  std::span<const gid_t> groups) const;
+
+    // Whether what the client's kernel has cached of this directory's entries may be old.
+    bool relisted(NodeId directory);
+    // Told of a channel whose type changed, and of the paths of files below it that it does not show any
+    // more: what clients' kernels keep of them is to go. `at_once`: before it returns, if that does not
+    // take long. Any thread but the door's when `at_once`. Set before use.
+    using Retyped = std::function<void(const std::shared_ptr<channel::Channel>& channel,
+                                       const std::vector<std::string>& hidden, bool at_once)>;
+    void on_retyped(Retyped told) { retyped_ = std::move(told); }
 
     // Entries of a directory after `cookie` (0: from the start) until `visit` returns false. `visit`
     // is given the cookie of the entry; it copies, and calls nothing.
@@ -119,6 +132,15 @@ public:
 
 private:
     static channel::Registry::Initial initial(Kind kind);
+    Shape shape(NodeId node) const;  // 0: the node is gone
+    bool hidden(NodeId node) const;
+    std::shared_ptr<channel::Channel> child(NodeId parent, std::string_view name) const;
+    // As Channel::control, and tells of a new type.
+    Result<void> control(const std::shared_ptr<channel::Channel>& channel, std::string_view text,
+                         bool at_once);
+    void forget(std::uint64_t channel);  // which is gone
+    bool read_payload_attributes(std::uint64_t id, bool directory,
+                                 const std::function<void(const channel::Attributes&)>& use) const;
     // Attributes of whatever kind of node. False: it is gone.
     bool read_attributes(NodeId node,
                          const std::function<void(const channel::Attributes&)>& use) const;
@@ -126,6 +148,11 @@ private:
     std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
     Result<std::vector<std::string>> revocations(const channel::Channel& channel,
                                                  std::string_view text) const;
+    Result<std::shared_ptr<OpenFile>> open_text(NodeId node,
+                                                const std::shared_ptr<channel::Channel>& channel,
+                                                const access::Subject& subject);
+    Result<void> write_ctl(const std::shared_ptr<channel::Channel>& channel, std::string_view text,
+                           const access::Subject& by);
     Result<std::shared_ptr<OpenFile>> open_region(const RegionPtr& region, OpenMode mode,
                                                   const access::Subject& subject);
     std::string mappings() const;
@@ -143,6 +170,9 @@ private:
     Shares shares_;
     Logger& log_;
     System system_;
+    Retyped retyped_;
+    Guarded<std::map<std::uint64_t, Nanos>>
+        stale_;  // directories by when they changed by a new type
 };
 
 // Texts of the files that show one (src/tree/texts.cpp).

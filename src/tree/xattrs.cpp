@@ -89,7 +89,8 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
         (*channel)->note_error("xattr: no such setting, or a bad value");
         return Fault{EINVAL, "setxattr: no such setting"};
     }
-    return (*channel)->control(std::string(key).append(" ").append(value));
+    // The caller holds locks of its kernel's that the end of old names may have to wait for.
+    return control(*channel, std::string(key).append(" ").append(value), false);
 }
 
 Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view value) {

@@ -1,0 +1,23 @@
+// Owner, mode and ACLs as files get them from what they belong to. Private to src/tree; pure functions.
+#pragma once
+
+#include <optional>
+
+#include <access/acl.hpp>
+#include <channel/registry.hpp>
+
+namespace ipcfs::tree {
+
+constexpr std::size_t kLongestName = 255;  // NAME_MAX
+
+// The rights of those who may read, for reading (and searching) alone.
+mode_t readable(mode_t mode, bool directory) noexcept;
+// The attributes of a file as payload/ and what is in it show them: those who may read it may read
+// (and search) here.
+void derive_readable(channel::Attributes& attributes, bool directory);
+
+std::optional<access::Acl> default_acl(const channel::Attributes& attributes);
+// What a file made with `mode` below a directory with these defaults gets.
+void inherit_acl(channel::Attributes& attributes, const access::Acl& defaults, mode_t mode);
+
+}  // namespace ipcfs::tree

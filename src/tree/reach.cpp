@@ -1,0 +1,62 @@
+// Rights for those who come without a kernel that checks them. Any thread.
+#include <algorithm>
+#include <sys/stat.h>
+
+#include <access/acl.hpp>
+#include <tree/tree.hpp>
+
+namespace ipcfs::tree {
+
+using access::kAccessAcl;
+using channel::Attributes;
+using channel::Channel;
+using channel::Registry;
+
+bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
+                   std::span<const gid_t> groups) const {
+    const FileSpec* spec = spec_of(node.kind);
+    mode_t type = !spec || spec->directory ? S_IFDIR : S_IFREG;
+    bool allowed = false;
+    read_attributes(node, [&](const Attributes& attributes) {
+        std::optional<access::Acl> acl;
+        auto kept = attributes.xattrs.find(kAccessAcl);
+        if (kept != attributes.xattrs.end()) {
+            if (auto parsed = access::parse_acl(std::as_bytes(std::span(kept->second))))
+                acl = *parsed;
+        }
+        allowed = access::permits(type | attributes.mode, attributes.uid, attributes.gid,
+                                  acl ? &*acl : nullptr, uid, gid, groups, want);
+    });
+    return allowed;
+}
+
+Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, unsigned want,
+                                             uid_t uid, gid_t gid,
+                                             std::span<const gid_t> groups) const {
+    constexpr unsigned kSearch = 1;
+    NodeId at{Registry::kRootId, Kind::kRoot};
+    std::shared_ptr<Channel> channel;
+    while (true) {
+        if (!permits(at, kSearch, uid, gid, groups)) return Fault{EACCES, "no search permission"};
+        path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
+        if (path.empty()) break;
+        std::string_view name = path.substr(0, path.find('/'));
+        path.remove_prefix(name.size());
+        channel = registry_.child(at.channel, name);
+        if (!channel) return Fault{ENOENT, "no such channel"};
+        at = {channel->id(), Kind::kChannel};
+    }
+    if (!channel) return Fault{ENOENT, "a channel's path is expected"};
+    NodeId node{channel->id(), file};
+    const FileSpec* spec = spec_of(file);
+    if (spec && spec->parent != Kind::kChannel &&
+        !permits({channel->id(), spec->parent}, kSearch, uid, gid, groups)) {
+        return Fault{EACCES, "no search permission"};
+    }
+    if (!permits(node, want, uid, gid, groups)) {
+        return Fault{EACCES, std::string(spec ? spec->name : "channel") + ": permission denied"};
+    }
+    return channel;
+}
+
+}  // namespace ipcfs::tree
