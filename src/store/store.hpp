@@ -23,6 +23,11 @@ namespace ipcfs::store {
 using Lsn =
     std::uint64_t;  // the end of a change in the journal; grows, 0 is durable from the start
 
+// A Result<Lsn> of success (the implicit conversion is ambiguous: a Fault starts with a number).
+inline Result<Lsn> appended(Lsn lsn) {
+    return {boost::system::in_place_value, lsn};
+}
+
 struct Key {
     std::uint64_t channel = 0;   // 0: no key
     std::uint64_t sequence = 0;  // from 1, never used twice in a channel
