@@ -6,20 +6,23 @@
 
 #include <base/check.hpp>
 #include <channel/registry.hpp>
+#include <channel/subscription.hpp>
 
 namespace ipcfs::channel {
 
+struct Registry::Children {
+    // Open addressing: with thousands of channels a look-up is a matter of cache misses. Keys are the
+    // entries' own names.
+    boost::unordered_flat_map<std::string_view, Entry*> by_name;
+    std::map<std::uint64_t, Entry*> by_id;
+};
+
 // What a look-up touches comes first, in one cache line.
 struct alignas(64) Registry::Entry {
-    struct Children {
-        // Open addressing: with thousands of channels a look-up is a matter of cache misses. Keys are
-        // the entries' own names.
-        boost::unordered_flat_map<std::string_view, Entry*> by_name;
-        std::map<std::uint64_t, Entry*> by_id;
-    };
     std::string name;
     std::shared_ptr<Channel> channel;
     std::unique_ptr<Children> children;
+    std::unique_ptr<Children> subscriptions;
     std::uint64_t id = 0;
     Entry* parent = nullptr;
     Attributes made;                                           // of the channel when it was made
@@ -27,16 +30,43 @@ struct alignas(64) Registry::Entry {
     access::Charge charge;
     bool going = false;  // being removed: nothing may be made in it
 
-    bool empty() const { return !children || children->by_id.empty(); }
+    Role role() const { return channel ? channel->role() : Role::kChannel; }
+    std::unique_ptr<Children>& of(Role wanted) {
+        return wanted == Role::kSubscription ? subscriptions : children;
+    }
+    const std::unique_ptr<Children>& of(Role wanted) const {
+        return wanted == Role::kSubscription ? subscriptions : children;
+    }
+    // Null when there is none.
+    Entry* child(Role wanted, std::string_view called) const {
+        const auto& all = of(wanted);
+        if (!all) return nullptr;
+        auto at = all->by_name.find(called);
+        return at == all->by_name.end() ? nullptr : at->second;
+    }
+    std::size_t count(Role wanted) const { return of(wanted) ? of(wanted)->by_id.size() : 0; }
+    // What its path has after its parent's.
+    std::size_t length() const {
+        return name.size() + (role() == Role::kSubscription ? kSubs.size() + 1 : 0);
+    }
+    static constexpr std::string_view kSubs = "subs";
 };
 
 Registry::Registry(Environment& environment, const Settings& defaults, std::size_t prefix)
     : env_(environment), prefix_(prefix), defaults_(defaults), root_(std::make_unique<Entry>()) {
     root_->made.mode = 01777;
     root_->made.changed = environment.clock.realtime();
+    environment.registry.store(this, std::memory_order_release);
 }
 
-Registry::~Registry() = default;
+Registry::~Registry() {
+    env_.registry.store(nullptr, std::memory_order_release);
+}
+
+// After names or rights have changed: what recursive subscriptions reach is to be asked anew.
+void Registry::changed() noexcept {
+    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+}
 
 Registry::Entry* Registry::entry(std::uint64_t id) const {
     if (id == kRootId) return root_.get();
@@ -50,6 +80,7 @@ std::string Registry::path_of(const Entry& entry) const {
     std::string path;
     for (auto at = up.rbegin(); at != up.rend(); ++at) {
         if (!path.empty()) path.push_back('/');
+        if ((*at)->role() == Role::kSubscription) path.append(Entry::kSubs).push_back('/');
         path.append((*at)->name);
     }
     return path;
@@ -63,46 +94,79 @@ std::size_t Registry::deepest(const Entry& entry) {
         auto [at, length] = open.back();
         open.pop_back();
         longest = std::max(longest, length);
-        if (!at->children) continue;
-        for (const auto& [id, child] : at->children->by_id) {
-            open.emplace_back(child, length + 1 + child->name.size());
+        for (const Children* below : {at->children.get(), at->subscriptions.get()}) {
+            if (!below) continue;
+            for (const auto& [id, child] : below->by_id) {
+                open.emplace_back(child, length + 1 + child->length());
+            }
         }
     }
     return longest;
 }
 
 void Registry::link(Entry& parent, Entry& child) {
-    if (!parent.children) parent.children = std::make_unique<Entry::Children>();
+    auto& among = parent.of(child.role());
+    if (!among) among = std::make_unique<Children>();
     child.parent = &parent;
-    parent.children->by_name.emplace(child.name, &child);
-    parent.children->by_id.emplace(child.id, &child);
+    among->by_name.emplace(child.name, &child);
+    among->by_id.emplace(child.id, &child);
 }
 
 void Registry::unlink(Entry& child) {
-    child.parent->children->by_name.erase(child.name);
-    child.parent->children->by_id.erase(child.id);
-    if (child.parent->empty()) child.parent->children.reset();
+    auto& among = child.parent->of(child.role());
+    among->by_name.erase(child.name);
+    among->by_id.erase(child.id);
+    if (among->by_id.empty()) among.reset();
 }
 
 Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::string_view name,
-                                                  Attributes attributes, access::Account& owner) {
+                                                  Attributes attributes, access::Account& owner,
+                                                  Role role) {
     auto charge = access::Charge::take(owner, access::Resource::kChannels, 1);
     if (!charge) return Fault{EDQUOT, "mkdir: the user's limit of channels is reached"};
     auto made = std::make_unique<Entry>();
     made->name = name;
-    made->made = std::move(attributes);
     made->charge = std::move(*charge);
+    std::shared_ptr<Channel> topic;
+    if (role == Role::kSubscription) {
+        std::unique_lock hold(mutex_);
+        Entry* above = entry(parent);
+        if (!above || !above->channel || above->going || down_) {
+            return Fault{ENOENT, "mkdir: the topic is gone"};
+        }
+        if (above->child(role, name)) return Fault{EEXIST, "mkdir"};
+        topic = above->channel;
+        made->id = next_id_++;
+    }
+    if (topic) {
+        // It takes part before it has a name: the topic cannot go in between.
+        access::Subject subscriber{attributes.uid, attributes.gid, 0, 0};
+        made->channel = std::make_shared<Channel>(topic, made->id, subscriber, owner, true);
+        if (!topic->attach(*made->channel->subscription())) {
+            return Fault{ENOTDIR, "mkdir: only topics have subscriptions"};
+        }
+    }
+    made->made = std::move(attributes);
+    auto added = enter(parent, std::move(made));
+    if (topic && !added) return added;
+    changed();
+    return added;
+}
+
+// Gives it a place. If that fails, a subscription is over when the entry dies.
+Result<std::shared_ptr<Channel>> Registry::enter(std::uint64_t parent,
+                                                 std::unique_ptr<Entry> made) {
     std::unique_lock hold(mutex_);
     Entry* above = entry(parent);
     if (!above || above->going || down_) return Fault{ENOENT, "mkdir: the parent is gone"};
-    if (above->children && above->children->by_name.contains(name)) {
-        return Fault{EEXIST, "mkdir"};
-    }
-    if (prefix_ + path_of(*above).size() + 1 + name.size() > kLongestPath) {
+    if (above->child(made->role(), made->name)) return Fault{EEXIST, "mkdir"};
+    if (prefix_ + path_of(*above).size() + 1 + made->length() > kLongestPath) {
         return Fault{ENAMETOOLONG, "mkdir: the path would be too long"};
     }
-    made->id = next_id_++;
-    made->channel = std::make_shared<Channel>(env_, made->id, defaults_);
+    if (!made->channel) {
+        made->id = next_id_++;
+        made->channel = std::make_shared<Channel>(env_, made->id, defaults_);
+    }
     Entry& added = *made;
     link(*above, added);
     entries_.emplace(added.id, &added);
@@ -110,19 +174,18 @@ Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::str
     return added.channel;
 }
 
-Result<void> Registry::remove(std::uint64_t parent, std::string_view name) {
+Result<void> Registry::remove(std::uint64_t parent, std::string_view name, Role role) {
     Entry* going = nullptr;
     std::shared_ptr<Channel> channel;
     {
         std::unique_lock hold(mutex_);
         Entry* above = entry(parent);
-        if (!above || !above->children) return Fault{ENOENT, "rmdir"};
-        auto at = above->children->by_name.find(name);
-        if (at == above->children->by_name.end() || at->second->going) {
-            return Fault{ENOENT, "rmdir"};
+        going = above ? above->child(role, name) : nullptr;
+        if (!going || going->going) return Fault{ENOENT, "rmdir"};
+        if (going->count(Role::kChannel)) return Fault{ENOTEMPTY, "rmdir: it has sub-channels"};
+        if (going->count(Role::kSubscription)) {
+            return Fault{ENOTEMPTY, "rmdir: it has subscriptions"};
         }
-        going = at->second;
-        if (!going->empty()) return Fault{ENOTEMPTY, "rmdir: it has sub-channels"};
         going->going = true;
         channel = going->channel;
     }
@@ -139,40 +202,41 @@ Result<void> Registry::remove(std::uint64_t parent, std::string_view name) {
     freed = std::move(owned->second);
     order_.erase(owned);
     hold.unlock();
+    if (Subscription* subscription = channel->subscription()) subscription->end();
+    changed();
     return {};
 }
 
 Result<void> Registry::rename(std::uint64_t parent, std::string_view name, std::uint64_t to_parent,
-                              std::string_view to_name, bool keep) {
+                              std::string_view to_name, bool keep, Role role) {
     if (parent == to_parent && name == to_name) return {};
+    if (parent != to_parent && role == Role::kSubscription) {
+        return Fault{EXDEV, "rename: a subscription stays at its topic"};
+    }
     for (;;) {
         {
             std::unique_lock hold(mutex_);
             Entry* from = entry(parent);
             Entry* to = entry(to_parent);
-            if (!from || !from->children || !to || to->going) return Fault{ENOENT, "rename"};
-            auto at = from->children->by_name.find(name);
-            if (at == from->children->by_name.end() || at->second->going) {
-                return Fault{ENOENT, "rename"};
-            }
-            Entry* moved = at->second;
+            Entry* moved = from ? from->child(role, name) : nullptr;
+            if (!moved || moved->going || !to || to->going) return Fault{ENOENT, "rename"};
             for (const Entry* up = to; up; up = up->parent) {
                 if (up == moved) return Fault{EINVAL, "rename: into itself"};
             }
-            std::size_t length =
-                prefix_ + path_of(*to).size() + 1 + to_name.size() + deepest(*moved);
+            std::size_t length = prefix_ + path_of(*to).size() + 1 + moved->length() -
+                                 moved->name.size() + to_name.size() + deepest(*moved);
             if (length > kLongestPath) return Fault{ENAMETOOLONG, "rename"};
-            bool taken = to->children && to->children->by_name.contains(to_name);
-            if (!taken) {
+            if (!to->child(role, to_name)) {
                 unlink(*moved);
                 moved->name = to_name;
                 moved->made.changed = env_.clock.realtime();
                 link(*to, *moved);
+                changed();
                 return {};
             }
             if (keep) return Fault{EEXIST, "rename"};
         }
-        if (auto gone = remove(to_parent, to_name); !gone && gone.error().code != ENOENT) {
+        if (auto gone = remove(to_parent, to_name, role); !gone && gone.error().code != ENOENT) {
             return gone;
         }
     }
@@ -187,21 +251,33 @@ std::shared_ptr<Channel> Registry::find(std::uint64_t id) const {
 std::shared_ptr<Channel> Registry::child(std::uint64_t parent, std::string_view name) const {
     std::shared_lock hold(mutex_);
     Entry* above = entry(parent);
-    if (!above || !above->children) return nullptr;
-    auto at = above->children->by_name.find(name);
-    return at == above->children->by_name.end() ? nullptr : at->second->channel;
+    Entry* found = above ? above->child(Role::kChannel, name) : nullptr;
+    return found ? found->channel : nullptr;
+}
+
+std::shared_ptr<Channel> Registry::child_subscription(std::uint64_t topic,
+                                                      std::string_view name) const {
+    std::shared_lock hold(mutex_);
+    Entry* above = entry(topic);
+    Entry* found = above ? above->child(Role::kSubscription, name) : nullptr;
+    return found ? found->channel : nullptr;
 }
 
 std::shared_ptr<Channel> Registry::find_path(std::string_view path) const {
     std::shared_lock hold(mutex_);
     const Entry* at = root_.get();
+    Role role = Role::kChannel;
     while (!path.empty()) {
-        if (!at->children) return nullptr;
         std::string_view name = path.substr(0, path.find('/'));
         path.remove_prefix(std::min(path.size(), name.size() + 1));
-        auto next = at->children->by_name.find(name);
-        if (next == at->children->by_name.end()) return nullptr;
-        at = next->second;
+        // No channel has the name of a file.
+        if (role == Role::kChannel && name == Entry::kSubs && !path.empty() && at->subscriptions) {
+            role = Role::kSubscription;
+            continue;
+        }
+        at = at->child(role, name);
+        if (!at) return nullptr;
+        role = Role::kChannel;
     }
     return at->channel;
 }
@@ -221,7 +297,13 @@ std::uint64_t Registry::parent(std::uint64_t id) const {
 std::size_t Registry::count_children(std::uint64_t id) const {
     std::shared_lock hold(mutex_);
     Entry* at = entry(id);
-    return at && at->children ? at->children->by_id.size() : 0;
+    return at ? at->count(Role::kChannel) : 0;
+}
+
+std::size_t Registry::count_subscriptions(std::uint64_t id) const {
+    std::shared_lock hold(mutex_);
+    Entry* at = entry(id);
+    return at ? at->count(Role::kSubscription) : 0;
 }
 
 std::size_t Registry::size() const {
@@ -229,16 +311,24 @@ std::size_t Registry::size() const {
     return entries_.size();
 }
 
-void Registry::list(
-    std::uint64_t parent, std::uint64_t after,
-    const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const {
+void Registry::list_role(std::uint64_t parent, Role role, std::uint64_t after,
+                         const Visit& visit) const {
     std::shared_lock hold(mutex_);
     Entry* above = entry(parent);
-    if (!above || !above->children) return;
-    const auto& children = above->children->by_id;
-    for (auto at = children.upper_bound(after); at != children.end(); ++at) {
+    if (!above || !above->of(role)) return;
+    const auto& all = above->of(role)->by_id;
+    for (auto at = all.upper_bound(after); at != all.end(); ++at) {
         if (!visit(at->first, at->second->name)) return;
     }
+}
+
+void Registry::list(std::uint64_t parent, std::uint64_t after, const Visit& visit) const {
+    list_role(parent, Role::kChannel, after, visit);
+}
+
+void Registry::list_subscriptions(std::uint64_t topic, std::uint64_t after,
+                                  const Visit& visit) const {
+    list_role(topic, Role::kSubscription, after, visit);
 }
 
 void Registry::for_each(const std::function<void(const std::shared_ptr<Channel>&,
@@ -280,13 +370,15 @@ bool Registry::change(std::uint64_t id, std::uint8_t kind, const Initial& initia
     std::unique_lock hold(mutex_);
     Entry* at = entry(id);
     if (!at) return false;
-    for (auto& [changed, attributes] : at->changed) {
-        if (changed == kind) {
-            use(attributes);
-            return true;
-        }
+    auto known = std::find_if(at->changed.begin(), at->changed.end(),
+                              [kind](const auto& one) { return one.first == kind; });
+    if (known == at->changed.end()) {
+        at->changed.emplace_back(kind, initial(at->made));
+        known = at->changed.end() - 1;
     }
-    use(at->changed.emplace_back(kind, initial(at->made)).second);
+    use(known->second);
+    hold.unlock();
+    changed();
     return true;
 }
 

@@ -67,12 +67,10 @@ public:
 
     // Children with an id above `after`, in order of id, until `visit` returns false. `visit` runs
     // under the lock: it copies, and calls nothing.
-    void list(std::uint64_t parent, std::uint64_t after,
-              const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const;
+    using Visit = std::function<bool(std::uint64_t id, std::string_view name)>;
+    void list(std::uint64_t parent, std::uint64_t after, const Visit& visit) const;
     // The same of a topic's named subscriptions.
-    void list_subscriptions(
-        std::uint64_t topic, std::uint64_t after,
-        const std::function<bool(std::uint64_t id, std::string_view name)>& visit) const;
+    void list_subscriptions(std::uint64_t topic, std::uint64_t after, const Visit& visit) const;
     // All channels of all roles, in order of id, without any lock held.
     void for_each(const std::function<void(const std::shared_ptr<Channel>&,
                                            const std::string& path)>& visit) const;
@@ -100,8 +98,8 @@ private:
     static constexpr std::size_t kLongestPath = 4000;
 
     Entry* entry(std::uint64_t id) const;
-    // Those of a role, or null when it has none.
-    Children* children(std::uint64_t id, Role role) const;
+    Result<std::shared_ptr<Channel>> enter(std::uint64_t parent, std::unique_ptr<Entry> made);
+    void list_role(std::uint64_t parent, Role role, std::uint64_t after, const Visit& visit) const;
     void changed() noexcept;
     std::string path_of(const Entry& entry) const;
     static std::size_t deepest(const Entry& entry);

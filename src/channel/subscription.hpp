@@ -1,0 +1,84 @@
+// One subscriber of a topic: whose it is, what it takes, and the channel in which its messages wait (of
+// type queue and role subscription, with bounds and policies of its own). The channel owns it. Its
+// owner is charged for every message in it, so that a slow subscriber costs only itself. A named one is
+// kept by the registry, an anonymous one by whoever subscribed. Any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <access/account.hpp>
+#include <access/subject.hpp>
+#include <base/guarded.hpp>
+#include <base/result.hpp>
+
+namespace ipcfs::channel {
+
+class Channel;
+class Filter;
+struct Circle;
+
+class Subscription {
+public:
+    Subscription(Channel& channel, std::weak_ptr<Channel> topic, const access::Subject& subscriber,
+                 access::Account& account, bool is_named);
+    ~Subscription();
+    Subscription(const Subscription&) = delete;
+    Subscription& operator=(const Subscription&) = delete;
+
+    // Where its messages wait, and are taken, leased and settled as at any channel.
+    Channel& channel() const noexcept { return channel_; }
+    // Null when the topic is gone.
+    std::shared_ptr<Channel> topic() const noexcept { return topic_.lock(); }
+    const access::Subject& subscriber() const noexcept { return subscriber_; }
+    access::Account& account() const noexcept { return account_; }
+    bool is_named() const noexcept { return is_named_; }
+
+    // What `filter` shows: the canonical text, empty when it takes everything.
+    std::string filter() const;
+    // Takes effect for whatever is published from now on, and for retained messages that wait here. EINVAL
+    // with the line and the reason, which stay in `status`; EDQUOT.
+    Result<void> set_filter(std::string_view text);
+    bool is_recursive() const noexcept { return is_recursive_.load(std::memory_order_relaxed); }
+
+    // It is over: nothing arrives any more, what waits here is dropped, its readers get end of file.
+    // Idempotent.
+    void end() noexcept;
+
+private:
+    friend class Channel;
+    friend class Topic;
+
+    Channel& channel_;
+    const std::weak_ptr<Channel> topic_;
+    const access::Subject subscriber_;
+    access::Account& account_;
+    const bool is_named_;
+    std::atomic<bool> is_recursive_{false};
+
+    struct Taken {
+        std::shared_ptr<const Filter> filter;  // null: everything
+        access::Charge charge;                 // for the filter
+    };
+    Guarded<Taken> taken_;
+    // Under the topic's lock, of recursive ones under its circle's, too: where it is in the list that it
+    // is in.
+    static constexpr std::size_t kNowhere = SIZE_MAX;
+    std::size_t index_ = kNowhere;
+    bool in_circle_ = false;
+    bool ended_ = false;
+
+    // Under the channel's lock: topics whose publishers wait for room here.
+    struct Held {
+        std::weak_ptr<Channel> topic;
+        bool critical;  // for room in the reserve, too
+    };
+    std::vector<Held> holds_;
+    std::uint64_t replayed_ = 0;  // sequences up to this were retained ones
+};
+
+}  // namespace ipcfs::channel
