@@ -11,6 +11,14 @@ namespace ipcfs::channel {
 using queue::Message;
 using queue::MessageRef;
 
+namespace {
+
+bool ahead(const MessageRef& a, const MessageRef& b) noexcept {
+    return a->envelope.place < b->envelope.place;
+}
+
+}  // namespace
+
 // ---- leases -------------------------------------------------------------------------------------
 
 Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
@@ -108,9 +116,7 @@ bool Channel::undo_lease(std::uint64_t lease) noexcept {
 // Where a message goes whose lease is over without an ack. Whoever calls this calls came_back().
 void Channel::come_back(Locked& locked, MessageRef message, Nanos delay) noexcept {
     message->envelope.redelivered = true;
-    if (message->envelope.deliveries >= settings_.max_deliveries) {
-        return to_dead(locked, std::move(message));
-    }
+    if (exhausted(*message)) return to_dead(locked, std::move(message));
     if (delay <= 0) return requeue(locked, std::move(message));
     const Nanos due = locked.now() + std::min(delay, kForever - locked.now());
     stored_back(locked, *message, due);
@@ -118,12 +124,19 @@ void Channel::come_back(Locked& locked, MessageRef message, Nanos delay) noexcep
     arm(locked, due);
 }
 
-// Many at once: the last in line first, so that each one goes to the very front.
+bool Channel::exhausted(const Message& message) const noexcept {
+    return message.envelope.deliveries >= settings_.max_deliveries;
+}
+
 void Channel::come_back(Locked& locked, std::vector<MessageRef> messages) noexcept {
-    std::sort(messages.begin(), messages.end(), [](const MessageRef& a, const MessageRef& b) {
-        return a->envelope.place > b->envelope.place;
-    });
-    for (MessageRef& message : messages) come_back(locked, std::move(message), 0);
+    std::sort(messages.begin(), messages.end(), ahead);
+    for (MessageRef& message : messages) {
+        if (exhausted(*message)) come_back(locked, std::move(message), 0);
+    }
+    // The last in line first, so that each one goes to the very front.
+    for (auto at = messages.rbegin(); at != messages.rend(); ++at) {
+        if (*at) come_back(locked, std::move(*at), 0);
+    }
     came_back(locked);
 }
 
@@ -136,10 +149,8 @@ void Channel::run_leases(Locked& locked) noexcept {
     }
     if (delayed_.earliest() <= now) {
         std::vector<MessageRef> due = delayed_.take_due(now);
-        std::sort(due.begin(), due.end(), [](const MessageRef& a, const MessageRef& b) {
-            return a->envelope.place > b->envelope.place;
-        });
-        for (MessageRef& message : due) requeue(locked, std::move(message));
+        std::sort(due.begin(), due.end(), ahead);
+        for (auto at = due.rbegin(); at != due.rend(); ++at) requeue(locked, std::move(*at));
         came_back(locked);
     }
 }
