@@ -40,17 +40,6 @@ std::string octal(mode_t mode) {
     return text.data();
 }
 
-// What payload/ or share/ of a channel lists; nothing where it may not be listed.
-std::vector<std::string> names_in(const std::string& path) {
-    std::vector<std::string> names;
-    std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), &::closedir);
-    while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) {
-        std::string name = entry->d_name;
-        if (name != "." && name != "..") names.push_back(std::move(name));
-    }
-    return names;
-}
-
 // What is known of channels: one read of stats/channels for all of them, and the `status` of those
 // that it does not show.
 class Facts {
@@ -145,16 +134,6 @@ std::string settings_text(const MakeOptions& options) {
         text += setting.substr(0, equals) + " " + setting.substr(equals + 1) + "\n";
     }
     return text;
-}
-
-mode_t parse_mode(const std::string& text) {
-    char* end = nullptr;
-    unsigned long mode = std::strtoul(text.c_str(), &end, 8);
-    if (text.empty() || *end != '\0' || text.find_first_not_of("01234567") != std::string::npos ||
-        mode > 07777) {
-        fail(kUsage, escape_controls(text) + " is not an octal mode as 750");
-    }
-    return static_cast<mode_t>(mode);
 }
 
 void make_parents(const Tree& tree, const Channel& channel) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 #include <utility>
@@ -53,8 +54,7 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref) {
     const std::uint64_t id = frame.header.payload_id;
     if (ref.kind == PayloadKind::kSealed) {
         kind_ = "sealed";
-        file_ = Fd(
-            ::open(channel_.file("payload/" + std::to_string(id)).c_str(), O_RDONLY | O_CLOEXEC));
+        file_ = Fd(::open(channel_.payload(id).c_str(), O_RDONLY | O_CLOEXEC));
         if (!file_) lost(describe(errno));
         return;
     }
@@ -143,6 +143,15 @@ void Content::copy_to(int fd, const std::string& shown) const {
     }
     if (file_ && at > 0) return;
     for_each_piece([&](std::string_view piece) { write_all(fd, piece, shown); });
+}
+
+Fd Content::to_file() && {
+    if (file_) return std::move(file_);
+    Fd file(::memfd_create("ipcfs-message", MFD_CLOEXEC));
+    if (!file) fail_errno("memory for a message", errno);
+    copy_to(file.get(), "memory for a message");
+    ::lseek(file.get(), 0, SEEK_SET);
+    return file;
 }
 
 std::string Content::text() const {

@@ -33,6 +33,8 @@ public:
     void copy_to(int fd, const std::string& shown) const;
     // All of it.
     std::string text() const;
+    // As a file at its start: what it is in already, or memory. The content is not to be used any more.
+    Fd to_file() &&;
 
 private:
     using Fetch = std::function<std::string_view(std::uint64_t offset, std::size_t length)>;

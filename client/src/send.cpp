@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -81,6 +82,13 @@ void set_type(Dress& dress, const std::string& text) {
                      "type as text/plain");
 }
 
+void add_text(Dress& dress, ExtensionType type, const std::string& text, const char* what) {
+    if (text.empty()) return;
+    if (!append_extension(dress.extensions, type, std::as_bytes(std::span(text)))) {
+        fail(kUsage, std::string("the ") + what + " is too long");
+    }
+}
+
 Dress choose_dress(const SendOptions& options) {
     Dress dress;
     if (!options.priority.empty()) {
@@ -93,8 +101,11 @@ Dress choose_dress(const SendOptions& options) {
         }
     }
     dress.ttl = options.ttl;
-    dress.framed = dress.framed || options.ttl || !options.type.empty();
+    dress.framed = dress.framed || options.ttl || !options.type.empty() ||
+                   !options.method.empty() || !options.group.empty();
     if (!options.type.empty()) set_type(dress, options.type);
+    add_text(dress, ExtensionType::kMethod, options.method, "method");
+    add_text(dress, ExtensionType::kGroup, options.group, "group");
     if (dress.framed) dress.file = "framed/queue";
     return dress;
 }
@@ -292,6 +303,10 @@ private:
         bool held =
             find(state, "state") == "paused" && find(state, "why").starts_with("by command");
         std::string text = channel_.shown() + (held ? " is paused" : " is full");
+        auto type = find(settings, "type");
+        if (!held && (type == "topic" || type == "multicast")) {
+            return "a subscription of " + channel_.shown() + " is full and its overflow is block";
+        }
         auto depth = find(state, "depth");
         auto capacity = find(settings, "capacity");
         if (depth.empty() || capacity.empty()) return text;
@@ -335,6 +350,19 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
     if (!pending.empty()) sender.send(pending);
 }
 
+// Publishing where nobody can subscribe is a mistake; where nobody does, it may be.
+void look_at_topic(const Globals& globals, const Channel& channel) {
+    std::string type = channel.setting("type");
+    if (!type.empty() && type != "topic" && type != "multicast") {
+        fail(kError, channel.shown() + " is no topic, its type is " + type +
+                         "; a message is sent there with: ipcfs send " + channel.shown());
+    }
+    bool none = find(read_status(channel), "subscribers") == "0";
+    if (none && !globals.quiet && ::isatty(STDERR_FILENO) == 1) {
+        std::fprintf(stderr, "ipcfs: %s has no subscribers now\n", channel.shown().c_str());
+    }
+}
+
 }  // namespace
 
 int send(const Globals& globals, const SendOptions& options) {
@@ -343,6 +371,7 @@ int send(const Globals& globals, const SendOptions& options) {
     }
     Tree tree(globals.mount);
     Channel channel = tree.channel(options.channel);
+    if (options.publish) look_at_topic(globals, channel);
     Sender sender(channel, options);
     bool from_input = options.messages.empty() ||
                       (options.messages.size() == 1 && options.messages.front() == "-");

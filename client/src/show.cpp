@@ -11,6 +11,7 @@
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
+#include <show.hpp>
 #include <text.hpp>
 #include <tree.hpp>
 
@@ -70,17 +71,7 @@ Table for_people(const Table& table) {
 }
 
 void show(const Globals& globals, const Table& table) {
-    if (globals.json) return print(Json().array(table).take());
-    Table shown = for_people(table);
-    // One row of many columns, as a channel's own `stats`, is easier to read downwards.
-    if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
-        Pairs pairs;
-        for (std::size_t c = 0; c < shown.columns.size(); ++c) {
-            pairs.emplace_back(shown.columns[c], shown.rows[0][c]);
-        }
-        return print(render(pairs, output_is_terminal()));
-    }
-    print(render(shown, output_is_terminal()));
+    show_table(table, globals.json);
 }
 
 // A column of numbers, added up.
@@ -100,7 +91,8 @@ Pairs summary(const Tree& tree) {
     Table table = parse_table(*channels);
     pairs.emplace_back("channels", std::to_string(table.rows.size()));
     for (std::string_view column :
-         {"depth", "bytes", "readers", "writers", "waiting_readers", "waiting_writers"}) {
+         {"depth", "bytes", "readers", "writers", "waiting_readers", "waiting_writers", "leased",
+          "delayed", "dead", "subscribers"}) {
         if (!table.column(column)) continue;
         std::string key(column == "depth" ? "messages" : column);
         std::replace(key.begin(), key.end(), '_', '-');
@@ -131,6 +123,11 @@ public:
             if (value) {
                 refuse_newlines(words[at]);
                 line += " " + words[at++];
+                // The one setting of two words: `batch 64 5ms`.
+                if (word == "batch" && parse_number(words[at - 1]) && at < words.size() &&
+                    parse_duration(words[at]) && !parse_number(words[at])) {
+                    line += " " + words[at++];
+                }
             } else if (!alone && !maybe) {
                 fail(kUsage,
                      escape_controls(word) + ": which value? (ipcfs ctl CHANNEL KEY VALUE ...)");
@@ -184,6 +181,20 @@ void show_file(const Globals& globals, const std::string& path, const std::strin
 }
 
 }  // namespace
+
+void show_table(const Table& table, bool json) {
+    if (json) return print(Json().array(table).take());
+    Table shown = for_people(table);
+    // One row of many columns, as a channel's own `stats`, is easier to read downwards.
+    if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
+        Pairs pairs;
+        for (std::size_t c = 0; c < shown.columns.size(); ++c) {
+            pairs.emplace_back(shown.columns[c], shown.rows[0][c]);
+        }
+        return print(render(pairs, output_is_terminal()));
+    }
+    print(render(shown, output_is_terminal()));
+}
 
 int status(const Globals& globals, const std::string& name) {
     Tree tree(globals.mount);

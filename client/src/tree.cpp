@@ -129,6 +129,26 @@ std::string Channel::shown(std::string_view below) const {
     return escape_controls(text);
 }
 
+std::string Channel::payload(std::uint64_t id) const {
+    std::string_view above = std::string_view(path).substr(0, path.rfind('/'));
+    std::string file = "payload/" + std::to_string(id);
+    if (!above.ends_with("/subs")) return path + "/" + file;
+    return std::string(above.substr(0, above.rfind('/') + 1)) + file;
+}
+
+std::string Channel::setting(std::string_view key) const {
+    return std::string(find(parse_pairs(read_file(file("ctl")).value_or("")), key));
+}
+
+std::vector<std::string> Channel::subscriptions() const {
+    return names_in(file("subs"));
+}
+
+Channel Channel::subscription(std::string_view each) const {
+    std::string below = "/subs/" + std::string(each);
+    return Channel{name + below, path + below};
+}
+
 Tree::Tree(std::string_view mount_option) : root_(choose_root(mount_option)) {
     Health state = health(root_);
     if (state == Health::kMounted) return;
@@ -196,6 +216,27 @@ std::vector<std::string> Tree::children(const Channel& parent) const {
         if (reserved) continue;
         // One that may not be entered cannot be told from a channel, and is one.
         if (is_channel(parent.file(name)) || errno == EACCES) names.emplace_back(name);
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+mode_t parse_mode(const std::string& text) {
+    char* end = nullptr;
+    unsigned long mode = std::strtoul(text.c_str(), &end, 8);
+    if (text.empty() || *end != '\0' || text.find_first_not_of("01234567") != std::string::npos ||
+        mode > 07777) {
+        fail(kUsage, escape_controls(text) + " is not an octal mode as 750");
+    }
+    return static_cast<mode_t>(mode);
+}
+
+std::vector<std::string> names_in(const std::string& path) {
+    std::vector<std::string> names;
+    std::unique_ptr<DIR, CloseDirectory> directory(::opendir(path.c_str()));
+    while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) {
+        std::string name = entry->d_name;
+        if (name != "." && name != "..") names.push_back(std::move(name));
     }
     std::sort(names.begin(), names.end());
     return names;

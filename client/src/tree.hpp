@@ -1,6 +1,7 @@
 // Where the tree is mounted, and what a channel argument means in it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -33,6 +34,13 @@ struct Channel {
     std::string file(std::string_view below) const { return path + "/" + std::string(below); }
     // Name and file for an error message: "jobs/ctl".
     std::string shown(std::string_view below = {}) const;
+    // The file of a large payload: those of a subscription are with its topic.
+    std::string payload(std::uint64_t id) const;
+    // A value of `ctl`, or empty.
+    std::string setting(std::string_view key) const;
+    // Of a topic: what is below `subs`, sorted; and one of them, which is as good as a channel.
+    std::vector<std::string> subscriptions() const;
+    Channel subscription(std::string_view name) const;
 };
 
 class Tree {
@@ -55,6 +63,10 @@ private:
 };
 
 bool is_channel(const std::string& path);
+// An octal mode as 750; fails with a usage error.
+mode_t parse_mode(const std::string& text);
+// Names in a directory, sorted; none where it may not be listed.
+std::vector<std::string> names_in(const std::string& path);
 // status as pairs; empty when it cannot be read.
 Pairs read_status(const Channel& channel);
 
