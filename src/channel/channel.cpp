@@ -2,9 +2,12 @@
 #include <algorithm>
 #include <poll.h>
 
+#include <store/store.hpp>
+
 #include <base/check.hpp>
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
+#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -24,6 +27,7 @@ Channel::Channel(Environment& environment, std::uint64_t id, const Settings& set
       gate_(settings.batch_gate()) {}
 
 Channel::~Channel() {
+    if (subscription_) subscription_->end();
     IPCFS_CHECK(readers_.empty() && dead_readers_.empty() && writers_.empty() &&
                 sync_writers_.empty() && openers_.empty());
     while (!polls_.empty()) {
@@ -88,6 +92,7 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcep
         enqueue(locked, batch, via, nullptr);
         return Push::kQueued;
     }
+    batch.is_nonblocking = !may_wait;
     Push push = admit(locked, batch, via, false);
     admit_openers(locked);  // the turn's place may have stayed free
     return push;
@@ -141,33 +146,43 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
         emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
              batch.messages.front().envelope.type, lost);
     }
+    if (Push kept = keep_first(locked, batch); kept != Push::kQueued) return kept;
     enqueue(locked, batch, via, nullptr);
     return Push::kQueued;
 }
 
-void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
-    Nanos now = locked.now();
+void Channel::stamp(Locked& locked, Message& message) noexcept {
+    queue::Envelope& envelope = message.envelope;
+    envelope.sequence = ++sequence_;
+    envelope.place = ++place_;
+    if (envelope.id == 0) {
+        envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
+    }
+    envelope.time = last_arrival_;
+    envelope.enqueued = locked.now();
+    stamp_expiry(locked, envelope);
+}
+
+void Channel::stamp(Locked& locked, Batch& batch) noexcept {
+    if (batch.is_stamped) return;
     last_arrival_ = locked.realtime();
-    epoch_ = last_arrival_ - now;
+    epoch_ = last_arrival_ - locked.now();
+    for (Message& message : batch.messages) stamp(locked, message);
+    batch.is_stamped = true;
+}
+
+void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
+    stamp(locked, batch);
     counters_.enqueued += batch.count;
     while (MessageRef message = take_front(batch.messages)) {
-        queue::Envelope& envelope = message->envelope;
-        envelope.sequence = ++sequence_;
-        envelope.place = ++place_;
+        const queue::Envelope& envelope = message->envelope;
         counters_.enqueued_bytes += message->total();
-        if (envelope.id == 0) {
-            envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
-        }
-        envelope.time = last_arrival_;
-        envelope.enqueued = now;
-        stamp_expiry(locked, envelope);
         if (waiter) {
             message->writer = waiter;
             ++waiter->unresolved;
         }
         std::uint8_t priority = envelope.priority, type = envelope.type;
         std::uint64_t size = message->total();
-        stored_put(locked, *message);
         queue_.push_back(std::move(message));
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
@@ -210,11 +225,13 @@ void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
         park(locked, waiter, locked.now() + settings_.timeout);
         return enqueue_sync(locked, waiter);
     }
-    switch (admit(locked, waiter.batch, waiter.via, false)) {
-        case Push::kWait: break;
-        case Push::kQueued: locked.finish(waiter, Wake::kServed); return admit_openers(locked);
-        default: locked.finish(waiter, Wake::kPurged); return admit_openers(locked);
+    Push admitted = admit(locked, waiter.batch, waiter.via, false);
+    if (admitted == Push::kCommit) return stage(locked, waiter);
+    if (admitted != Push::kWait) {
+        locked.finish(waiter, ending_of(admitted));
+        return admit_openers(locked);
     }
+    if (waiter.batch.is_nonblocking) return locked.finish(waiter, Wake::kTimedOut);
     Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
     if (deadline <= locked.now()) {
         ++counters_.timed_out;
@@ -247,12 +264,15 @@ void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
 void Channel::unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
     unlink(writer.enqueued ? sync_writers_ : writers_, writer);
     if (!writer.enqueued && writer.urgent) --critical_writers_;
-    if (writer.via == Via::kQueueFile && --queue_file_writes_ == 0 && bell_deferred_) {
-        bell_deferred_ = false;
-        locked.effects.ring = true;
-        ++counters_.rings;
-    }
+    end_queue_file_write(locked, writer);
     locked.finish(writer, why);
+}
+
+void Channel::end_queue_file_write(Locked& locked, const WriteWaiter& writer) noexcept {
+    if (writer.via != Via::kQueueFile || --queue_file_writes_ > 0 || !bell_deferred_) return;
+    bell_deferred_ = false;
+    locked.effects.ring = true;
+    ++counters_.rings;
 }
 
 // A sync writer is done when none of its messages is left anywhere.
@@ -395,6 +415,10 @@ void Channel::note_taken(Locked& locked, Message& message) noexcept {
 }
 
 void Channel::delivered(Message& message) noexcept {
+    // Without the lock: it is the reader's, and the store has one of its own.
+    if (message.kept_sequence) {
+        (void)env_.store->erase({message.kept_channel, message.kept_sequence});
+    }
     if (!message.writer) return;  // set before the message was taken, by the taking thread's lock
     Locked locked(*this);
     WriteWaiter* writer = std::exchange(message.writer, nullptr);

@@ -27,6 +27,11 @@
 #include <queue/priority_queue.hpp>
 #include <queue/waiter.hpp>
 
+namespace ipcfs::store {
+class Store;
+struct Recovered;
+}  // namespace ipcfs::store
+
 namespace ipcfs::channel {
 
 using queue::Lane;
@@ -63,6 +68,10 @@ struct Environment {
     std::atomic<std::uint64_t> next_message_id{1};
     std::atomic<std::uint64_t> rings{0};                   // doorbell rings asked for
     Guarded<std::vector<std::weak_ptr<Channel>>> leasing;  // channels that may have leases
+    store::Store* store = nullptr;  // of durable channels; null: there are none. Set before use
+    // A channel's record has to be in the store before it keeps anything there: with these settings, or
+    // those that it has. Set before use; called without locks of channels.
+    std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record;
     // For recursive subscriptions. Whether that subject may read what is sent to the channel of that id:
     // set before use, called on any thread without locks of channels. Without it nobody may.
     std::function<bool(std::uint64_t channel, const access::Subject& subscriber)> may_receive;
@@ -115,6 +124,9 @@ enum class Push : std::uint8_t {
     kFull,     // overflow reject
     kTooLong,  // over max-message, or never fits the bounds
     kRemoved,
+    kCommit,      // durable: it fits; push() waits until it is on disk
+    kNoSpace,     // durable: the disk is full
+    kDiskFailed,  // durable: the channel is degraded
 };
 enum class Take : std::uint8_t {
     kTaken,
@@ -159,7 +171,7 @@ struct Counters {
     std::uint64_t lost = 0;
 };
 
-enum class State : std::uint8_t { kOk, kPaused, kClosed };
+enum class State : std::uint8_t { kOk, kPaused, kClosed, kDegraded };
 
 // Everything at one moment.
 struct Snapshot {
@@ -293,6 +305,12 @@ public:
     // The daemon ends: everything waiting ends with kShutdown, and nothing waits any more.
     void shut_down() noexcept;
 
+    // After a restart, before anybody uses it: a message that the store kept, `may_be_seen` where marks
+    // of deliveries may have been lost; and the highest key that was ever given.
+    void restore(queue::MessageRef message, const store::Recovered& from,
+                 bool may_be_seen) noexcept;
+    void restore_sequence(std::uint64_t last) noexcept;
+
     Snapshot snapshot() const;
     Settings settings() const;
     std::vector<Listed> list(Lane lane = Lane::kMain) const;
@@ -322,9 +340,11 @@ private:
     bool held() const noexcept { return held_ || down_; }
     bool blocks() const noexcept { return settings_.overflow == Overflow::kBlock; }
     // What counts against the bounds: queued, delayed and leased.
-    std::uint64_t load() const noexcept { return queue_.size() + delayed_.size() + leases_.size(); }
+    std::uint64_t load() const noexcept {
+        return queue_.size() + delayed_.size() + leases_.size() + staged_;
+    }
     std::uint64_t load_bytes() const noexcept {
-        return queue_.bytes() + delayed_.bytes() + leases_.bytes();
+        return queue_.bytes() + delayed_.bytes() + leases_.bytes() + staged_bytes_;
     }
     bool at_high() const noexcept {
         return load() >= settings_.high_mark() || load_bytes() >= settings_.high_mark_bytes();
@@ -357,6 +377,7 @@ private:
     void come_back(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
     void come_back(Locked& locked, std::vector<queue::MessageRef> messages) noexcept;
     void came_back(Locked& locked) noexcept;
+    bool exhausted(const queue::Message& message) const noexcept;
     void to_dead(Locked& locked, queue::MessageRef message) noexcept;
     void serve_dead(Locked& locked) noexcept;
     void redrive(Locked& locked) noexcept;
@@ -364,12 +385,33 @@ private:
     void run_leases(Locked& locked) noexcept;
 
     // What a store has to know of, at the moment it happens.
-    void stored_put(Locked&, const queue::Message&) noexcept {}    // it enters the queue
-    void stored_taken(Locked&, const queue::Message&) noexcept {}  // by a reader, or on lease
-    void stored_back(Locked&, const queue::Message&, Nanos /*due*/) noexcept {}  // 0: at once
-    void stored_dead(Locked&, const queue::Message&) noexcept {}
-    void stored_redriven(Locked&, const queue::Message&) noexcept {}
-    void stored_gone(Locked&, const queue::Message&) noexcept {}  // for good
+    void stored_taken(Locked& locked, const queue::Message& message) noexcept;  // also on lease
+    void stored_back(Locked& locked, const queue::Message& message, Nanos due) noexcept;  // 0: now
+    void stored_dead(Locked& locked, const queue::Message& message) noexcept;
+    void stored_redriven(Locked& locked, const queue::Message& message) noexcept;
+    void stored_gone(Locked& locked, const queue::Message& message) noexcept;  // for good
+
+    // Durable channels (durable.cpp).
+    struct Commit;
+    bool keeps() const noexcept;
+    bool waits_for_disk() const noexcept;
+    Push keep_first(Locked& locked, queue::Batch& batch) noexcept;  // kQueued: go on
+    Result<std::uint64_t> keep(queue::Batch& batch) noexcept;       // where it ends in the journal
+    void note_store_fault(const Fault& fault) noexcept;
+    void let_in(Locked& locked, queue::WriteWaiter& writer, Push push) noexcept;
+    void stage(Locked& locked, queue::WriteWaiter& writer) noexcept;
+    void unstage(Locked& locked, queue::WriteWaiter& writer, queue::Wake why) noexcept;
+    void end_staged(Locked& locked, queue::Wake why) noexcept;
+    void committed(Commit& commit, int error) noexcept;
+    void degrade(Locked& locked, int error) noexcept;
+    Result<void> change_keeping(const Settings& settings);
+    Result<void> keep_all();
+    void forget_all() noexcept;
+    std::vector<queue::MessageRef> everything();
+    void stamp(Locked& locked, queue::Message& message) noexcept;
+    void stamp(Locked& locked, queue::Batch& batch) noexcept;
+    void end_queue_file_write(Locked& locked, const queue::WriteWaiter& writer) noexcept;
+
     void drop(Locked& locked, queue::MessageRef message, queue::Wake why) noexcept;
     std::uint64_t drop_expired(Locked& locked) noexcept;
     void sweep_expired(Locked& locked) noexcept;
@@ -425,6 +467,10 @@ private:
     std::vector<Nanos> armed_;  // entries in the timers, falling: the last is the next
     Nanos earliest_expiry_ = kForever;
     std::uint64_t sequence_ = 0;
+    std::uint64_t kept_last_ = 0;                  // the last key given in the store
+    bool is_degraded_ = false;                     // a write could not be made durable
+    std::vector<Commit*> commits_;                              // on their way to the disk
+    std::uint64_t staged_ = 0, staged_bytes_ = 0;  // messages of these
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
     std::uint64_t stream_closings_ = 0;  // how often the last writer has closed
     std::uint64_t place_ = 0;            // the last one in line

@@ -14,7 +14,13 @@ using queue::WriteWaiter;
 
 Result<void> Channel::control(std::string_view text) {
     Result<void> done;
-    {
+    // What the store keeps of a channel goes before what it keeps of its messages.
+    const auto wanted = parse_control(text, settings());
+    const bool is_recorded =
+        env_.keep_record && wanted &&
+        (wanted->settings.durable != Durable::kOff || settings().durable != Durable::kOff);
+    if (is_recorded) done = env_.keep_record(id_, &wanted->settings);
+    if (done) {
         Locked locked(*this);
         auto control = parse_control(text, settings_);
         if (removed_.load(std::memory_order_relaxed)) {
@@ -26,11 +32,12 @@ Result<void> Channel::control(std::string_view text) {
             done = Fault{EBUSY,
                          "type: only while the channel is empty and none of its message files "
                          "is open"};
-        } else {
+        } else if (done = change_keeping(control->settings); done) {
             if (!(control->settings == settings_)) apply(locked, control->settings);
             for (const Command& command : control->commands) run(locked, command);
         }
     }
+    if (is_recorded) (void)env_.keep_record(id_, nullptr);
     if (!done) note_error(done.error().operation);
     return done;
 }
@@ -78,6 +85,10 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
                 offer(locked);
                 // Who waits for inotify could not have drained it during the pause.
                 if (!queue_.empty()) ring(locked);
+            }
+            if (is_degraded_) {
+                is_degraded_ = false;
+                emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
             }
             reconsider(locked);
             break;
@@ -226,6 +237,9 @@ Snapshot Channel::snapshot() const {
     } else if (held_) {
         s.state = State::kPaused;
         s.why = "by command; `resume` in ctl ends it";
+    } else if (is_degraded_) {
+        s.state = State::kDegraded;
+        s.why = "a write could not be made durable; `resume` in ctl lets writers try again";
     } else if (paused_) {
         s.state = State::kPaused;
         s.why = "the high watermark was reached; senders wait until the low one";

@@ -12,6 +12,16 @@ inline void unlink(queue::WaiterList& list, queue::Waiter& waiter) {
     list.erase(list.iterator_to(waiter));
 }
 
+// How a write ends that waited, by what became of it.
+inline queue::Wake ending_of(Push push) noexcept {
+    switch (push) {
+        case Push::kQueued: return queue::Wake::kServed;
+        case Push::kNoSpace: return queue::Wake::kNoSpace;
+        case Push::kDiskFailed: return queue::Wake::kDiskFailed;
+        default: return queue::Wake::kPurged;
+    }
+}
+
 // Collected under the lock, done after it in this order: whoever waits gets its answer first.
 struct Channel::Effects {
     queue::WaiterList finish;

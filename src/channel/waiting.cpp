@@ -44,14 +44,15 @@ void Channel::reconsider(Locked& locked) noexcept {
         }
         Push push = admit(locked, writer.batch, writer.via, true);
         if (push == Push::kWait) break;
-        unpark(locked, writer, push == Push::kQueued ? Wake::kServed : Wake::kPurged);
+        let_in(locked, writer, push);
     }
     // The reserve is for the critical ones, also of those that wait.
     for (auto at = writers_.begin(); critical_writers_ > 0 && at != writers_.end();) {
         auto& writer = static_cast<WriteWaiter&>(*at++);
         if (!writer.urgent) continue;
-        if (admit(locked, writer.batch, writer.via, true) != Push::kQueued) break;
-        unpark(locked, writer, Wake::kServed);
+        Push push = admit(locked, writer.batch, writer.via, true);
+        if (push != Push::kQueued && push != Push::kCommit) break;
+        let_in(locked, writer, push);
     }
     admit_openers(locked);
     if (!polls_.empty()) wake_polls(locked, POLLOUT);
@@ -177,6 +178,7 @@ void Channel::cancel(WriteWaiter& waiter, Wake why) noexcept {
         return;
     }
     if (waiter.enqueued) return withdraw(locked, waiter, why);
+    if (waiter.is_staged) return unstage(locked, waiter, why);
     unpark(locked, waiter, why);
 }
 
@@ -203,6 +205,7 @@ void Channel::end_all(Locked& locked, Wake why) noexcept {
     for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
         withdraw(locked, static_cast<WriteWaiter&>(*at++), why);
     }
+    end_staged(locked, why);
     wake_polls(locked, kHangUp);
 }
 

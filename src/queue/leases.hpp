@@ -47,6 +47,10 @@ public:
         return ended;
     }
     std::vector<pid_t> holders() const;  // each once
+    template <class F>
+    void for_each(F&& visit) {
+        for (auto& [id, lease] : leases_) visit(*lease.message);
+    }
     std::vector<MessageRef> clear() noexcept;
 
     std::uint64_t size() const noexcept { return leases_.size(); }
@@ -74,6 +78,10 @@ class Delayed {
 public:
     void add(MessageRef message, Nanos due);
     std::vector<MessageRef> take_due(Nanos now);
+    template <class F>
+    void for_each(F&& visit) {
+        for (auto& [due, message] : messages_) visit(*message);
+    }
     std::vector<MessageRef> clear() noexcept;
 
     std::uint64_t size() const noexcept { return messages_.size(); }

@@ -93,6 +93,7 @@ void MessagePool::recycle(Message* message) noexcept {
     message->body_size_ = 0;
     message->envelope = {};
     message->writer = nullptr;
+    message->kept_channel = message->kept_sequence = 0;
     bool kept = free_.with([&](Lists& lists) {
         Free& free = lists[message->is_share_];
         if (free.count >= keep_) return false;

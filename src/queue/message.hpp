@@ -75,6 +75,10 @@ public:
     // The writer that waits until this message was taken (type sync). Under the channel's lock.
     WriteWaiter* writer = nullptr;
 
+    // Where the store has it; 0: nowhere. Under the channel's lock.
+    std::uint64_t kept_channel = 0;
+    std::uint64_t kept_sequence = 0;
+
     // Of a share: the message that has the content, itself no share. Null for others.
     Message* origin() const noexcept { return origin_.get(); }
 

@@ -23,6 +23,8 @@ enum class Wake : std::uint8_t {
     kShutdown,     // the daemon ends
     kPurged,       // sync: the message was purged before it was taken
     kEnded,        // type stream: empty, and the last writer has closed
+    kNoSpace,      // durable: the disk is full
+    kDiskFailed,   // durable: it could not be written
 };
 
 class Waiter : public boost::intrusive::list_base_hook<> {
@@ -104,6 +106,7 @@ public:
         }
         count = bytes = largest = 0;
         critical = true;
+        is_stamped = false;
     }
 
     MessageList messages;
@@ -114,10 +117,15 @@ public:
     // The client's request that brought it, as the door names it: the same for one that a killed daemon
     // left unanswered and its successor is given again. 0: none, or it cannot come again.
     std::uint64_t request = 0;
+    bool is_nonblocking = false;  // its writer waits for a disk, but not for room
+    bool is_stamped =
+        false;  // sequences and times are given, and it is in the store if it has to be
 
 private:
     void take(Batch& other) noexcept {
         request = other.request;
+        is_nonblocking = other.is_nonblocking;
+        is_stamped = other.is_stamped;
         messages.swap(other.messages);
         count = other.count;
         bytes = other.bytes;
@@ -139,6 +147,7 @@ public:
     bool enqueued = false;
     Wake ending = Wake::kInterrupted;  // sync: why it was withdrawn while messages were in flight
     bool urgent = false;               // parked with critical messages only
+    bool is_staged = false;            // its messages are on their way to the disk
 };
 
 }  // namespace ipcfs::queue
