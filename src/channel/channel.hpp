@@ -32,6 +32,10 @@ class Store;
 struct Recovered;
 }  // namespace ipcfs::store
 
+namespace ipcfs::payload {
+class Worker;
+}  // namespace ipcfs::payload
+
 namespace ipcfs::channel {
 
 using queue::Lane;
@@ -66,15 +70,16 @@ struct Environment {
     access::Ledger& ledger;
     std::atomic<Doorbell*> doorbell{nullptr};
     std::atomic<std::uint64_t> next_message_id{1};
-    std::atomic<std::uint64_t> rings{0};                   // doorbell rings asked for
-    Guarded<std::vector<std::weak_ptr<Channel>>> leasing;  // channels that may have leases
-    store::Store* store = nullptr;  // of durable channels; null: there are none. Set before use
+    std::atomic<std::uint64_t> rings{0};                     // doorbell rings asked for
+    Guarded<std::vector<std::weak_ptr<Channel>>> leasing{};  // channels that may have leases
+    store::Store* store = nullptr;      // of durable channels; null: there are none. Set before use
+    payload::Worker* worker = nullptr;  // for what takes long: saving payloads
     // A channel's record has to be in the store before it keeps anything there: with these settings, or
     // those that it has. Set before use; called without locks of channels.
-    std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record;
+    std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record{};
     // For recursive subscriptions. Whether that subject may read what is sent to the channel of that id:
     // set before use, called on any thread without locks of channels. Without it nobody may.
-    std::function<bool(std::uint64_t channel, const access::Subject& subscriber)> may_receive;
+    std::function<bool(std::uint64_t channel, const access::Subject& subscriber)> may_receive{};
     std::atomic<const Registry*> registry{nullptr};  // which channel is above which
     std::atomic<std::uint64_t> recursive{0};         // recursive subscriptions that there are
     // Grows with whatever may change what they reach: names, rights, filters, types.
@@ -469,7 +474,7 @@ private:
     std::uint64_t sequence_ = 0;
     std::uint64_t kept_last_ = 0;                  // the last key given in the store
     bool is_degraded_ = false;                     // a write could not be made durable
-    std::vector<Commit*> commits_;                              // on their way to the disk
+    std::vector<Commit*> commits_;                 // on their way to the disk
     std::uint64_t staged_ = 0, staged_bytes_ = 0;  // messages of these
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
     std::uint64_t stream_closings_ = 0;  // how often the last writer has closed

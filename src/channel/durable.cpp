@@ -61,6 +61,9 @@ bool Channel::waits_for_disk() const noexcept {
 Push Channel::keep_first(Locked& locked, Batch& batch) noexcept {
     if (!keeps() || batch.is_stamped) return Push::kQueued;
     if (waits_for_disk()) return Push::kCommit;
+    for (const Message& message : batch.messages) {
+        if (message.payload && !message.payload->is_saved) return Push::kCommit;
+    }
     stamp(locked, batch);
     auto kept = keep(batch);
     if (kept) return Push::kQueued;

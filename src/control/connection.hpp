@@ -46,7 +46,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 public:
     static constexpr std::size_t kPacketsATurn = 16;
     static constexpr std::size_t kMaxOutgoing = 256;  // packets beyond what the kernel buffers
-    static constexpr std::size_t kMaxPending = 16;    // requests whose answer comes later
+    static constexpr std::size_t kMaxPending = 64;    // requests whose answer comes later
     static constexpr std::size_t kMaxPools = 64;
     static constexpr std::size_t kMaxWatches = 64;
 
@@ -85,7 +85,9 @@ private:
     void with_memory(const Request& request, Guest memory);
     void watch(const Request& request, std::vector<Guest>& fds);
     void attach(const Request& request, std::vector<Guest>& fds);
+    void enqueue_memory(const Request& request, Guest memory);
     void hand_off(const Request& request);
+    tree::Exchange::Done later(const Request& request);
     template <class T>
     void answer(const Request& request, const T& body, std::vector<Guest>&& fds = {},
                 std::string_view text = {});

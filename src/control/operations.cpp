@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <control/connection.hpp>
 #include <payload/memory.hpp>
@@ -149,12 +150,7 @@ void Connection::seal_then(const Request& request, std::span<const std::byte> pa
 
 void Connection::with_memory(const Request& request, Guest memory) {
     tree::Exchange& exchange = around_.exchange;
-    if (request.op == ControlOp::kSend) {
-        auto sent = exchange.send(caller_, request.path, request.as<ControlSend>(),
-                                  request.extensions, memory.release());
-        if (!sent) return refuse(request, sent.error());
-        return answer(request, ControlSent{sent->payload, sent->size});
-    }
+    if (request.op == ControlOp::kSend) return enqueue_memory(request, std::move(memory));
     if (pools_.size() >= kMaxPools) return refuse(request, too_many("pools"));
     auto grant =
         exchange.open_pool(caller_, request.path, request.as<ControlPoolOpen>(), memory.release());
@@ -199,25 +195,37 @@ void Connection::attach(const Request& request, std::vector<Guest>& fds) {
     answer(request, ControlId{wanted.payload_id});
 }
 
-void Connection::hand_off(const Request& request) {
+// At once where nothing has to be written to a disk.
+void Connection::enqueue_memory(const Request& request, Guest memory) {
     if (pending_ >= kMaxPending)
-        return refuse(request, Fault{EAGAIN, "too many hand-offs of this connection at once"});
+        return refuse(request, Fault{EAGAIN, "too many messages of this connection at once"});
+    around_.exchange.send(caller_, request.path, request.as<ControlSend>(), request.extensions,
+                          memory.release(), later(request));
+}
+
+// For what may answer later, from any thread: by way of the loop.
+tree::Exchange::Done Connection::later(const Request& request) {
     ++pending_;
     Request plain = request;  // op and tag; the texts are gone by the time it is answered
     plain.path = plain.text = plain.target = {};
     plain.extensions = {};
-    const auto& wanted = request.as<ControlHandoff>();
-    around_.exchange.hand_off(
-        caller_, request.path, request.text, request.target, wanted.send, request.extensions,
-        [plain, &loop = around_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
-            asio::post(loop, [plain, weak, sent = std::move(sent)] {
-                auto self = weak.lock();
-                if (!self || !self->open()) return;
-                --self->pending_;
-                if (!sent) return self->refuse(plain, sent.error());
-                self->answer(plain, ControlSent{sent->payload, sent->size});
-            });
+    return [plain, &loop = around_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
+        asio::dispatch(loop, [plain, weak, sent = std::move(sent)] {
+            auto self = weak.lock();
+            if (!self || !self->open()) return;
+            --self->pending_;
+            if (!sent) return self->refuse(plain, sent.error());
+            self->answer(plain, ControlSent{sent->payload, sent->size});
         });
+    };
+}
+
+void Connection::hand_off(const Request& request) {
+    if (pending_ >= kMaxPending)
+        return refuse(request, Fault{EAGAIN, "too many hand-offs of this connection at once"});
+    const auto& wanted = request.as<ControlHandoff>();
+    around_.exchange.hand_off(caller_, request.path, request.text, request.target, wanted.send,
+                              request.extensions, later(request));
 }
 
 }  // namespace ipcfs::control

@@ -92,6 +92,7 @@ PayloadPtr Store::enter(std::unique_ptr<Payload> payload) {
 }
 
 void Store::retire(Payload& payload) noexcept {
+    if (payload.is_saved && saved_gone_) saved_gone_(payload.id);
     Mapped rest{std::move(payload.memory_), std::move(payload.charge_), payload.size,
                 payload.uid()};
     bool linger = rest.memory && payload.is_delivered() && held_elsewhere(rest.memory.get());

@@ -68,6 +68,9 @@ public:
     // A lazy one's.
     std::shared_ptr<Producer> producer() const noexcept { return producer_.lock(); }
 
+    // A copy of it is beside the store (src/store), for a durable channel.
+    std::atomic<bool> is_saved{false};
+
     // Open files of payload/<id>.
     std::atomic<std::uint32_t> opens{0};
     uid_t uid() const noexcept { return uid_.load(std::memory_order_relaxed); }  // who is charged
@@ -158,6 +161,11 @@ public:
     // has that. Set before use; without, it is freed where it is let go.
     void free_elsewhere(std::function<void(Fd)> free) { free_ = std::move(free); }
 
+    // Who keeps copies beside the durable store: told when the payload of one is gone. Set before use.
+    void on_saved_gone(std::function<void(std::uint64_t id)> tell) {
+        saved_gone_ = std::move(tell);
+    }
+
     Budget& budget() noexcept { return budget_; }
     access::Ledger& ledger() noexcept { return ledger_; }
     Counters counters;
@@ -191,6 +199,7 @@ private:
     access::Ledger& ledger_;
     Budget& budget_;
     std::function<void(Fd)> free_;
+    std::function<void(std::uint64_t)> saved_gone_;
     std::atomic<std::uint64_t> next_id_{1};
     mutable Guarded<Tables> tables_;
 };

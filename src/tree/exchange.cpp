@@ -7,6 +7,7 @@
 #include <ipcfs/frame.hpp>
 #include <tree/exchange.hpp>
 #include <tree/notify_file.hpp>
+#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 
@@ -78,6 +79,20 @@ private:
     std::atomic<std::uint64_t> window_{0}, in_window_{0};
 };
 
+// What a sender is told when its message was not queued.
+Fault refusal(int error) {
+    switch (error) {
+        case ENOBUFS: return Fault{error, "the channel is full"};
+        case EMSGSIZE: return Fault{error, "the message does not fit the channel"};
+        case EPIPE: return Fault{error, "the channel is gone"};
+        case ENOSPC: return Fault{error, "the disk that durable channels are kept on is full"};
+        case EIO: return Fault{error, "the message could not be made durable"};
+        case EAGAIN:
+            return Fault{error, "the channel is paused or full: poll its `queue` for POLLOUT"};
+        default: return Fault{error, "enqueue"};
+    }
+}
+
 }  // namespace
 
 Exchange::Exchange(Tree& tree, payload::Store& store, payload::Worker& worker)
@@ -93,16 +108,16 @@ bool Exchange::may(const Caller& caller, std::uint64_t channel, Kind file, unsig
     return channel_for(caller, tree_.registry().path(channel), file, want).has_value();
 }
 
-Result<Sent> Exchange::enqueue(const std::shared_ptr<Channel>& channel, const Caller& caller,
-                               const ControlSend& what, std::span<const std::byte> extensions,
-                               payload::PayloadPtr payload) {
-    Sent sent{payload->id, payload->size};
+Result<queue::Batch> Exchange::batch_of(Channel& channel, const Caller& caller,
+                                        const ControlSend& what,
+                                        std::span<const std::byte> extensions,
+                                        payload::PayloadPtr payload) {
     std::vector<std::byte> all(extensions.begin(), extensions.end());
     PayloadRef ref = payload->ref();
     if (!append_extension(all, ExtensionType::kPayload, std::as_bytes(std::span(&ref, 1)))) {
         return Fault{EINVAL, "the extensions leave no room for the payload's"};
     }
-    queue::MessageRef message = channel->environment().messages.make(all, {});
+    queue::MessageRef message = channel.environment().messages.make(all, {});
     if (!message) return Fault{ENOMEM, "memory for the message"};
     access::Account& account = store_.ledger().account(caller.subject.uid);
     auto one = access::Charge::take(account, access::Resource::kMessages, 1);
@@ -123,18 +138,28 @@ Result<Sent> Exchange::enqueue(const std::shared_ptr<Channel>& channel, const Ca
     e.drop_when_late = (what.flags & kFrameExpires) != 0;
     queue::Batch batch;
     batch.add(std::move(message));
-    switch (channel->try_push(batch, queue::Via::kOther, false, nullptr)) {
-        case Push::kQueued: return sent;
-        case Push::kFull: return Fault{ENOBUFS, "the channel is full"};
-        case Push::kTooLong: return Fault{EMSGSIZE, "the message does not fit the channel"};
-        case Push::kRemoved: return Fault{EPIPE, "the channel is gone"};
-        case Push::kWait: break;
-    }
-    return Fault{EAGAIN, "the channel is paused or full: poll its `queue` for POLLOUT"};
+    return batch;
 }
 
-Result<Sent> Exchange::send(const Caller& caller, std::string_view path, const ControlSend& what,
-                            std::span<const std::byte> extensions, Fd memory) {
+Result<Sent> Exchange::enqueue(const std::shared_ptr<Channel>& channel, const Caller& caller,
+                               const ControlSend& what, std::span<const std::byte> extensions,
+                               payload::PayloadPtr payload) {
+    if (channel->settings().durable != channel::Durable::kOff) {
+        return Fault{EOPNOTSUPP,
+                     "a durable channel keeps bytes, not a region or what its producer "
+                     "fills on demand: send it sealed"};
+    }
+    Sent sent{payload->id, payload->size};
+    auto batch = batch_of(*channel, caller, what, extensions, std::move(payload));
+    if (!batch) return batch.error();
+    const Push push = channel->try_push(*batch, queue::Via::kOther, false, nullptr);
+    if (push != Push::kQueued) return refusal(error_of(push));
+    return sent;
+}
+
+Result<Exchange::Ready> Exchange::prepare(const Caller& caller, std::string_view path,
+                                          const ControlSend& what,
+                                          std::span<const std::byte> extensions, Fd memory) {
     if (auto fine = check_envelope(what, extensions); !fine) return fine.error();
     auto channel = channel_for(caller, path, Kind::kQueue, kWrite);
     if (!channel) return channel.error();
@@ -157,7 +182,20 @@ Result<Sent> Exchange::send(const Caller& caller, std::string_view path, const C
     if (!readable) return readable.error();
     auto payload = store_.add_sealed((*channel)->id(), std::move(*readable), *size,
                                      caller.subject.uid, std::move(*charge));
-    return enqueue(*channel, caller, what, extensions, std::move(payload));
+    const Sent sent{payload->id, payload->size};
+    auto batch = batch_of(**channel, caller, what, extensions, std::move(payload));
+    if (!batch) return batch.error();
+    return Ready{std::move(*channel), std::move(*batch), sent};
+}
+
+void Exchange::send(const Caller& caller, std::string_view path, const ControlSend& what,
+                    std::span<const std::byte> extensions, Fd memory, Done done) {
+    auto ready = prepare(caller, path, what, extensions, std::move(memory));
+    if (!ready) return done(ready.error());
+    push_detached(std::move(ready->channel), std::move(ready->batch),
+                  [done = std::move(done), sent = ready->sent](int error) {
+                      done(error ? Result<Sent>(refusal(error)) : Result<Sent>(sent));
+                  });
 }
 
 // ---- pools --------------------------------------------------------------------------------------

@@ -50,9 +50,11 @@ public:
     Exchange(Tree& tree, payload::Store& store, payload::Worker& worker);
 
     // A filled memfd as a message. EACCES, ENOENT, EPERM (seals), EMSGSIZE, EDQUOT, ENOSPC; EAGAIN
-    // where a nonblocking write would say so; EINVAL for a size that is not the file's.
-    Result<Sent> send(const Caller& caller, std::string_view path, const ControlSend& what,
-                      std::span<const std::byte> extensions, Fd memory);
+    // where a nonblocking write would say so; EINVAL for a size that is not the file's. `done` is called
+    // once, on any thread, possibly before this returns: later where the channel is durable.
+    using Done = std::function<void(Result<Sent>)>;
+    void send(const Caller& caller, std::string_view path, const ControlSend& what,
+              std::span<const std::byte> extensions, Fd memory, Done done);
 
     // EPERM where the channel's `payloads` is not `pooled`.
     Result<PoolGrant> open_pool(const Caller& caller, std::string_view path,
@@ -82,7 +84,7 @@ public:
     // `done` is called once, on any thread, possibly before this returns.
     void hand_off(const Caller& caller, std::string_view path, std::string_view name,
                   std::string_view target, const ControlSend& what,
-                  std::span<const std::byte> extensions, std::function<void(Result<Sent>)> done);
+                  std::span<const std::byte> extensions, Done done);
     Result<Claimed> claim(const Caller& caller, std::uint64_t payload);
 
     // The last connection of that process is closed: what it held is given back.
@@ -99,6 +101,16 @@ private:
     Result<Sent> enqueue(const std::shared_ptr<channel::Channel>& channel, const Caller& caller,
                          const ControlSend& what, std::span<const std::byte> extensions,
                          payload::PayloadPtr payload);
+    struct Ready {
+        std::shared_ptr<channel::Channel> channel;
+        queue::Batch batch;
+        Sent sent;
+    };
+    Result<Ready> prepare(const Caller& caller, std::string_view path, const ControlSend& what,
+                          std::span<const std::byte> extensions, Fd memory);
+    Result<queue::Batch> batch_of(channel::Channel& channel, const Caller& caller,
+                                  const ControlSend& what, std::span<const std::byte> extensions,
+                                  payload::PayloadPtr payload);
 
     Tree& tree_;
     payload::Store& store_;

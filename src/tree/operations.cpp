@@ -14,6 +14,8 @@ int write_error(Wake why, int cancelled, bool sync) {
         case Wake::kInterrupted: return cancelled;
         case Wake::kShutdown: return ENOTCONN;
         case Wake::kPurged: return sync ? ECANCELED : ENOBUFS;
+        case Wake::kNoSpace: return ENOSPC;
+        case Wake::kDiskFailed: return EIO;
         case Wake::kEnded: break;  // of readers
     }
     return EIO;

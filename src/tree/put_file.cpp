@@ -10,6 +10,7 @@
 
 #include <base/process.hpp>
 #include <ipcfs/control.hpp>
+#include <tree/pushing.hpp>
 #include <tree/put_file.hpp>
 
 namespace ipcfs::tree {
@@ -87,9 +88,13 @@ PutFile::~PutFile() {
     if (state_ == State::kFilling && !killed_) {
         queue::Batch batch;
         // Nobody is there to hear of an error; the channel's status keeps it.
-        if (make_message(batch) == 0 && batch.count > 0 &&
-            channel_->try_push(batch, queue::Via::kOther, false, &turn_) != Push::kQueued) {
-            channel_->note_error("put: closed by its last holder, and there was no room");
+        if (make_message(batch) == 0 && batch.count > 0) {
+            push_detached(channel_, std::move(batch), [channel = channel_](int failed) {
+                if (failed) {
+                    channel->note_error("put: closed by its last holder, and not queued: " +
+                                        Fault{failed, "enqueue"}.message());
+                }
+            });
         }
     }
     channel_->leave(turn_);
@@ -326,21 +331,15 @@ Outcome PutFile::try_flush(const access::Subject& by, bool nonblocking, queue::B
     if (state_ != State::kFilling) return Outcome::kDone;
     error = make_message(pending);
     if (error || pending.count == 0) return Outcome::kDone;
-    switch (channel_->try_push(pending, queue::Via::kOther, !nonblocking, &turn_)) {
-        case Push::kQueued: return Outcome::kDone;
-        case Push::kFull: error = ENOBUFS; return Outcome::kDone;
-        case Push::kTooLong: error = EMSGSIZE; return Outcome::kDone;
-        case Push::kRemoved: error = EPIPE; return Outcome::kDone;
-        case Push::kWait: break;
-    }
-    if (!nonblocking) return Outcome::kWait;
-    error = EAGAIN;
+    const Push push = channel_->try_push(pending, queue::Via::kOther, !nonblocking, &turn_);
+    if (waits_for_disk(push) || (push == Push::kWait && !nonblocking)) return Outcome::kWait;
+    error = error_of(push);
     return Outcome::kDone;
 }
 
 void PutFile::start_write(WriteOperation& operation) noexcept {
     operation.via = queue::Via::kOther;
-    channel_->push(operation, &turn_);
+    start_push(channel_, operation, &turn_);
 }
 
 void PutFile::cancel_write(WriteOperation& operation, queue::Wake why) noexcept {

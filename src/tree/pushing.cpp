@@ -1,0 +1,106 @@
+// Any thread.
+#include <store/store.hpp>
+
+#include <tree/pushing.hpp>
+
+namespace ipcfs::tree {
+namespace {
+
+using channel::Push;
+using queue::Wake;
+
+bool is_to_be_saved(const queue::Batch& batch) noexcept {
+    for (const queue::Message& message : batch.messages) {
+        if (message.payload && !message.payload->is_saved) return true;
+    }
+    return false;
+}
+
+Result<void> save(store::Store& store, const queue::Batch& batch, bool sync) {
+    for (const queue::Message& message : batch.messages) {
+        payload::Payload* payload = message.payload.get();
+        if (!payload || payload->is_saved) continue;
+        if (payload->file() < 0) {
+            return Fault{EOPNOTSUPP, "a payload that is filled on demand cannot be kept"};
+        }
+        auto saved = store.save_payload(payload->id, payload->file(), payload->offset(),
+                                        payload->size, sync);
+        if (!saved) return saved;
+        payload->is_saved = true;
+    }
+    return {};
+}
+
+// Waits by itself.
+class Detached final : public queue::WriteWaiter {
+public:
+    explicit Detached(std::function<void(int)> done) : done_(std::move(done)) {}
+    void finish() noexcept override {
+        std::unique_ptr<Detached> self(this);
+        int error = 0;
+        switch (why) {
+            case Wake::kServed: break;
+            case Wake::kRemoved: error = EPIPE; break;
+            case Wake::kTimedOut: error = EAGAIN; break;
+            case Wake::kShutdown: error = ENOTCONN; break;
+            case Wake::kPurged: error = ENOBUFS; break;
+            case Wake::kNoSpace: error = ENOSPC; break;
+            default: error = EIO;
+        }
+        if (error) batch.withdraw();
+        batch.clear();
+        done_(error);
+    }
+
+private:
+    std::function<void(int)> done_;
+};
+
+}  // namespace
+
+int error_of(Push push) noexcept {
+    switch (push) {
+        case Push::kQueued: return 0;
+        case Push::kFull: return ENOBUFS;
+        case Push::kTooLong: return EMSGSIZE;
+        case Push::kRemoved: return EPIPE;
+        case Push::kNoSpace: return ENOSPC;
+        case Push::kDiskFailed: return EIO;
+        case Push::kWait:
+        case Push::kCommit: break;
+    }
+    return EAGAIN;
+}
+
+void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
+                channel::Turn* turn) noexcept {
+    const channel::Environment& env = channel->environment();
+    const auto durable = channel->settings().durable;
+    if (durable == channel::Durable::kOff || !env.store || !env.worker ||
+        !is_to_be_saved(waiter.batch)) {
+        return channel->push(waiter, turn);
+    }
+    // The waiter stays until it is finished, and with it the open file that has the turn.
+    env.worker->add([channel, &waiter, turn, sync = durable == channel::Durable::kSync] {
+        auto saved = save(*channel->environment().store, waiter.batch, sync);
+        if (saved) return channel->push(waiter, turn);
+        channel->note_error("store: " + saved.error().message());
+        waiter.why = saved.error().code == ENOSPC ? Wake::kNoSpace : Wake::kDiskFailed;
+        waiter.finish();
+    });
+}
+
+void push_detached(std::shared_ptr<channel::Channel> channel, queue::Batch batch,
+                   std::function<void(int error)> done) noexcept {
+    const Push push = channel->try_push(batch, queue::Via::kOther, false, nullptr);
+    if (!waits_for_disk(push)) {
+        if (push != Push::kQueued) batch.withdraw();
+        return done(error_of(push));
+    }
+    auto* waiter = new Detached(std::move(done));
+    waiter->batch = std::move(batch);
+    waiter->via = queue::Via::kOther;
+    start_push(channel, *waiter, nullptr);
+}
+
+}  // namespace ipcfs::tree

@@ -1,0 +1,33 @@
+// Sending to a channel, as every file and door does it: what became of a push as an errno, and pushes
+// that wait. Large payloads of a durable channel are saved beside the store before the message is; that
+// takes long, so a worker does it. Any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include <payload/worker.hpp>
+
+#include <channel/channel.hpp>
+#include <queue/waiter.hpp>
+
+namespace ipcfs::tree {
+
+// 0 when it is queued; EAGAIN where it would wait.
+int error_of(channel::Push push) noexcept;
+
+// Whether a write has to go through start_push() although its writer does not want to wait for room.
+inline bool waits_for_disk(channel::Push push) noexcept {
+    return push == channel::Push::kCommit;
+}
+
+// Channel::push, after what it needs is saved. The waiter is finished once, as by that.
+void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
+                channel::Turn* turn) noexcept;
+
+// A push that no client's request waits for: it does not wait for room. `done` is called once with an
+// errno, on any thread, possibly before this returns; by then the batch is queued or gone.
+void push_detached(std::shared_ptr<channel::Channel> channel, queue::Batch batch,
+                   std::function<void(int error)> done) noexcept;
+
+}  // namespace ipcfs::tree
