@@ -41,7 +41,7 @@ MessageRef Leases::end(std::uint64_t id) noexcept {
 
 std::vector<MessageRef> Leases::end_due(Nanos now) {
     std::vector<MessageRef> ended;
-    while (earliest() <= now) ended.push_back(end(by_deadline_.begin()->id));
+    while (!empty() && earliest() <= now) ended.push_back(end(by_deadline_.begin()->id));
     return ended;
 }
 
@@ -65,7 +65,7 @@ void Delayed::add(MessageRef message, Nanos due) {
 
 std::vector<MessageRef> Delayed::take_due(Nanos now) {
     std::vector<MessageRef> due;
-    while (earliest() <= now) {
+    while (!empty() && earliest() <= now) {
         auto first = messages_.begin();
         bytes_ -= first->second->size();
         due.push_back(std::move(first->second));
