@@ -315,6 +315,10 @@ public:
     void restore(queue::MessageRef message, const store::Recovered& from,
                  bool may_be_seen) noexcept;
     void restore_sequence(std::uint64_t last) noexcept;
+    void restore_settings(const Settings& settings) noexcept;
+    // Of a topic: what newcomers get, and what its subscriptions have not got yet, or not all of them.
+    void restore_retained(queue::MessageRef message) noexcept;
+    void publish_again(queue::MessageRef message) noexcept;
 
     Snapshot snapshot() const;
     Settings settings() const;
@@ -376,7 +380,7 @@ private:
     void offer(Locked& locked) noexcept;
     void end_stream(Locked& locked) noexcept;
     bool stream_ended(const StreamView& view) const noexcept;
-    void note_taken(Locked& locked, queue::Message& message) noexcept;
+    void note_taken(Locked& locked, queue::Message& message, bool on_lease) noexcept;
     Leased lease_out(Locked& locked, const queue::MessageRef& message, pid_t holder);
     void requeue(Locked& locked, queue::MessageRef message) noexcept;
     void come_back(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
@@ -422,6 +426,7 @@ private:
     void sweep_expired(Locked& locked) noexcept;
     void reconsider(Locked& locked) noexcept;
     void admit_openers(Locked& locked) noexcept;
+    void admit_more(Locked& locked) noexcept;
     void lapse(Locked& locked) noexcept;
     void ring(Locked& locked) noexcept;
     void release(Turn& turn) noexcept;
@@ -482,6 +487,7 @@ private:
     BatchGate gate_;                     // what the settings say
     std::uint64_t ready_ = 0;            // if gated: messages that it has let out
     Nanos gathering_since_ = kForever;   // if gated: since when it holds back others
+    bool made_room_ = false;             // opening it did, see reconsider()
     bool enrolled_ = false;              // in Environment::leasing
     std::uint64_t waiting_readers_ = 0;
     std::uint64_t waiting_leasers_ = 0;    // of readers_, those that take on lease

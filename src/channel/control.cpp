@@ -19,7 +19,9 @@ Result<void> Channel::control(std::string_view text) {
     const bool is_recorded =
         env_.keep_record && wanted &&
         (wanted->settings.durable != Durable::kOff || settings().durable != Durable::kOff);
-    if (is_recorded) done = env_.keep_record(id_, &wanted->settings);
+    if (is_recorded && wanted->settings.durable != Durable::kOff) {
+        done = env_.keep_record(id_, &wanted->settings);
+    }
     if (done) {
         Locked locked(*this);
         auto control = parse_control(text, settings_);
@@ -201,6 +203,7 @@ void Channel::on_time(Nanos now) noexcept {
     }
     run_leases(locked);
     if (gather(locked) && !queue_.empty()) ring(locked);  // the arrivals were not readable yet
+    if (made_room_) reconsider(locked);
     sweep_expired(locked);
     admit_openers(locked);
     arm_all(locked);

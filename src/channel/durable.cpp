@@ -82,7 +82,8 @@ Result<std::uint64_t> Channel::keep(Batch& batch) noexcept {
         store::Put put;
         last = std::max(last + 1, subscription_ ? 0 : message.envelope.sequence);
         put.key = {id_, last};
-        put.state = state_of(message, store::Place::kQueued);
+        // A topic has it until its subscriptions have.
+        put.state = state_of(message, topic_ ? store::Place::kTaken : store::Place::kQueued);
         put.head = heads.back();
         const Message* origin = message.origin();
         if (origin && origin->kept_sequence) {
@@ -168,7 +169,7 @@ void Channel::committed(Commit& commit, int error) noexcept {
     if (wanted && !error) {
         enqueue(locked, commit.batch, commit.via, nullptr);
         unstage(locked, *writer, Wake::kServed);
-        return admit_openers(locked);
+        return admit_more(locked);
     }
     while (MessageRef message = take_front(commit.batch.messages)) {
         if (error) message->kept_sequence = 0;  // the store has none of it
@@ -300,6 +301,11 @@ void Channel::restore_sequence(std::uint64_t last) noexcept {
     Locked locked(*this);
     kept_last_ = std::max(kept_last_, last);
     if (!subscription_) sequence_ = std::max(sequence_, last);
+}
+
+void Channel::restore_settings(const Settings& settings) noexcept {
+    Locked locked(*this);
+    apply(locked, settings);
 }
 
 void Channel::restore(MessageRef message, const store::Recovered& from, bool may_be_seen) noexcept {

@@ -3,8 +3,10 @@
 #include <mutex>
 
 #include <boost/unordered/unordered_flat_map.hpp>
+#include <store/store.hpp>
 
 #include <base/check.hpp>
+#include <channel/records.hpp>
 #include <channel/registry.hpp>
 #include <channel/subscription.hpp>
 
@@ -29,6 +31,7 @@ struct alignas(64) Registry::Entry {
     std::vector<std::pair<std::uint8_t, Attributes>> changed;  // files that differ
     access::Charge charge;
     bool going = false;  // being removed: nothing may be made in it
+    bool kept = false;   // the store has its record
 
     Role role() const { return channel ? channel->role() : Role::kChannel; }
     std::unique_ptr<Children>& of(Role wanted) {
@@ -57,10 +60,14 @@ Registry::Registry(Environment& environment, const Settings& defaults, std::size
     root_->made.mode = 01777;
     root_->made.changed = environment.clock.realtime();
     environment.registry.store(this, std::memory_order_release);
+    environment.keep_record = [this](std::uint64_t id, const Settings* settings) {
+        return keep_record(id, settings);
+    };
 }
 
 Registry::~Registry() {
     env_.registry.store(nullptr, std::memory_order_release);
+    env_.keep_record = nullptr;
 }
 
 // After names or rights have changed: what recursive subscriptions reach is to be asked anew.
@@ -169,6 +176,13 @@ Result<std::shared_ptr<Channel>> Registry::enter(std::uint64_t parent,
     }
     Entry& added = *made;
     link(*above, added);
+    const Settings settings = added.channel->settings();
+    if (env_.store && settings.durable != Durable::kOff) {
+        if (auto kept = keep(added, settings); !kept) {
+            unlink(added);
+            return kept.error();
+        }
+    }
     entries_.emplace(added.id, &added);
     order_.emplace(added.id, std::move(made));
     return added.channel;
@@ -196,6 +210,7 @@ Result<void> Registry::remove(std::uint64_t parent, std::string_view name, Role 
         going->going = false;
         return removed;
     }
+    if (going->kept) (void)env_.store->erase_channel(going->id);
     unlink(*going);
     entries_.erase(going->id);
     auto owned = order_.find(going->id);
@@ -231,6 +246,7 @@ Result<void> Registry::rename(std::uint64_t parent, std::string_view name, std::
                 moved->name = to_name;
                 moved->made.changed = env_.clock.realtime();
                 link(*to, *moved);
+                keep_again(*moved);
                 changed();
                 return {};
             }
@@ -377,9 +393,123 @@ bool Registry::change(std::uint64_t id, std::uint8_t kind, const Initial& initia
         known = at->changed.end() - 1;
     }
     use(known->second);
+    keep_again(*at);
     hold.unlock();
     changed();
     return true;
+}
+
+// ---- durable channels ---------------------------------------------------------------------------
+
+// Those above it first: a channel comes back where it was.
+Result<void> Registry::keep(Entry& entry, const Settings& settings) {
+    std::vector<Entry*> missing{&entry};
+    for (Entry* up = entry.parent; up && up != root_.get() && !up->kept; up = up->parent) {
+        missing.push_back(up);
+    }
+    for (auto at = missing.rbegin(); at != missing.rend(); ++at) {
+        Entry& each = **at;
+        ChannelRecord record;
+        record.parent = each.parent->id;
+        record.name = each.name;
+        record.subscription = each.role() == Role::kSubscription;
+        record.made = each.made;
+        record.changed = each.changed;
+        record.settings = &each == &entry ? settings : each.channel->settings();
+        if (const Subscription* subscription = each.channel->subscription()) {
+            record.filter = subscription->filter();
+        }
+        auto kept = env_.store->put_channel(each.id, encode(record));
+        if (!kept) return kept.error();
+        each.kept = true;
+    }
+    return {};
+}
+
+// Something of it has changed. The record that is there stays if there is no room for another: an erased
+// message makes some, and the next change writes it.
+void Registry::keep_again(Entry& entry) noexcept {
+    if (!entry.kept || !entry.channel) return;
+    try {
+        if (auto kept = keep(entry, entry.channel->settings()); !kept) {
+            entry.channel->note_error("store: " + kept.error().message());
+        }
+    } catch (const std::bad_alloc&) {
+    }
+}
+
+Result<void> Registry::keep_record(std::uint64_t id, const Settings* settings) {
+    if (!env_.store) return {};
+    std::unique_lock hold(mutex_);
+    Entry* at = entry(id);
+    if (!at || !at->channel) return {};
+    const Settings now = settings ? *settings : at->channel->settings();
+    if (now.durable != Durable::kOff || at->count(Role::kChannel) ||
+        at->count(Role::kSubscription)) {
+        if (now.durable == Durable::kOff && !at->kept) return {};
+        return keep(*at, now);
+    }
+    if (std::exchange(at->kept, false)) (void)env_.store->erase_channel(id);
+    return {};
+}
+
+Result<std::shared_ptr<Channel>> Registry::restore(std::uint64_t id, const ChannelRecord& record) {
+    auto made = std::make_unique<Entry>();
+    made->id = id;
+    made->name = record.name;
+    made->made = record.made;
+    made->changed = record.changed;
+    made->kept = true;
+    access::Account& owner = env_.ledger.account(record.made.uid);
+    made->charge = access::Charge::force(owner, access::Resource::kChannels, 1);
+    if (record.subscription) {
+        std::shared_ptr<Channel> topic = find(record.parent);
+        if (!topic || !topic->is_topic()) return Fault{ENOENT, "its topic is not there"};
+        access::Subject subscriber{record.made.uid, record.made.gid, 0, 0};
+        made->channel = std::make_shared<Channel>(topic, id, subscriber, owner, true);
+        made->channel->restore_settings(record.settings);
+        if (auto set = made->channel->subscription()->set_filter(record.filter); !set) {
+            return set.error();
+        }
+        topic->attach(*made->channel->subscription(), false);
+    } else {
+        made->channel = std::make_shared<Channel>(env_, id, record.settings);
+    }
+    std::unique_lock hold(mutex_);
+    if (entries_.contains(id)) return Fault{EEXIST, "two channels of one id"};
+    next_id_ = std::max(next_id_, id + 1);
+    restored_.emplace_back(id, record.parent);
+    Entry& added = *made;
+    entries_.emplace(id, &added);
+    order_.emplace(id, std::move(made));
+    return added.channel;
+}
+
+std::vector<std::string> Registry::place_restored() {
+    std::vector<std::string> lost;
+    std::unique_lock hold(mutex_);
+    auto is_above = [&](const Entry* below, const Entry* candidate) {
+        for (const Entry* up = candidate; up; up = up->parent) {
+            if (up == below) return true;
+        }
+        return false;
+    };
+    for (auto [id, above] : restored_) {
+        Entry* child = entry(id);
+        Entry* parent = entry(above);
+        const bool fits = parent && (above == kRootId || entries_.contains(above)) &&
+                          !is_above(child, parent) && !parent->child(child->role(), child->name);
+        if (!fits) {
+            std::string name = "lost+" + std::to_string(id);
+            lost.push_back("channel " + child->name + ": its place is gone or taken; it is " +
+                           name);
+            child->name = std::move(name);
+            parent = root_.get();
+        }
+        link(*parent, *child);
+    }
+    restored_.clear();
+    return lost;
 }
 
 void Registry::start_ids(std::uint64_t first) {

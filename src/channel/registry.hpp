@@ -29,6 +29,8 @@ struct Attributes {
     std::shared_ptr<access::Charge> held;                    // what the owner is charged for them
 };
 
+struct ChannelRecord;
+
 class Registry {
 public:
     // `prefix` bytes of every path are taken by the mount point.
@@ -83,6 +85,16 @@ public:
     bool change(std::uint64_t id, std::uint8_t kind, const Initial& initial,
                 const std::function<void(Attributes&)>& use);
 
+    // The record of a durable channel, with these settings or those that it has, goes to the store, and
+    // those above it; of one that is not durable any more, it goes away. ENOSPC, EIO.
+    Result<void> keep_record(std::uint64_t id, const Settings* settings);
+    // After a restart, before anybody uses them: makes a channel again, without a place in the tree yet; a
+    // subscription only after its topic (ENOENT). The record was checked by decode_channel().
+    Result<std::shared_ptr<Channel>> restore(std::uint64_t id, const ChannelRecord& record);
+    // And gives all of them their place. What has none is put at the top, with a name that says so: one
+    // line for each.
+    std::vector<std::string> place_restored();
+
     // New channels get ids from `first` on, if it has not come further: a client's kernel may still know
     // those of the daemon before.
     void start_ids(std::uint64_t first);
@@ -101,6 +113,8 @@ private:
     Result<std::shared_ptr<Channel>> enter(std::uint64_t parent, std::unique_ptr<Entry> made);
     void list_role(std::uint64_t parent, Role role, std::uint64_t after, const Visit& visit) const;
     void changed() noexcept;
+    Result<void> keep(Entry& entry, const Settings& settings);
+    void keep_again(Entry& entry) noexcept;
     std::string path_of(const Entry& entry) const;
     static std::size_t deepest(const Entry& entry);
     void link(Entry& parent, Entry& child);
@@ -115,6 +129,7 @@ private:
     std::map<std::uint64_t, std::unique_ptr<Entry>> order_;
     std::unordered_map<std::uint64_t, Entry*> entries_;
     std::unique_ptr<Entry> root_;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> restored_;  // and their parents
 };
 
 }  // namespace ipcfs::channel
