@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "census.hpp"
+#include "contest.hpp"
 #include "processes.hpp"
 
 namespace ipcfs::bench {
@@ -23,36 +24,6 @@ constexpr unsigned kPairsKernel = 600;
 unsigned pairs(Transport transport) {
     return transport == Transport::kUring ? kPairsUring : kPairsClassic;
 }
-
-// Measured together, reported one against the other.
-class Contest {
-public:
-    void add(std::string name, Round round) {
-        names_.push_back(std::move(name));
-        rounds_.push_back(std::move(round));
-    }
-    void run(unsigned rounds) { medians_ = interleave(rounds, rounds_); }
-    bool has(const std::string& name) const { return index(name) < names_.size(); }
-    Row row(const std::string& what, const std::string& subject, const std::string& baseline,
-            Target target = {}) const {
-        return {what,
-                medians_.at(index(subject)).at(0),
-                "ns",
-                has(baseline) ? baseline : baseline + " (none on this kernel)",
-                has(baseline) ? std::optional(medians_.at(index(baseline)).at(0)) : std::nullopt,
-                target};
-    }
-
-private:
-    std::size_t index(const std::string& name) const {
-        std::size_t at = 0;
-        while (at < names_.size() && names_[at] != name) ++at;
-        return at;
-    }
-    std::vector<std::string> names_;
-    std::vector<Round> rounds_;
-    std::vector<Figures> medians_;
-};
 
 const char* const kKernelLinks[] = {"pipe", "POSIX mq", "Unix seqpacket"};
 

@@ -12,6 +12,8 @@ namespace {
 constexpr Group kGroups[] = {
     {"fuse", "through the mounted tree", run_fuse, false},
     {"engine", "channels and the registry, without a door", run_engine, false},
+    {"delivery", "one message to many subscribers, and leases", run_delivery, false},
+    {"durable", "messages on disk, and their recovery", run_durable, false},
     {"payload", "large messages, and memory that changes hands", run_payload, true},
 };
 

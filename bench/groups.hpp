@@ -49,5 +49,7 @@ std::span<const Group> groups();
 void run_engine(Run& run);
 void run_fuse(Run& run);
 void run_payload(Run& run);
+void run_delivery(Run& run);
+void run_durable(Run& run);
 
 }  // namespace ipcfs::bench

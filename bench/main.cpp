@@ -161,8 +161,9 @@ void end_group(pid_t group) {
 
 int main(int argc, char** argv) {
     Arguments arguments = parse(argc, argv);
-    std::string directory =
-        (std::filesystem::temp_directory_path() / "ipcfs-bench-XXXXXX").string();
+    // Not /tmp: that is often in memory, and what is to be on disk would not be.
+    const char* above = std::getenv("TMPDIR");
+    std::string directory = std::string(above ? above : "/var/tmp") + "/ipcfs-bench-XXXXXX";
     if (mkdtemp(directory.data()) == nullptr) {
         std::perror("ipcfs-bench: mkdtemp");
         return kExitFailed;

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <signal.h>
 #include <sstream>
 #include <stdexcept>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "daemons.hpp"
 #include "processes.hpp"
 #include <base/fd.hpp>
 
@@ -27,11 +27,6 @@ namespace {
 constexpr long kFuseMagic = 0x65735546;
 constexpr std::int64_t kPatience = 10'000'000'000;
 
-std::string slurp(const std::string& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
 }  // namespace
 
 const char* name_of(Transport transport) {
@@ -40,17 +35,29 @@ const char* name_of(Transport transport) {
 
 Server::Server(const Run& run, Program program, Transport transport, int stream)
     : transport_(transport) {
+    start(run, program, stream, nullptr);
+}
+
+Server::Server(const Run& run, const Start& how) : transport_(how.transport) {
+    start(run, Program::kIpcfs, -1, &how);
+}
+
+void Server::start(const Run& run, Program program, int stream, const Start* how) {
     directory_ = run.options().directory + "/XXXXXX";
     if (mkdtemp(directory_.data()) == nullptr) must(-1, "mkdtemp " + directory_);
     mount_ = directory_ + "/mnt";
     must(mkdir(mount_.c_str(), 0755), "mkdir " + mount_);
     const std::string output = directory_ + "/output";
 
-    const std::string carried_by = transport == Transport::kUring ? "uring" : "classic";
+    const std::string carried_by = transport_ == Transport::kUring ? "uring" : "classic";
     std::vector<std::string> words;
     if (program == Program::kIpcfs) {
         words = {run.options().daemon,  "--foreground", "--mount",  mount_,         "--state",
                  directory_ + "/state", "--transport",  carried_by, "--log-target", "stderr"};
+        if (how && !how->state.empty()) words[5] = how->state;
+        for (const auto& setting : how ? how->settings : std::vector<std::string>()) {
+            words.insert(words.end(), {"--set", setting});
+        }
     } else {
         words = {run.options().null_server, "--mount", mount_, "--transport", carried_by};
         if (program == Program::kNullLoop) words.push_back("--libfuse-loop");
@@ -106,6 +113,13 @@ Server::~Server() {
     umount2(mount_.c_str(), MNT_DETACH);
     std::error_code ignored;
     std::filesystem::remove_all(directory_, ignored);
+}
+
+void Server::end(int signal) {
+    kill(pid_, signal);
+    if (!wait_for(pid_, kPatience)) throw std::runtime_error("ipcfsd does not end");
+    pid_ = -1;
+    umount2(mount_.c_str(), MNT_DETACH);
 }
 
 bool Server::serves() const {

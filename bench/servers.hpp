@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <sys/types.h>
+#include <vector>
 
 #include "groups.hpp"
 #include "measure.hpp"
@@ -23,6 +24,14 @@ public:
     // Starts it and waits until it serves. Throws, with the end of its output, when it does not.
     // The null servers stream the file `stream`, where there is one; else it is -1.
     Server(const Run& run, Program program, Transport transport, int stream = -1);
+    // ipcfsd with settings of its configuration, `key=value` each, and the state of a directory that
+    // outlasts it.
+    struct Start {
+        Transport transport = Transport::kUring;
+        std::string state;
+        std::vector<std::string> settings;
+    };
+    Server(const Run& run, const Start& start);
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
     ~Server();
@@ -37,8 +46,12 @@ public:
     void put(Place place) const;
     // Resident memory, bytes.
     std::uint64_t resident() const;
+    pid_t pid() const { return pid_; }
+    // Ends it with that signal; returns when it has ended.
+    void end(int signal);
 
 private:
+    void start(const Run& run, Program program, int stream, const Start* how);
     bool serves() const;
 
     std::string directory_, mount_;

@@ -13,6 +13,8 @@ test_packages=(
     bats inotify-tools acl attr strace util-linux bsdextrautils man-db procps
     clang-16 clang-tidy-16 libclang-rt-16-dev clang-format-14 shellcheck
 )
+# What the benchmarks compare ipcfs with. Installed without being started, see install_servers.
+bench_packages=(redis-server nats-server dbus-daemon)
 
 # missing_packages NAME...: those of the named packages that are not installed, one a line.
 missing_packages() {
@@ -40,4 +42,25 @@ install_packages() {
     quietly "$build_root/log/apt-install.log" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y --no-install-recommends "${missing[@]}" ||
         die "could not install the packages"
+}
+
+# install_servers NAME...: the same for packages that bring services: none is started or enabled. The
+# benchmarks start servers of their own.
+install_servers() {
+    local -a missing=()
+    ! command -v dpkg-query >/dev/null || mapfile -t missing < <(missing_packages "$@")
+    ((${#missing[@]})) || return 0
+    local policy=/usr/sbin/policy-rc.d own='' status=0 name
+    # invoke-rc.d and deb-systemd-invoke ask it (Debian's README.policy-rc.d); 101: forbidden.
+    if is_root && [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && own=1
+    fi
+    (install_packages "${missing[@]}") || status=$?
+    [[ -z $own ]] || rm -f "$policy"
+    ((status == 0)) || exit "$status"
+    for name in "${missing[@]}"; do
+        command -v systemctl >/dev/null || break
+        [[ -e /lib/systemd/system/$name.service ]] || continue
+        systemctl --quiet disable "$name.service" 2>/dev/null || warn "could not disable $name"
+    done
 }

@@ -1,0 +1,125 @@
+// Group delivery: what it costs to bring a message to 1, 10, 100 and 1,000 subscribers that all really
+// receive it, beside a signal on a D-Bus of its own. Counted from the first publication until the last
+// subscriber has the last message, the machine's whole time.
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "broadcast.hpp"
+#include "contest.hpp"
+#include "delivery.hpp"
+
+namespace ipcfs::bench {
+namespace {
+
+constexpr unsigned kCounts[] = {1, 10, 100, 1000};
+constexpr unsigned kBurst = 4;  // messages published one after the other
+
+struct System {
+    std::string name;
+    const Broadcaster* broadcaster;
+    Fleet::Way way;
+};
+
+// ns a delivery, of three kinds: until received; until published; CPU time.
+Round deliveries(Fleet& fleet, Sender& publisher, unsigned subscribers, unsigned bursts) {
+    return [&fleet, &publisher, subscribers, bursts] {
+        std::array<double, 3> sums{};
+        for (unsigned i = 0; i < bursts; ++i) {
+            const Figures one = fleet.publish(publisher, kBurst);
+            for (std::size_t f = 0; f < sums.size(); ++f) sums[f] += one[f];
+        }
+        const double each = 1.0 / (static_cast<double>(subscribers) * kBurst * bursts);
+        return Figures{sums[0] * each, sums[1] * each, sums[2] * each};
+    };
+}
+
+std::string text_of(unsigned subscribers) {
+    return subscribers == 1 ? "1 subscriber" : std::to_string(subscribers) + " subscribers";
+}
+
+}  // namespace
+
+void measure_broadcasts(Run& run) {
+    std::vector<System> systems;
+    std::unique_ptr<DBus> dbus[2];  // a bus each, so that none has the other's rules
+    const bool has_dbus = DBus::there();
+    if (has_dbus) {
+        for (auto& bus : dbus) bus = std::make_unique<DBus>(run);
+        systems.push_back({"D-Bus, epoll", dbus[0].get(), Fleet::Way::kEpoll});
+        systems.push_back({"D-Bus, blocked", dbus[1].get(), Fleet::Way::kBlocked});
+    }
+    const auto is_ours = [&](const System& system) {
+        return system.broadcaster != dbus[0].get() && system.broadcaster != dbus[1].get();
+    };
+    std::vector<std::unique_ptr<Server>> servers;
+    std::vector<std::unique_ptr<Topic>> topics;
+    for (const Transport transport : kTransports) {
+        run.part([&] {
+            auto server = std::make_unique<Server>(run, Server::Program::kIpcfs, transport);
+            const std::string on = name_of(transport);
+            for (const bool framed : {false, true}) {
+                for (const auto way : {Fleet::Way::kEpoll, Fleet::Way::kBlocked}) {
+                    const std::string name = std::string(framed ? "framed" : "stream") +
+                                             (way == Fleet::Way::kEpoll ? "-epoll" : "-blocked");
+                    server->make_channel(name, "type topic\n");
+                    topics.push_back(std::make_unique<Topic>(*server, name, framed));
+                    systems.push_back({"ipcfs " + on + (framed ? ", framed" : "") +
+                                           (way == Fleet::Way::kEpoll ? ", epoll" : ", blocked"),
+                                       topics.back().get(), way});
+                }
+            }
+            servers.push_back(std::move(server));
+        });
+    }
+    std::vector<std::vector<double>> wall(systems.size());
+    std::vector<double> wrong(systems.size());
+    for (const unsigned subscribers : kCounts) {
+        run.progress("delivery: " + text_of(subscribers));
+        Contest contest;
+        std::vector<std::unique_ptr<Fleet>> fleets;
+        std::vector<std::unique_ptr<Sender>> publishers;
+        for (const auto& system : systems) {
+            fleets.push_back(std::make_unique<Fleet>(*system.broadcaster, subscribers, system.way));
+            publishers.push_back(system.broadcaster->publisher());
+            const unsigned bursts = std::max(1U, run.count(200) / (subscribers + 4));
+            contest.add(system.name,
+                        deliveries(*fleets.back(), *publishers.back(), subscribers, bursts));
+        }
+        contest.run(std::min(run.rounds(), 15U));
+        for (std::size_t i = 0; i < systems.size(); ++i) {
+            wall[i].push_back(*contest.figure(systems[i].name));
+            wrong[i] += static_cast<double>(fleets[i]->wrong());
+            if (!is_ours(systems[i])) continue;
+            const bool blocked = systems[i].way == Fleet::Way::kBlocked;
+            const std::string what = "delivery 64 B, " + text_of(subscribers) + ": ";
+            const std::string baseline = blocked ? "D-Bus, blocked" : "D-Bus, epoll";
+            run.add(contest.row(what + systems[i].name, systems[i].name, baseline,
+                                has_dbus ? ratio_at_most(1) : Target{}));
+            run.add(contest.row(what + systems[i].name + ", CPU time", systems[i].name, baseline,
+                                {}, "ns", 2));
+        }
+    }
+    // T(n) is what a message to n subscribers takes in all; what one more costs is flat.
+    for (std::size_t i = 0; i < systems.size(); ++i) {
+        const auto further = [&](std::size_t at) {
+            return (wall[i][at] * kCounts[at] - wall[i][0]) / (kCounts[at] - 1);
+        };
+        const bool ours = is_ours(systems[i]);
+        for (std::size_t at = 2; at < std::size(kCounts); ++at) {
+            run.add(
+                {"a further subscriber, of " + std::to_string(kCounts[at]) + ": " + systems[i].name,
+                 further(at), "ns", "of 10", further(1), ours ? ratio_at_most(1.5) : Target{}});
+        }
+        run.add({"lost, doubled or out of order: " + systems[i].name, wrong[i], "messages", "",
+                 std::nullopt, value_at_most(0)});
+    }
+}
+
+void run_delivery(Run& run) {
+    run.part([&] { measure_broadcasts(run); });
+    run.part([&] { measure_leases(run); });
+}
+
+}  // namespace ipcfs::bench
