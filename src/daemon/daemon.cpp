@@ -5,6 +5,7 @@
 #include <fstream>
 #include <pwd.h>
 #include <unistd.h>
+#include <unordered_set>
 
 #include <control/server.hpp>
 #include <payload/memory.hpp>
@@ -13,6 +14,7 @@
 #include <channel/registry.hpp>
 #include <daemon/daemon.hpp>
 #include <daemon/instance.hpp>
+#include <daemon/keeping.hpp>
 #include <fuse/door.hpp>
 #include <fuse/doorbell.hpp>
 #include <fuse/probe.hpp>
@@ -152,6 +154,7 @@ struct Daemon::State {
     }
 
     Result<void> start();
+    Result<void> restore(const Config& wanted);
     void stop() noexcept;
     tree::System system();
     std::string version() const;
@@ -175,6 +178,7 @@ struct Daemon::State {
     queue::MessagePool pool;
     access::Ledger ledger;
     payload::Budget budget;
+    std::unique_ptr<store::Store> kept;  // of durable channels
     payload::Store payloads;
     payload::Worker worker;
     channel::Environment environment;
@@ -186,6 +190,7 @@ struct Daemon::State {
     std::unique_ptr<fuse::Session> session;
     std::unique_ptr<fuse::Door> door;
     std::unique_ptr<fuse::Doorbell> bell;
+    std::unordered_set<std::uint64_t> done_requests;  // by the daemon before; see restore()
     std::atomic<const char*> holding{nullptr};
     std::atomic<bool> stopped{false};
     std::uint64_t watched_rotations = 0;
@@ -201,6 +206,7 @@ struct Daemon::State {
 
 Result<void> Daemon::State::start() {
     Config wanted = config.with([](const Config& c) { return c; });
+    if (auto restored = restore(wanted); !restored) return restored;
     tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
     exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
     // On the worker: what clients' kernels have cached of a revoked region goes, and mappings with it.
@@ -250,6 +256,21 @@ Result<void> Daemon::State::start() {
     return {};
 }
 
+// What durable channels kept, before anybody is served.
+Result<void> Daemon::State::restore(const Config& wanted) {
+    auto made = make_store(wanted, log);
+    if (!made) return made.error();
+    if (!*made) return {};
+    kept = std::move(*made);
+    environment.store = kept.get();
+    environment.worker = &worker;
+    payloads.on_saved_gone([this](std::uint64_t id) { kept->drop_payload(id); });
+    auto requests = recover(*kept, registry, payloads, log);
+    if (!requests) return requests.error();
+    done_requests = std::move(*requests);
+    return {};
+}
+
 void Daemon::State::stop() noexcept {
     if (stopped.exchange(true)) return;
     holding = "ending the waiting operations";
@@ -266,6 +287,11 @@ void Daemon::State::stop() noexcept {
         holding = "joining the doorbell's threads";
         environment.doorbell.store(nullptr);
         bell->stop();
+    }
+    if (kept) {
+        holding = "writing the last of the durable channels";
+        payloads.on_saved_gone(nullptr);  // what is queued stays
+        kept->close();
     }
     holding = nullptr;
 }
@@ -311,6 +337,11 @@ std::string Daemon::State::version() const {
 }
 
 std::string Daemon::State::degraded() const {
+    if (kept) {
+        if (const store::Health health = kept->health(); health.degraded()) {
+            return "durable channels: " + health.text;
+        }
+    }
     if (!session) return {};
     fuse::Overload overload = session->overload();
     if (overload.since == 0) return {};
@@ -327,6 +358,17 @@ void Daemon::State::resources(insight::Table& table) const {
     };
     row("daemon", 0, "rss", resident_bytes());
     row("daemon", 0, "channels", registry.size());
+    if (kept) {
+        const store::Health health = kept->health();
+        row("store", 0, "messages", health.messages);
+        row("store", 0, "puts", health.puts);
+        row("store", 0, "syncs", health.syncs);
+        row("store", 0, "failed_syncs", health.failed_syncs);
+        row("store", 0, "checkpoints", health.checkpoints);
+        row("store", 0, "journal_bytes", health.journal_bytes);
+        row("store", 0, "salvaged", health.salvaged);
+        row("store", 0, "degraded", health.degraded() ? 1 : 0);
+    }
     if (!session) return;
     fuse::Overload overload = session->overload();
     row("fuse", 0, "parked", session->parked(),

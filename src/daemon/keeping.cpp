@@ -1,0 +1,75 @@
+// On the thread that starts the daemon.
+#include <algorithm>
+#include <filesystem>
+#include <sys/stat.h>
+
+#include <store/lmdb_store.hpp>
+#include <store/memory_store.hpp>
+
+#include <channel/recovery.hpp>
+#include <daemon/keeping.hpp>
+
+namespace ipcfs::daemon {
+namespace {
+
+Result<void> make_directories(const std::string& path) {
+    std::error_code failed;
+    std::filesystem::create_directories(path, failed);
+    if (failed) return Fault{failed.value(), "make the directory " + path};
+    if (::chmod(path.c_str(), 0700) != 0) return errno_fault("make " + path + " private");
+    return {};
+}
+
+}  // namespace
+
+std::string store_path(const Config& config) {
+    std::string name = config.mount.substr(std::min<std::size_t>(1, config.mount.size()));
+    std::replace(name.begin(), name.end(), '/', '!');
+    return config.state + "/store/" + name;
+}
+
+Result<std::unique_ptr<store::Store>> make_store(const Config& config, Logger& log) {
+    switch (config.store.kind) {
+        case StoreKind::kOff: return std::unique_ptr<store::Store>();
+        case StoreKind::kMemory:
+            return std::unique_ptr<store::Store>(std::make_unique<store::MemoryStore>());
+        case StoreKind::kLmdb: break;
+    }
+    const std::string path = store_path(config);
+    if (auto made = make_directories(path); !made) return made.error();
+    store::Options options;
+    options.directory = path;
+    options.max_bytes = config.store.max_size;
+    return std::unique_ptr<store::Store>(
+        std::make_unique<store::LmdbStore>(std::move(options), log));
+}
+
+Result<std::unordered_set<std::uint64_t>> recover(store::Store& store, channel::Registry& registry,
+                                                  payload::Store& payloads, Logger& log) {
+    channel::Environment& env = registry.environment();
+    const Nanos began = env.clock.monotonic();
+    channel::Recovered recovered(registry, payloads, store);
+    if (auto done = store.recover(recovered); !done) return done.error();
+    recovered.finish();
+    for (const std::string& problem : recovered.problems()) {
+        log.error("durable channels: lost: ", problem);
+    }
+    const store::Health health = store.health();
+    if (!health.text.empty()) log.warn("durable channels: ", health.text);
+    // What an earlier life gave out is never given again: a client's kernel may still know it.
+    constexpr unsigned kLifeBits = 32;
+    const std::uint64_t life = store.generation() << kLifeBits;
+    registry.start_ids(life + 1);
+    payloads.start_ids(std::max(life + 1, store.first_free_payload()));
+    env.next_message_id = life + 1;
+    if (recovered.channels() > 0) {
+        log.info(
+            "durable: ", recovered.channels(), " channels with ", recovered.messages(),
+            " messages are there again, after ", (env.clock.monotonic() - began) / kMillisecond,
+            " ms",
+            store.may_have_lost_marks() ? "; power was lost: all of them may have been seen" : "");
+    }
+    return recovered.take_requests();
+}
+
+}  // namespace ipcfs::daemon
