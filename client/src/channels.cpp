@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <dirent.h>
 #include <grp.h>
 #include <map>
 #include <memory>
@@ -84,8 +83,8 @@ void collect(const Tree& tree, const Channel& parent, bool recursive, std::vecto
 
 Table describe_all(const Facts& facts, const std::vector<Channel>& channels, bool json) {
     Table table;
-    table.columns = {"mode",    "owner",   "group",    "type",    "depth",  "bytes",
-                     "readers", "writers", "payloads", "regions", "channel"};
+    table.columns = {"mode",    "owner",    "group",   "type",   "depth", "bytes",       "readers",
+                     "writers", "payloads", "regions", "leased", "dead",  "subscribers", "channel"};
     for (const Channel& channel : channels) {
         struct stat info {};
         bool there = ::lstat(channel.path.c_str(), &info) == 0;
@@ -104,6 +103,11 @@ Table describe_all(const Facts& facts, const std::vector<Channel>& channels, boo
         }
         for (const char* directory : {"payload", "share"}) {
             row.push_back(std::to_string(names_in(channel.file(directory)).size()));
+        }
+        // What its type does not have is none.
+        for (std::string_view key : {"leased", "dead", "subscribers"}) {
+            auto value = find(known, key);
+            row.emplace_back(value.empty() ? "0" : value);
         }
         row.push_back(channel.name);
         table.rows.push_back(std::move(row));
@@ -190,6 +194,9 @@ public:
             for (const std::string& name : tree_.children(channel)) {
                 remove(Channel{channel.name + "/" + name, channel.file(name)});
             }
+            for (const std::string& name : channel.subscriptions()) {
+                remove(channel.subscription(name));
+            }
         }
         int error = remove_one(channel);
         if (error == ENOTEMPTY) explain(channel);
@@ -214,7 +221,9 @@ private:
             }
             if (::rmdir(channel.path.c_str()) == 0) return 0;
             if (errno != ENOTEMPTY || !options_.force || attempt == 100) return errno;
-            if (!tree_.children(channel).empty()) return ENOTEMPTY;
+            if (!tree_.children(channel).empty() || !channel.subscriptions().empty()) {
+                return ENOTEMPTY;
+            }
         }
     }
 
@@ -222,17 +231,33 @@ private:
         if (!tree_.children(channel).empty()) {
             fail(kError, channel.shown() + " has sub-channels; remove them too with: ipcfs rm -r");
         }
+        if (!channel.subscriptions().empty()) {
+            fail(kError, channel.shown() +
+                             " has subscriptions; remove them too with: ipcfs rm -r, and what they "
+                             "hold with: ipcfs rm -rf");
+        }
         if (auto regions = names_in(channel.file("share")); !regions.empty()) {
             fail(kError, channel.shown() + " has " + std::to_string(regions.size()) +
                              (regions.size() == 1 ? " region" : " regions") +
                              " in share/; to remove it with all that: ipcfs rm --force");
         }
-        std::string depth(find(read_status(channel), "depth"));
         if (options_.force)
             fail(kError, channel.shown() + ": messages come in faster than they can be purged");
-        fail(kError, channel.shown() + " holds " + (depth.empty() ? "" : depth + " ") +
-                         (depth == "1" ? "message" : "messages") +
+        fail(kError, channel.shown() + " holds " + held(channel) +
                          "; to remove it with all that: ipcfs rm --force");
+    }
+
+    // "3 messages, 1 leased, 2 dead"
+    static std::string held(const Channel& channel) {
+        Pairs state = read_status(channel);
+        std::string depth(find(state, "depth"));
+        std::string text =
+            (depth.empty() ? "" : depth + " ") + (depth == "1" ? "message" : "messages");
+        for (const char* key : {"leased", "delayed", "dead"}) {
+            auto count = find(state, key);
+            if (!count.empty() && count != "0") text += ", " + std::string(count) + " " + key;
+        }
+        return text;
     }
 
     const Tree& tree_;

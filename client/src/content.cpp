@@ -30,7 +30,7 @@ std::string_view as_text(std::span<const std::byte> bytes) {
 
 }  // namespace
 
-Content::Content(const Channel& channel, const FrameView& frame) : channel_(channel) {
+Content::Content(const Channel& channel, const FrameView& frame, bool leased) : channel_(channel) {
     if (frame.header.payload_id == 0) {
         size_ = frame.body.size();
         fetch_ = [body = as_text(frame.body)](std::uint64_t offset, std::size_t length) {
@@ -43,17 +43,18 @@ Content::Content(const Channel& channel, const FrameView& frame) : channel_(chan
     if (!value || value->size() < sizeof ref) lost("the daemon does not say where it is");
     std::memcpy(&ref, value->data(), sizeof ref);
     size_ = ref.size;
-    reach(frame, ref);
+    reach(frame, ref, leased);
 }
 
 void Content::lost(const std::string& why) const {
     fail(kError, channel_.shown() + ": a message came, but not its payload: " + why);
 }
 
-void Content::reach(const FrameView& frame, const PayloadRef& ref) {
+void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) {
     const std::uint64_t id = frame.header.payload_id;
-    if (ref.kind == PayloadKind::kSealed) {
-        kind_ = "sealed";
+    // Of a chunk the file is a copy, and the chunk stays with the lease.
+    if (ref.kind == PayloadKind::kSealed || (leased && ref.kind == PayloadKind::kPooled)) {
+        kind_ = ref.kind == PayloadKind::kSealed ? "sealed" : "pooled";
         file_ = Fd(::open(channel_.payload(id).c_str(), O_RDONLY | O_CLOEXEC));
         if (!file_) lost(describe(errno));
         return;

@@ -20,8 +20,9 @@ namespace ipcfs::client {
 class Content {
 public:
     // To be made before the next message of the channel is received by this process: until then its
-    // payload is kept. Fails when it cannot be reached: the message is lost then, and it says so.
-    Content(const Channel& channel, const FrameView& frame);
+    // payload is kept. Fails when it cannot be reached: the message is lost then, and it says so. With
+    // `leased` the message is not this process' yet, and nothing of it is given back or claimed.
+    Content(const Channel& channel, const FrameView& frame, bool leased = false);
 
     std::uint64_t size() const { return size_; }
     // Nothing where the body is in the frame.
@@ -39,7 +40,7 @@ public:
 private:
     using Fetch = std::function<std::string_view(std::uint64_t offset, std::size_t length)>;
 
-    void reach(const FrameView& frame, const PayloadRef& ref);
+    void reach(const FrameView& frame, const PayloadRef& ref, bool leased);
     [[noreturn]] void lost(const std::string& why) const;
 
     const Channel& channel_;

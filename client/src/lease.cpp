@@ -109,7 +109,7 @@ int lease(const Globals& globals, const LeaseOptions& options) {
             if (hold.interrupted()) return kInterrupted;  // by the signal itself, when `hold` goes
             return nothing_came(globals, channel, options.timeout);
         }
-        printer.show(frame);
+        printer.show(frame, true);
         // What is printed is done, even if Ctrl-C came meanwhile; but not where it is to be held.
         if (!options.hold) end_lease(reader, channel, last_words(options));
     }

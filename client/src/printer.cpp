@@ -98,8 +98,8 @@ bool Printer::ends_line(bool terminal) const {
     return options_.ending == Ending::kNewline || (options_.ending == Ending::kAsIs && terminal);
 }
 
-void Printer::show(const FrameView& frame) const {
-    Content content(channel_, frame);
+void Printer::show(const FrameView& frame, bool leased) const {
+    Content content(channel_, frame, leased);
     if (json_ && !output_) return print_json(frame, content);
     write_content(content, target(), shown_target(), !output_ && output_is_terminal());
     if (json_) print(head_as_json(frame, content).end().take());

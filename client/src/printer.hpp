@@ -19,7 +19,7 @@ public:
     // Creates the file.
     Printer(const Channel& channel, const PrintOptions& options, bool json);
 
-    void show(const FrameView& frame) const;
+    void show(const FrameView& frame, bool leased = false) const;
     // A body of which there is no header.
     void show(std::string_view body) const;
 

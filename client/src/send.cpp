@@ -82,7 +82,7 @@ void set_type(Dress& dress, const std::string& text) {
                      "type as text/plain");
 }
 
-void add_text(Dress& dress, ExtensionType type, const std::string& text, const char* what) {
+void add_text(Dress& dress, ExtensionType type, std::string_view text, const char* what) {
     if (text.empty()) return;
     if (!append_extension(dress.extensions, type, std::as_bytes(std::span(text)))) {
         fail(kUsage, std::string("the ") + what + " is too long");
@@ -105,7 +105,9 @@ Dress choose_dress(const SendOptions& options) {
                    !options.method.empty() || !options.group.empty();
     if (!options.type.empty()) set_type(dress, options.type);
     add_text(dress, ExtensionType::kMethod, options.method, "method");
-    add_text(dress, ExtensionType::kGroup, options.group, "group");
+    for (std::string_view group : split(options.group, ',')) {
+        add_text(dress, ExtensionType::kGroup, group, "group");
+    }
     if (dress.framed) dress.file = "framed/queue";
     return dress;
 }

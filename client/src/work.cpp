@@ -183,7 +183,7 @@ private:
         if (options_.limit) job.limit_at = now() + *options_.limit;
         int error = 0;
         try {
-            Fd input = Content(channel_, frame).to_file();
+            Fd input = Content(channel_, frame, true).to_file();
             error = job.child.start(options_.command, environment_for(tree_, channel_, frame),
                                     input.get());
         } catch (const Failure& failure) {

@@ -158,7 +158,7 @@ private:
                 return file;
             }
         }
-        constexpr ReaderFile kFile{"framed/lease", "open framed/lease", O_RDWR};
+        constexpr ReaderFile kFile{"framed/lease", "open framed/lease", O_RDWR, true};
         return std::make_unique<Reader>(directory_, options_, kFile);
     }
 

@@ -1,6 +1,7 @@
 // What can be said of a channel when it is opened, and of a message when it is sent. Plain values.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -48,7 +49,8 @@ struct SendOptions {
     std::uint64_t deadline = 0;
     // Made with append_extension(). These three must stay until the call returns.
     std::span<const std::byte> extensions{};
-    // Extensions as texts; empty: none. On type multicast `group` names the subscriptions it is for.
+    // Extensions as texts; empty: none. On type multicast `group` names whom it is for, several with commas
+    // between them.
     std::string_view group{};
     std::string_view method{};
     // How long to wait for room: ETIMEDOUT after it, EAGAIN at once for zero.
@@ -65,8 +67,14 @@ inline Expected<SendOptions> with_texts(const SendOptions& options,
         return text.empty() ||
                append_extension(storage, type, std::as_bytes(std::span(text.data(), text.size())));
     };
-    if (!add(ExtensionType::kGroup, options.group) || !add(ExtensionType::kMethod, options.method))
-        return Error{EINVAL, "send", "group or method is too long"};
+    std::string_view groups = options.group;
+    bool fits = add(ExtensionType::kMethod, options.method);
+    while (fits && !groups.empty()) {
+        const std::size_t comma = std::min(groups.find(','), groups.size());
+        fits = add(ExtensionType::kGroup, groups.substr(0, comma));
+        groups.remove_prefix(std::min(comma + 1, groups.size()));
+    }
+    if (!fits) return Error{EINVAL, "send", "group or method is too long"};
     storage.insert(storage.end(), options.extensions.begin(), options.extensions.end());
     whole.extensions = storage;
     whole.group = whole.method = {};

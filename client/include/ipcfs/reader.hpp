@@ -174,6 +174,7 @@ struct ReaderFile {
     const char* name = "framed/stream";
     const char* opening = "open framed/stream";
     int mode = O_RDONLY;
+    bool leases = false;  // what it gives is not the reader's yet
 };
 
 class Reader {
@@ -375,6 +376,8 @@ private:
 
     Expected<void> open_pooled(std::shared_ptr<Hold>& hold, const PayloadRef& ref,
                                const FrameHeader& header) {
+        // A chunk that comes back must not have been given away: the lease keeps it, a copy is read.
+        if (file_.leases) return open_copy(hold, ref, header.payload_id);
         auto pool = pools_.find(directory_->mount(), ref.pool, header.sender_pid);
         if (!pool) {
             if (is_passing(pool.error().code)) return std::move(pool).error();
