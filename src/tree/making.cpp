@@ -10,49 +10,65 @@ namespace ipcfs::tree {
 using access::kDefaultAcl;
 using channel::Attributes;
 
+namespace {
+
+channel::Role role_in(NodeId parent) {
+    return parent.kind == Kind::kSubsDir ? channel::Role::kSubscription : channel::Role::kChannel;
+}
+
+}  // namespace
+
 Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const NewChannel& made) {
-    if (!has_channels(parent.kind) || shape(parent) == kSubscriptionShape) {
+    const bool subscribes = parent.kind == Kind::kSubsDir;
+    if (!subscribes && (!has_channels(parent.kind) || shape(parent) == kSubscriptionShape)) {
         return Fault{EPERM, "mkdir: no channels here"};
     }
     if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "mkdir"};
-    if (reserved(parent.kind == Kind::kRoot, name)) {
+    if (!subscribes && reserved(parent.kind == Kind::kRoot, name)) {
         return Fault{EEXIST, "mkdir: the name is reserved"};
+    }
+    constexpr unsigned kRead = 4;
+    if (subscribes && !permits({parent.channel, Kind::kStream}, kRead, made.subject.uid,
+                               made.subject.gid, made.groups)) {
+        return Fault{EACCES, "mkdir: a subscription is for who may read the topic's `stream`"};
     }
     Attributes attributes;
     attributes.uid = made.subject.uid;
     attributes.gid = made.subject.gid;
     attributes.mode = made.mode & ~made.umask & 01777;
     attributes.changed = registry_.environment().clock.realtime();
-    bool found = registry_.read(
-        parent.channel, raw(parent.kind), initial(parent.kind), [&](const Attributes& above) {
-            if (auto defaults = default_acl(above)) {
-                inherit_acl(attributes, *defaults, made.mode & 01777);
-                attributes.xattrs.emplace(kDefaultAcl, above.xattrs.find(kDefaultAcl)->second);
-            }
-            if (above.mode & S_ISGID) {
-                attributes.gid = above.gid;
-                attributes.mode |= S_ISGID;
-            }
-        });
+    bool found = read_attributes(parent, [&](const Attributes& above) {
+        if (auto defaults = default_acl(above)) {
+            inherit_acl(attributes, *defaults, made.mode & 01777);
+            attributes.xattrs.emplace(kDefaultAcl, above.xattrs.find(kDefaultAcl)->second);
+        }
+        if (above.mode & S_ISGID) {
+            attributes.gid = above.gid;
+            attributes.mode |= S_ISGID;
+        }
+    });
     if (!found) return Fault{ENOENT, "mkdir: the parent is gone"};
     auto channel = registry_.create(parent.channel, name, std::move(attributes),
-                                    ledger_.account(made.subject.uid));
+                                    ledger_.account(made.subject.uid), role_in(parent));
     if (!channel) return channel.error();
     if (auto above = registry_.find(parent.channel)) {
         above->announce(channel::EventKind::kCreated, (*channel)->id());
     }
-    log_.debug("channel ", registry_.path((*channel)->id()), " made by uid ", made.subject.uid);
+    log_.debug(subscribes ? "subscription " : "channel ", registry_.path((*channel)->id()),
+               " made by uid ", made.subject.uid);
     return describe({(*channel)->id(), Kind::kChannel});
 }
 
 Result<void> Tree::remove_channel(NodeId parent, std::string_view name) {
     if (spec_of(parent.kind, name)) return Fault{EPERM, "rmdir: part of the channel"};
-    if (!has_channels(parent.kind)) return Fault{EPERM, "rmdir: no channels here"};
-    auto channel = registry_.child(parent.channel, name);
+    if (!has_channels(parent.kind) && parent.kind != Kind::kSubsDir) {
+        return Fault{EPERM, "rmdir: no channels here"};
+    }
+    auto channel = child(parent, name);
     if (channel && !shares_.empty(channel->id())) {
         return Fault{ENOTEMPTY, "rmdir: there are regions in share/"};
     }
-    auto removed = registry_.remove(parent.channel, name);
+    auto removed = registry_.remove(parent.channel, name, role_in(parent));
     if (removed && channel) {
         forget(channel->id());
         if (auto above = registry_.find(parent.channel)) {
@@ -69,16 +85,21 @@ Result<void> Tree::rename(NodeId parent, std::string_view name, NodeId to_parent
         if (to_name.size() > kLongestName) return Fault{ENAMETOOLONG, "rename"};
         return shares_.rename(parent.channel, name, to_name, keep);
     }
-    if (!has_channels(parent.kind) || !has_channels(to_parent.kind) ||
-        shape(to_parent) == kSubscriptionShape) {
+    const bool subscription = parent.kind == Kind::kSubsDir;
+    if (subscription != (to_parent.kind == Kind::kSubsDir)) {
+        return Fault{EXDEV, "rename: a subscription stays at its topic"};
+    }
+    if (!subscription && (!has_channels(parent.kind) || !has_channels(to_parent.kind) ||
+                          shape(to_parent) == kSubscriptionShape)) {
         return Fault{EPERM, "rename: no channels here"};
     }
     if (spec_of(parent.kind, name)) return Fault{EPERM, "rename: part of the channel"};
     if (to_name.size() > kLongestName) return Fault{ENAMETOOLONG, "rename"};
-    if (reserved(to_parent.kind == Kind::kRoot, to_name)) {
+    if (!subscription && reserved(to_parent.kind == Kind::kRoot, to_name)) {
         return Fault{EEXIST, "rename: the name is reserved"};
     }
-    return registry_.rename(parent.channel, name, to_parent.channel, to_name, keep);
+    return registry_.rename(parent.channel, name, to_parent.channel, to_name, keep,
+                            role_in(parent));
 }
 
 Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> Tree::create(NodeId parent,

@@ -3,8 +3,11 @@
 #include <cstring>
 #include <poll.h>
 
+#include <channel/subscription.hpp>
 #include <ipcfs/control.hpp>
 #include <tree/message_file.hpp>
+#include <tree/pushing.hpp>
+#include <tree/shown.hpp>
 
 namespace ipcfs::tree {
 
@@ -28,28 +31,18 @@ bool is_framed(Kind kind) {
     return kind == Kind::kFramedQueue || kind == Kind::kFramedNext || kind == Kind::kFramedStream;
 }
 
-FrameHeader header_of(const queue::Message& message) {
-    const queue::Envelope& e = message.envelope;
-    FrameHeader h;
-    h.type = static_cast<FrameType>(e.type);
-    h.flags = static_cast<std::uint16_t>((e.redelivered ? kFrameRedelivered : 0) |
-                                         (e.drop_when_late ? kFrameExpires : 0));
-    h.priority = e.priority;
-    h.sequence = e.sequence;
-    h.message_id = e.id;
-    h.correlation_id = e.correlation;
-    h.time = static_cast<std::uint64_t>(e.time);
-    h.deadline = static_cast<std::uint64_t>(e.deadline);
-    h.sender_pid = static_cast<std::uint32_t>(e.sender.pid);
-    h.sender_tid = static_cast<std::uint32_t>(e.sender.tid);
-    h.sender_uid = e.sender.uid;
-    h.sender_gid = e.sender.gid;
-    if (message.payload) h.payload_id = message.payload->id;
-    encode_header(h, message.extensions(), message.body());
-    return h;
-}
-
 }  // namespace
+
+MessageFile::Style MessageFile::style_of(Kind kind) noexcept {
+    switch (kind) {
+        case Kind::kNext:
+        case Kind::kDeadNext:
+        case Kind::kFramedNext: return Style::kOne;
+        case Kind::kStream:
+        case Kind::kFramedStream: return Style::kFollow;
+        default: return Style::kDrain;
+    }
+}
 
 Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::Channel> channel,
                                                        Kind kind, OpenMode mode,
@@ -59,20 +52,31 @@ Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::
     auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
     if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
     if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
-    return std::make_shared<MessageFile>(std::move(channel), kind, mode, subject.pid, payloads,
-                                         account, std::move(*charge));
+    std::shared_ptr<channel::Subscription> subscription;
+    if (mode.reads && channel->is_topic()) {
+        subscription = channel->subscribe(subject, account);
+        if (!subscription) {
+            channel->closed(mode.reads, mode.writes);
+            return Fault{EPIPE, "open: the channel is gone"};
+        }
+    }
+    return std::make_shared<MessageFile>(std::move(channel), std::move(subscription), kind, mode,
+                                         subject.pid, payloads, account, std::move(*charge));
 }
 
-MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode,
-                         pid_t opener, payload::Store& payloads, access::Account& account,
-                         access::Charge charge)
+MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel,
+                         std::shared_ptr<channel::Subscription> subscription, Kind kind,
+                         OpenMode mode, pid_t opener, payload::Store& payloads,
+                         access::Account& account, access::Charge charge)
     : channel_(std::move(channel)),
+      subscription_(std::move(subscription)),
+      source_(subscription_ ? subscription_->channel() : *channel_),
       kind_(kind),
       mode_(mode),
-      style_(kind == Kind::kNext || kind == Kind::kFramedNext       ? Style::kOne
-             : kind == Kind::kStream || kind == Kind::kFramedStream ? Style::kFollow
-                                                                    : Style::kDrain),
+      style_(style_of(kind)),
       framed_(is_framed(kind)),
+      lane_(kind == Kind::kDeadQueue || kind == Kind::kDeadNext ? queue::Lane::kDead
+                                                                : queue::Lane::kMain),
       priority_(priority_of(kind)),
       via_(kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
       opener_(opener),
@@ -84,7 +88,7 @@ MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, O
 
 MessageFile::~MessageFile() {
     channel_->leave(turn_);
-    channel_->forget(poll_slot_);
+    source_.forget(poll_slot_);
     channel_->closed(mode_.reads, mode_.writes);
 }
 
@@ -108,11 +112,12 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
         if (style_ == Style::kOne && current_.one_taken) return Outcome::kDone;
     }
     MessageRef message;
-    switch (channel_->try_take(message)) {
+    switch (source_.try_take(message, UINT64_MAX, lane_)) {
         case Take::kTaken:
             if (refuses(message, to)) return Outcome::kDone;
             adopt(std::move(message), request.offset, request.size, to);
             return Outcome::kDone;
+        case Take::kEnded:
         case Take::kRemoved: return Outcome::kDone;
         case Take::kEmpty: break;
     }
@@ -124,8 +129,8 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
 
 void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to) {
     Current next;
-    if (framed_) next.header = header_of(*message);
-    next.size = framed_ ? sizeof(FrameHeader) + message->content().size() : message->content_size();
+    if (framed_) next.header = header_of(message->envelope, *message);
+    next.size = shown_size(*message, framed_);
     next.base = offset;
     next.one_taken = true;
     next.message = std::move(message);
@@ -144,7 +149,7 @@ void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t si
 bool MessageFile::refuses(MessageRef& message, Delivery& to) noexcept {
     if (framed_ || !message->payload || message->payload->kind != PayloadKind::kLazy) return false;
     channel_->note_error("read: a lazy payload; only the client header and framed/ can receive it");
-    channel_->give_back(std::move(message));
+    source_.give_back(std::move(message));
     to.error = EOPNOTSUPP;
     return true;
 }
@@ -163,11 +168,11 @@ void MessageFile::gather(Current& current, std::size_t room) {
     while (current.more.size() + 1 < most && used < room) {
         MessageRef next;
         if (room - used < sizeof(FrameHeader) ||
-            channel_->try_take(next, room - used - sizeof(FrameHeader)) != Take::kTaken) {
+            source_.try_take(next, room - used - sizeof(FrameHeader)) != Take::kTaken) {
             break;
         }
         if (text.empty()) append(current.header, *current.message);
-        append(header_of(*next), *next);
+        append(header_of(next->envelope, *next), *next);
         used += sizeof(FrameHeader) + next->content().size();
         current.more.push_back(std::move(next));
     }
@@ -190,12 +195,15 @@ int MessageFile::may_send() const noexcept {
 
 std::uint32_t MessageFile::marks() const noexcept {
     std::scoped_lock hold(mutex_);
+    // What was published between two daemons nobody can tell.
+    if (subscription_) return kTouched;
     const bool midway = torn_ || (current_.message && current_.done < current_.size);
     return (midway ? kMidway : 0U) | (style_ == Style::kOne && current_.one_taken ? kServed : 0U);
 }
 
 int MessageFile::resume(std::uint32_t marks) noexcept {
     std::scoped_lock hold(mutex_);
+    if (marks & kTouched) return ESTALE;
     torn_ = (marks & kMidway) != 0;
     current_.one_taken = (marks & kServed) != 0;
     return 0;
@@ -203,33 +211,13 @@ int MessageFile::resume(std::uint32_t marks) noexcept {
 
 void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t size,
                        Delivery& to) const {
-    to.message = current.message;
     if (to.fresh) to.more = current.more;
-    auto cut = [&](std::span<const std::byte> piece) {
-        std::size_t skip = std::min<std::uint64_t>(from, piece.size());
-        from -= skip;
-        piece = piece.subspan(skip, std::min(size, piece.size() - skip));
-        size -= piece.size();
-        return piece;
-    };
-    if (current.text) {
-        to.text = current.text;
-        to.parts[0] = cut(std::as_bytes(std::span(*current.text)));
-        return;
+    if (!current.text) {
+        return show(current.message, framed_ ? &current.header : nullptr, from, size, to);
     }
-    if (!framed_ && current.message->payload) {
-        const payload::Payload& payload = *current.message->payload;
-        to.file = {payload.file(), payload.offset() + from,
-                   static_cast<std::size_t>(std::min<std::uint64_t>(size, current.size - from))};
-        return;
-    }
-    if (!framed_) {
-        to.parts[0] = cut(current.message->body());
-        return;
-    }
-    to.header = current.header;
-    to.parts[0] = cut(std::as_bytes(std::span(&to.header, 1)));
-    to.parts[1] = cut(current.message->content());
+    to.message = current.message;
+    to.text = current.text;
+    to.parts[0] = Cut(from, size)(std::as_bytes(std::span(*current.text)));
 }
 
 void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
@@ -245,9 +233,9 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
         while (!delivery.more.empty()) {
             MessageRef last = std::move(delivery.more.back());
             delivery.more.pop_back();
-            channel_->give_back(std::move(last));
+            source_.give_back(std::move(last));
         }
-        return channel_->give_back(std::move(message));
+        return source_.give_back(std::move(message));
     }
     settle_one(*message);
     for (const MessageRef& each : delivery.more) settle_one(*each);
@@ -261,7 +249,7 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
 
 // From here on the reader keeps it, for re-reading; the sender owes nothing any more.
 void MessageFile::settle_one(queue::Message& message) noexcept {
-    channel_->delivered(message);
+    source_.delivered(message);
     message.charged_message.reset();
     message.charged_bytes =
         access::Charge::force(account_, access::Resource::kBytes, message.size());
@@ -269,11 +257,12 @@ void MessageFile::settle_one(queue::Message& message) noexcept {
 }
 
 void MessageFile::start_read(ReadOperation& operation) noexcept {
-    channel_->take(operation);
+    operation.lane = lane_;
+    source_.take(operation);
 }
 
 void MessageFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
+    source_.cancel(operation, why);
 }
 
 void MessageFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
@@ -282,6 +271,7 @@ void MessageFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
             if (refuses(operation.message, to)) return;
             return adopt(std::move(operation.message), operation.request().offset,
                          operation.request().size, to);
+        case Wake::kEnded:
         case Wake::kRemoved: return;
         case Wake::kShutdown: to.error = ENOTCONN; return;
         default: to.error = operation.cancel_error(); return;
@@ -392,22 +382,19 @@ Outcome MessageFile::try_write(const WriteRequest& request, queue::Batch& pendin
     error = parse(request, pending);
     if (error) pending.withdraw();
     if (error || pending.count == 0) return Outcome::kDone;
-    switch (channel_->try_push(pending, via_, !request.nonblocking, &turn_)) {
-        case Push::kQueued: return Outcome::kDone;
-        case Push::kFull: error = ENOBUFS; break;
-        case Push::kTooLong: error = EMSGSIZE; break;
-        case Push::kRemoved: error = EPIPE; break;
-        case Push::kWait:
-            if (!request.nonblocking) return Outcome::kWait;
-            error = EAGAIN;
+    const Push push = channel_->try_push(pending, via_, !request.nonblocking, &turn_);
+    if (push == Push::kQueued) return Outcome::kDone;
+    if (waits_for_disk(push) || (push == Push::kWait && !request.nonblocking)) {
+        return Outcome::kWait;
     }
+    error = error_of(push);
     pending.withdraw();
     return Outcome::kDone;
 }
 
 void MessageFile::start_write(WriteOperation& operation) noexcept {
     operation.via = via_;
-    channel_->push(operation, &turn_);
+    start_push(channel_, operation, &turn_);
 }
 
 void MessageFile::cancel_write(WriteOperation& operation, Wake why) noexcept {
@@ -440,7 +427,7 @@ std::optional<access::Charge> MessageFile::charge_waiter() noexcept {
 }
 
 unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
-    unsigned ready = channel_->poll(poll_slot_, std::move(ticket), turn_.critical);
+    unsigned ready = source_.poll(poll_slot_, std::move(ticket), turn_.critical, lane_);
     {
         std::scoped_lock hold(mutex_);
         if (current_.message && current_.done < current_.size) ready |= POLLIN;

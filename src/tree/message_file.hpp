@@ -1,4 +1,5 @@
-// An open message file: queue, next, stream, priority/*, and framed/ of them. Any thread; its own
+// An open message file: queue, next, stream, priority/*, framed/ of them, and dead/{queue,next}. On a
+// topic every open that reads is a subscription of its own. Any thread; its own
 // short lock guards the message being read.
 #pragma once
 
@@ -25,8 +26,10 @@ public:
                                                      Kind kind, OpenMode mode,
                                                      const access::Subject& subject,
                                                      payload::Store& payloads);
-    MessageFile(std::shared_ptr<channel::Channel> channel, Kind kind, OpenMode mode, pid_t opener,
-                payload::Store& payloads, access::Account& account, access::Charge charge);
+    MessageFile(std::shared_ptr<channel::Channel> channel,
+                std::shared_ptr<channel::Subscription> subscription, Kind kind, OpenMode mode,
+                pid_t opener, payload::Store& payloads, access::Account& account,
+                access::Charge charge);
     ~MessageFile() override;
 
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
@@ -45,6 +48,10 @@ public:
     void start_gate(GateOperation& operation) noexcept override;
     void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
     std::optional<access::Charge> charge_waiter() noexcept override;
+    // Puts a message of the sender's, charged to `account`, into `batch`. An errno, or 0.
+    static int add(queue::MessageRef message, const access::Subject& sender,
+                   access::Account& account, queue::Batch& batch);
+
     int set_read_batch(std::uint32_t most) noexcept override;
     int may_send() const noexcept override;
     std::uint32_t marks() const noexcept override;
@@ -53,6 +60,7 @@ public:
 private:
     // Which reads wait, and what comes after a message.
     enum class Style : std::uint8_t { kDrain, kOne, kFollow };
+    static Style style_of(Kind kind) noexcept;
     // The message delivered last, as this open file shows it.
     struct Current {
         queue::MessageRef message;
@@ -73,14 +81,16 @@ private:
     int parse(const WriteRequest& request, queue::Batch& batch);
     int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
     int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
-    int add(queue::MessageRef message, const access::Subject& sender, access::Account& account,
-            queue::Batch& batch);
 
     std::shared_ptr<channel::Channel> channel_;
+    // On a topic, a reader's own; what is published goes there.
+    std::shared_ptr<channel::Subscription> subscription_;
+    channel::Channel& source_;  // what is read comes from here
     const Kind kind_;
     const OpenMode mode_;
     const Style style_;
     const bool framed_;
+    const queue::Lane lane_;
     const std::uint8_t priority_;
     const queue::Via via_;
     const pid_t opener_;

@@ -70,6 +70,7 @@ constexpr std::array<std::string_view, 3> kRootNames{"kern", "cap", "net"};
 }  // namespace
 
 Shape shape_of(const channel::Channel& channel) noexcept {
+    if (channel.role() == channel::Role::kSubscription) return kSubscriptionShape;
     switch (channel.settings().type) {
         case channel::Type::kQueue: return kQueueShape;
         case channel::Type::kSync: return kSyncShape;

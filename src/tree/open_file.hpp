@@ -55,7 +55,8 @@ struct Delivery {
     std::shared_ptr<const void> region;
     FrameHeader header;
     std::shared_ptr<const std::string> text;
-    bool fresh = false;  // the message is being delivered for the first time
+    bool fresh = false;       // the message is being delivered for the first time
+    std::size_t skipped = 0;  // of a stream: bytes of `message` that were delivered before
 
     std::size_t size() const noexcept { return parts[0].size() + parts[1].size() + file.length; }
 };

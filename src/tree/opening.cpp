@@ -1,7 +1,10 @@
 // Opening, and the texts that files show and take. Any thread.
+#include <channel/subscription.hpp>
+#include <tree/lease_file.hpp>
 #include <tree/memory_file.hpp>
 #include <tree/notify_file.hpp>
 #include <tree/put_file.hpp>
+#include <tree/stream_file.hpp>
 #include <tree/text_file.hpp>
 #include <tree/tree.hpp>
 
@@ -19,7 +22,9 @@ constexpr Kind kRelisted[] = {Kind::kChannel, Kind::kFramedDir};
 
 std::string Tree::text_of(Kind kind, const std::shared_ptr<Channel>& channel) const {
     switch (kind) {
-        case Kind::kPeek: return peek_text(*channel);
+        case Kind::kPeek: return peek_text(*channel, queue::Lane::kMain);
+        case Kind::kDeadPeek: return peek_text(*channel, queue::Lane::kDead);
+        case Kind::kFilter: return channel->subscription()->filter();
         case Kind::kCtl: return channel::print(channel->settings());
         case Kind::kStatus:
             return status_text(*channel, system_.degraded ? system_.degraded() : std::string());
@@ -102,6 +107,16 @@ Result<std::shared_ptr<OpenFile>> Tree::open(NodeId node, OpenMode mode,
         if (!file) return file.error();
         return std::shared_ptr<OpenFile>(std::move(*file));
     }
+    if (node.kind == Kind::kLease || node.kind == Kind::kFramedLease) {
+        auto file = LeaseFile::open(channel, node.kind == Kind::kFramedLease, mode, subject);
+        if (!file) return file.error();
+        return std::shared_ptr<OpenFile>(std::move(*file));
+    }
+    if (node.kind == Kind::kStream && now == kStreamShape) {
+        auto file = StreamFile::open(channel, mode, subject);
+        if (!file) return file.error();
+        return std::shared_ptr<OpenFile>(std::move(*file));
+    }
     if (is_message_file(node.kind)) {
         auto file = MessageFile::open(channel, node.kind, mode, subject, payloads_);
         if (!file) return file.error();
@@ -127,6 +142,15 @@ Result<std::shared_ptr<OpenFile>> Tree::open_text(NodeId node,
         worker = &worker_;
         take = [this, channel](std::string_view text, const access::Subject& by) {
             auto done = write_ctl(channel, text, by);
+            return done ? 0 : done.error().code;
+        };
+    } else if (node.kind == Kind::kFilter) {
+        take = [this, channel](std::string_view text, const access::Subject& by) {
+            auto done = channel->subscription()->set_filter(text);
+            if (!done) {
+                log_.info("filter of ", registry_.path(channel->id()), " by uid ", by.uid,
+                          " refused: ", done.error().operation);
+            }
             return done ? 0 : done.error().code;
         };
     } else if (node.kind == Kind::kConfig && system_.set_config) {

@@ -33,7 +33,7 @@ bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
 Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, unsigned want,
                                              uid_t uid, gid_t gid,
                                              std::span<const gid_t> groups) const {
-    constexpr unsigned kSearch = 1;
+    constexpr unsigned kSearch = 1, kWrite = 2, kRead = 4;
     NodeId at{Registry::kRootId, Kind::kRoot};
     std::shared_ptr<Channel> channel;
     while (true) {
@@ -42,13 +42,26 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
         if (path.empty()) break;
         std::string_view name = path.substr(0, path.find('/'));
         path.remove_prefix(name.size());
-        channel = registry_.child(at.channel, name);
+        if (at.kind == Kind::kChannel && name == spec_of(Kind::kSubsDir)->name) {
+            at.kind = Kind::kSubsDir;
+            channel.reset();
+            continue;
+        }
+        channel = child(at, name);
         if (!channel) return Fault{ENOENT, "no such channel"};
         at = {channel->id(), Kind::kChannel};
     }
     if (!channel) return Fault{ENOENT, "a channel's path is expected"};
     NodeId node{channel->id(), file};
     const FileSpec* spec = spec_of(file);
+    const Shape now = shape_of(*channel);
+    if (spec && !spec->shown(now)) {
+        return Fault{ENOENT, std::string(spec->name) + ": not in a channel of this type"};
+    }
+    if (spec && (((want & kRead) && !(spec->reads & now)) ||
+                 ((want & kWrite) && !spec->directory && !(spec->writes & now)))) {
+        return Fault{EACCES, std::string(spec->name) + ": not in this direction"};
+    }
     if (spec && spec->parent != Kind::kChannel &&
         !permits({channel->id(), spec->parent}, kSearch, uid, gid, groups)) {
         return Fault{EACCES, "no search permission"};
@@ -57,6 +70,21 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
         return Fault{EACCES, std::string(spec ? spec->name : "channel") + ": permission denied"};
     }
     return channel;
+}
+
+// For a subscription of a topic above it: as if `stream` were opened by its path. Groups beyond the first
+// are not known any more.
+bool Tree::may_receive(std::uint64_t channel, const access::Subject& subscriber) const {
+    constexpr unsigned kSearch = 1, kRead = 4;
+    auto may = [&](NodeId node, unsigned want) {
+        return permits(node, want, subscriber.uid, subscriber.gid, {});
+    };
+    if (!may({channel, Kind::kStream}, kRead)) return false;
+    while (channel != Registry::kRootId) {
+        if (!may({channel, Kind::kChannel}, kSearch)) return false;
+        channel = registry_.parent(channel);
+    }
+    return may({Registry::kRootId, Kind::kRoot}, kSearch);
 }
 
 }  // namespace ipcfs::tree

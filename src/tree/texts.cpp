@@ -15,6 +15,7 @@ const char* name_of(State state) {
     switch (state) {
         case State::kOk: return "ok";
         case State::kPaused: return "paused";
+        case State::kDegraded: return "degraded";
         case State::kClosed: return "closed";
     }
     return "ok";
@@ -50,6 +51,16 @@ std::string status_text(const channel::Channel& channel, const std::string& degr
     line(text, "waiting-readers", s.waiting_readers);
     line(text, "waiting-writers", s.waiting_writers);
     line(text, "oldest-age-ns", static_cast<std::uint64_t>(s.oldest_age));
+    if (((kQueueShape | kBatchShape | kSubscriptionShape) & shape_of(channel)) != 0) {
+        line(text, "leased", s.leased);
+        line(text, "delayed", s.delayed);
+        line(text, "dead", s.dead);
+    }
+    if (s.settings.publishes()) {
+        line(text, "subscribers", s.subscriptions);
+        line(text, "retained", s.retained);
+    }
+    if (s.role == channel::Role::kSubscription) line(text, "lost", s.counters.lost);
     if (!s.last_error.empty()) line(text, "last-error", insight::escaped(s.last_error));
     return text;
 }
@@ -57,37 +68,46 @@ std::string status_text(const channel::Channel& channel, const std::string& degr
 std::string stats_text(const channel::Channel& channel) {
     Snapshot s = channel.snapshot();
     const channel::Counters& c = s.counters;
-    Table t({"enqueued",    "enqueued_bytes", "delivered",   "delivered_bytes", "depth",
-             "bytes",       "rejected",       "timed_out",   "dropped_oldest",  "dropped_newest",
-             "expired",     "purged",         "withdrawn",   "given_back",      "pauses",
-             "rings",       "latency_count",  "latency_p50", "latency_p95",     "latency_p99",
-             "latency_max", "created"});
+    Table t({"enqueued",       "enqueued_bytes",  "delivered",   "delivered_bytes",
+             "depth",          "bytes",           "rejected",    "timed_out",
+             "dropped_oldest", "dropped_newest",  "expired",     "purged",
+             "withdrawn",      "given_back",      "pauses",      "rings",
+             "latency_count",  "latency_p50",     "latency_p95", "latency_p99",
+             "latency_max",    "created",         "leased",      "acked",
+             "nacked",         "lease_timed_out", "dead",        "redriven",
+             "redelivered",    "copies",          "unmatched",   "lost"});
     t.row().cell(c.enqueued).cell(c.enqueued_bytes).cell(c.delivered).cell(c.delivered_bytes);
     t.cell(s.depth).cell(s.bytes).cell(c.rejected).cell(c.timed_out).cell(c.dropped_oldest);
     t.cell(c.dropped_newest).cell(c.expired).cell(c.purged).cell(c.withdrawn).cell(c.given_back);
     t.cell(c.pauses).cell(c.rings).cell(s.samples).cell(s.p50).cell(s.p95).cell(s.p99).cell(s.max);
-    t.cell(s.created);
+    t.cell(s.created).cell(c.leased).cell(c.acked).cell(c.nacked).cell(c.lease_timeouts);
+    t.cell(c.dead).cell(c.redriven).cell(c.redelivered).cell(c.copies).cell(c.unmatched);
+    t.cell(c.lost);
     return std::move(t).text();
 }
 
-std::string peek_text(const channel::Channel& channel) {
+std::string peek_text(const channel::Channel& channel, queue::Lane lane) {
     Table t({"sequence", "id", "time", "priority", "type", "size", "pid", "tid", "uid", "gid",
-             "correlation", "deadline", "redelivered"});
-    for (const channel::Listed& m : channel.list()) {
+             "correlation", "deadline", "redelivered", "deliveries"});
+    for (const channel::Listed& m : channel.list(lane)) {
         const queue::Envelope& e = m.envelope;
         t.row().cell(e.sequence).cell(e.id).cell(e.time).cell(unsigned{e.priority});
         t.cell(to_string(static_cast<FrameType>(e.type))).cell(m.size);
         t.cell(e.sender.pid).cell(e.sender.tid).cell(e.sender.uid).cell(e.sender.gid);
         t.cell(e.correlation).cell(e.deadline).cell(e.redelivered ? 1 : 0);
+        t.cell(e.deliveries);
     }
     return std::move(t).text();
 }
 
 std::string messages_text(const channel::Registry& registry) {
-    Table t({"channel",        "enqueued",    "enqueued_bytes", "delivered",   "delivered_bytes",
-             "depth",          "bytes",       "rejected",       "timed_out",   "dropped_oldest",
-             "dropped_newest", "expired",     "purged",         "withdrawn",   "given_back",
-             "latency_count",  "latency_p50", "latency_p95",    "latency_p99", "latency_max"});
+    Table t(
+        {"channel",        "enqueued",    "enqueued_bytes", "delivered",       "delivered_bytes",
+         "depth",          "bytes",       "rejected",       "timed_out",       "dropped_oldest",
+         "dropped_newest", "expired",     "purged",         "withdrawn",       "given_back",
+         "latency_count",  "latency_p50", "latency_p95",    "latency_p99",     "latency_max",
+         "leased",         "acked",       "nacked",         "lease_timed_out", "dead",
+         "redelivered"});
     registry.for_each([&](const auto& channel, const std::string& path) {
         Snapshot s = channel->snapshot();
         const channel::Counters& c = s.counters;
@@ -95,15 +115,17 @@ std::string messages_text(const channel::Registry& registry) {
         t.cell(c.delivered_bytes).cell(s.depth).cell(s.bytes).cell(c.rejected).cell(c.timed_out);
         t.cell(c.dropped_oldest).cell(c.dropped_newest).cell(c.expired).cell(c.purged);
         t.cell(c.withdrawn).cell(c.given_back).cell(s.samples).cell(s.p50).cell(s.p95).cell(s.p99);
-        t.cell(s.max);
+        t.cell(s.max).cell(c.leased).cell(c.acked).cell(c.nacked).cell(c.lease_timeouts);
+        t.cell(c.dead).cell(c.redelivered);
     });
     return std::move(t).text();
 }
 
 std::string channels_text(channel::Registry& registry) {
-    Table t({"channel", "type", "state", "depth", "bytes", "capacity", "readers", "writers",
-             "waiting_readers", "waiting_writers", "oldest_age", "last_arrival", "last_delivery",
-             "created", "uid", "pauses"});
+    Table t({"channel",    "type",         "state",         "depth",           "bytes",
+             "capacity",   "readers",      "writers",       "waiting_readers", "waiting_writers",
+             "oldest_age", "last_arrival", "last_delivery", "created",         "uid",
+             "pauses",     "subscribers",  "leased",        "delayed",         "dead"});
     registry.for_each([&](const auto& channel, const std::string& path) {
         Snapshot s = channel->snapshot();
         uid_t uid = 0;
@@ -115,7 +137,8 @@ std::string channels_text(channel::Registry& registry) {
         t.cell(name_of(s.state)).cell(s.depth).cell(s.bytes).cell(s.settings.capacity);
         t.cell(s.readers).cell(s.writers).cell(s.waiting_readers).cell(s.waiting_writers);
         t.cell(s.oldest_age).cell(s.last_arrival).cell(s.last_delivery).cell(s.created).cell(uid);
-        t.cell(s.counters.pauses);
+        t.cell(s.counters.pauses).cell(s.subscriptions).cell(s.leased).cell(s.delayed);
+        t.cell(s.dead);
     });
     return std::move(t).text();
 }

@@ -52,6 +52,10 @@ Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
             root.uid = system_.uid;
             root.gid = system_.gid;
         });
+    registry_.environment().may_receive = [this](std::uint64_t channel,
+                                                 const access::Subject& subscriber) {
+        return may_receive(channel, subscriber);
+    };
 }
 
 // What a file has until it is changed.
@@ -180,7 +184,7 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
     if (has_channels(node.kind)) {
         info.links = registry_.count_children(node.channel) + fixed_links(node.kind, shape(node));
     } else if (node.kind == Kind::kSubsDir) {
-        info.links = 2;
+        info.links = 2 + registry_.count_subscriptions(node.channel);
     } else if (directory) {
         info.links = 2;
     } else if (is_message_file(node.kind)) {
@@ -223,7 +227,7 @@ Result<NodeInfo> Tree::lookup(NodeId parent, std::string_view name) const {
 
 // A sub-channel or a subscription; null when there is none.
 std::shared_ptr<Channel> Tree::child(NodeId parent, std::string_view name) const {
-    if (parent.kind == Kind::kSubsDir) return nullptr;
+    if (parent.kind == Kind::kSubsDir) return registry_.child_subscription(parent.channel, name);
     return has_channels(parent.kind) ? registry_.child(parent.channel, name) : nullptr;
 }
 
@@ -330,6 +334,7 @@ Result<void> Tree::list(NodeId directory, std::uint64_t cookie, const Visit& vis
         return visit(name, {id, Kind::kChannel}, true, kFirstChannelCookie + id);
     };
     if (directory.kind == Kind::kSubsDir) {
+        registry_.list_subscriptions(directory.channel, after, channel);
     } else if (has_channels(directory.kind)) {
         registry_.list(directory.channel, after, channel);
     }

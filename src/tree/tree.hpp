@@ -148,6 +148,7 @@ private:
     std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
     Result<std::vector<std::string>> revocations(const channel::Channel& channel,
                                                  std::string_view text) const;
+    bool may_receive(std::uint64_t channel, const access::Subject& subscriber) const;
     Result<std::shared_ptr<OpenFile>> open_text(NodeId node,
                                                 const std::shared_ptr<channel::Channel>& channel,
                                                 const access::Subject& subject);
@@ -178,7 +179,7 @@ private:
 // Texts of the files that show one (src/tree/texts.cpp).
 std::string status_text(const channel::Channel& channel, const std::string& degraded);
 std::string stats_text(const channel::Channel& channel);
-std::string peek_text(const channel::Channel& channel);
+std::string peek_text(const channel::Channel& channel, queue::Lane lane);
 std::string messages_text(const channel::Registry& registry);
 std::string channels_text(channel::Registry& registry);
 std::string notifications_text(channel::Registry& registry);

@@ -1,0 +1,243 @@
+// Messages as one run of bytes. Any thread.
+#include <algorithm>
+#include <iterator>
+#include <poll.h>
+
+#include <tree/pushing.hpp>
+#include <tree/stream_file.hpp>
+
+namespace ipcfs::tree {
+
+using channel::Push;
+using channel::Take;
+using queue::MessageRef;
+using queue::Wake;
+
+Result<std::shared_ptr<StreamFile>> StreamFile::open(std::shared_ptr<channel::Channel> channel,
+                                                     OpenMode mode,
+                                                     const access::Subject& subject) {
+    access::Account& account = channel->environment().ledger.account(subject.uid);
+    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
+    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    const std::uint64_t since = channel->stream_since();
+    if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
+    return std::make_shared<StreamFile>(std::move(channel), mode, since, account,
+                                        std::move(*charge));
+}
+
+StreamFile::StreamFile(std::shared_ptr<channel::Channel> channel, OpenMode mode,
+                       std::uint64_t since, access::Account& account, access::Charge charge)
+    : channel_(std::move(channel)),
+      mode_(mode),
+      account_(account),
+      charge_(std::move(charge)),
+      view_{since, false} {}
+
+StreamFile::~StreamFile() {
+    // The last one first: each goes to the front.
+    for (; !rest_.empty(); rest_.pop_back()) {
+        Piece& piece = rest_.back();
+        MessageRef message = std::move(piece.message);
+        if (piece.from > 0) {
+            MessageRef shorter =
+                channel_->environment().messages.make({}, message->body().subspan(piece.from));
+            if (!shorter) {
+                channel_->note_error("stream: no memory for the rest that a reader left");
+                continue;
+            }
+            shorter->envelope = message->envelope;
+            shorter->charged_message = std::move(message->charged_message);
+            shorter->charged_bytes = std::move(message->charged_bytes);
+            message = std::move(shorter);
+        }
+        channel_->give_back(std::move(message));
+    }
+    channel_->leave(turn_);
+    channel_->forget(poll_slot_);
+    channel_->closed(mode_.reads, mode_.writes);
+}
+
+// ---- reading --------------------------------------------------------------------------------------
+
+channel::StreamView StreamFile::view() const noexcept {
+    std::scoped_lock hold(mutex_);
+    return view_;
+}
+
+// Adds messages until there are `size` bytes, or no more at the moment.
+Take StreamFile::gather(Pieces& pieces, std::size_t size) noexcept {
+    const channel::StreamView now = view();
+    std::size_t bytes = 0;
+    for (const Piece& piece : pieces) bytes += piece.size();
+    while (bytes < size) {
+        MessageRef message;
+        const Take take = channel_->try_take(message, UINT64_MAX, queue::Lane::kMain, &now);
+        if (take != Take::kTaken) return pieces.empty() ? take : Take::kTaken;
+        bytes += message->body().size();
+        pieces.push_back({std::move(message), 0});
+    }
+    return Take::kTaken;
+}
+
+void StreamFile::keep(Pieces rest) noexcept {
+    std::scoped_lock hold(mutex_);
+    rest_.insert(rest_.begin(), std::make_move_iterator(rest.begin()),
+                 std::make_move_iterator(rest.end()));
+}
+
+void StreamFile::deliver(Pieces pieces, std::size_t size, Delivery& to) noexcept {
+    to.fresh = true;
+    to.skipped = pieces.front().from;
+    auto cut = [&size](const Piece& piece) {
+        auto bytes = piece.message->body().subspan(piece.from, std::min(size, piece.size()));
+        size -= bytes.size();
+        return bytes;
+    };
+    to.message = pieces.front().message;
+    if (pieces.size() == 1 || pieces.front().size() >= size) {
+        to.parts[0] = cut(pieces.front());
+    } else {
+        std::string text;
+        for (const Piece& piece : pieces) {
+            if (size == 0) break;
+            auto bytes = cut(piece);
+            text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+            if (piece.message != to.message) to.more.push_back(piece.message);
+        }
+        to.text = std::make_shared<const std::string>(std::move(text));
+        to.parts[0] = std::as_bytes(std::span(*to.text));
+    }
+    std::size_t taken = to.size();
+    while (!pieces.empty() && taken >= pieces.front().size()) {
+        taken -= pieces.front().size();
+        pieces.pop_front();
+    }
+    if (!pieces.empty()) pieces.front().from += taken;
+    keep(std::move(pieces));
+    std::scoped_lock hold(mutex_);
+    view_.has_read = true;
+}
+
+Outcome StreamFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
+    Pieces pieces;
+    {
+        std::scoped_lock hold(mutex_);
+        pieces.swap(rest_);
+    }
+    const Take take = gather(pieces, request.size);
+    if (take == Take::kTaken) {
+        deliver(std::move(pieces), request.size, to);
+        return Outcome::kDone;
+    }
+    if (take != Take::kEmpty) return Outcome::kDone;
+    if (!request.nonblocking) return Outcome::kWait;
+    to.error = EAGAIN;
+    return Outcome::kDone;
+}
+
+// What did not arrive is there for the next read.
+void StreamFile::settle(Delivery& delivery, bool sent) noexcept {
+    if (!delivery.fresh || sent) return;
+    Pieces back;
+    back.push_back({std::move(delivery.message), delivery.skipped});
+    for (MessageRef& each : delivery.more) back.push_back({std::move(each), 0});
+    std::scoped_lock hold(mutex_);
+    if (!rest_.empty() && rest_.front().message == back.back().message) rest_.pop_front();
+    rest_.insert(rest_.begin(), std::make_move_iterator(back.begin()),
+                 std::make_move_iterator(back.end()));
+}
+
+void StreamFile::start_read(ReadOperation& operation) noexcept {
+    operation.may_end = true;
+    operation.view = view();
+    channel_->take(operation);
+}
+
+void StreamFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
+    channel_->cancel(operation, why);
+}
+
+void StreamFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
+    switch (operation.why) {
+        case Wake::kServed: {
+            Pieces pieces;
+            pieces.push_back({std::move(operation.message), 0});
+            (void)gather(pieces, operation.request().size);
+            return deliver(std::move(pieces), operation.request().size, to);
+        }
+        case Wake::kEnded:
+        case Wake::kRemoved: return;
+        case Wake::kShutdown: to.error = ENOTCONN; return;
+        default: to.error = operation.cancel_error(); return;
+    }
+}
+
+// ---- writing --------------------------------------------------------------------------------------
+
+Outcome StreamFile::try_write(const WriteRequest& request, queue::Batch& pending,
+                              int& error) noexcept {
+    channel::Environment& env = channel_->environment();
+    access::Account& account =
+        request.subject.uid == account_.uid() ? account_ : env.ledger.account(request.subject.uid);
+    const std::size_t most = channel_->settings().max_message;
+    error = 0;
+    for (auto rest = request.data; !rest.empty() && !error;) {
+        auto part = rest.first(std::min(rest.size(), most));
+        rest = rest.subspan(part.size());
+        error = MessageFile::add(env.messages.make({}, part), request.subject, account, pending);
+    }
+    if (error || pending.count == 0) return Outcome::kDone;
+    const Push push =
+        channel_->try_push(pending, queue::Via::kQueueFile, !request.nonblocking, &turn_);
+    if (push == Push::kWait && !request.nonblocking) return Outcome::kWait;
+    error = error_of(push);
+    return Outcome::kDone;
+}
+
+void StreamFile::start_write(WriteOperation& operation) noexcept {
+    operation.via = queue::Via::kQueueFile;
+    channel_->push(operation, &turn_);
+}
+
+void StreamFile::cancel_write(WriteOperation& operation, Wake why) noexcept {
+    channel_->cancel(operation, why);
+}
+
+// ---- opening and polling --------------------------------------------------------------------------
+
+Outcome StreamFile::try_gate(int& error) noexcept {
+    error = 0;
+    if (mode_.reads || mode_.nonblocking) return Outcome::kDone;
+    switch (channel_->try_gate(turn_)) {
+        case channel::Gate::kOpen: return Outcome::kDone;
+        case channel::Gate::kRemoved: error = EPIPE; return Outcome::kDone;
+        case channel::Gate::kWait: break;
+    }
+    return Outcome::kWait;
+}
+
+void StreamFile::start_gate(GateOperation& operation) noexcept {
+    channel_->gate(operation, turn_);
+}
+
+void StreamFile::cancel_gate(GateOperation& operation, Wake why) noexcept {
+    channel_->cancel(operation, why);
+}
+
+std::optional<access::Charge> StreamFile::charge_waiter() noexcept {
+    return access::Charge::take(account_, access::Resource::kWaiters, 1);
+}
+
+unsigned StreamFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
+    const channel::StreamView now = view();
+    unsigned ready = channel_->poll(poll_slot_, std::move(ticket), false, queue::Lane::kMain, &now);
+    {
+        std::scoped_lock hold(mutex_);
+        if (!rest_.empty()) ready |= POLLIN;
+    }
+    if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
+    if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);
+    return ready;
+}
+
+}  // namespace ipcfs::tree
