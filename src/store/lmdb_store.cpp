@@ -1,0 +1,277 @@
+// Appending: what callers do, under the store's lock. Any thread.
+#include <algorithm>
+
+#include <store/files.hpp>
+#include <store/lmdb_store.hpp>
+
+namespace ipcfs::store {
+
+namespace {
+
+constexpr std::size_t kKeptRequests = 1024;
+constexpr std::array<std::byte, 8> kZeros{};
+
+MessageHeader header_of(const Put& put) {
+    MessageHeader header;
+    header.key = to_body(put.key);
+    header.state = to_body(put.state);
+    header.origin = to_body(put.origin);
+    header.payload = put.payload;
+    header.head = static_cast<std::uint32_t>(put.head.size());
+    header.content = static_cast<std::uint32_t>(put.content.size());
+    return header;
+}
+
+// Calls use(bytes) for the parts of a message, padding included.
+template <class F>
+void for_each_part(const Put& put, F&& use) {
+    const MessageHeader header = header_of(put);
+    use(bytes_of(header));
+    for (const Bytes part : {put.head, put.content}) {
+        use(part);
+        use(Bytes(kZeros).first(align8(part.size()) - part.size()));
+    }
+}
+
+}  // namespace
+
+LmdbStore::LmdbStore(Options options, Logger& log) : options_(std::move(options)), log_(log) {
+    if (options_.boot.empty()) options_.boot = boot_id();
+}
+
+LmdbStore::~LmdbStore() {
+    close();
+}
+
+Result<void> LmdbStore::gate(const char* operation) const {
+    if (closed_) return Fault{EIO, std::string(operation) + ": the store is closed"};
+    if (health_.failed) return Fault{EIO, std::string(operation) + ": " + trouble_};
+    return {};
+}
+
+// Room for a record that may fail, leaving the reserve alone. Where no segment is ready although
+// the disk has room, makes one: the only time that an append waits, when the checkpoint thread
+// has been left behind.
+Result<void> LmdbStore::make_room(Lock& lock, std::size_t length) {
+    for (;;) {
+        if (auto open = gate("put"); !open) return open;
+        if (!overflow_.empty() || length > UINT32_MAX / 2) {
+            checkpoint_wake_.notify_one();
+            return Fault{ENOSPC, "put: no room in " + options_.directory};
+        }
+        switch (journal_.fit(length, false)) {
+            case Journal::Fit::kFits:
+                if (wants_spare()) checkpoint_wake_.notify_one();
+                return {};
+            case Journal::Fit::kTooLong:
+                return Fault{segment_bytes_ < (16U << 20) ? ENOSPC : EMSGSIZE,
+                             "put: more than a segment holds"};
+            case Journal::Fit::kFull: break;
+        }
+        if (no_space_) {
+            checkpoint_wake_.notify_one();
+            return Fault{ENOSPC, "put: no room in " + options_.directory};
+        }
+        lock.unlock();
+        const auto made = prepare();
+        lock.lock();
+        if (!made && made.error().code != ENOSPC) return made.error();
+    }
+}
+
+Result<Lsn> LmdbStore::put(std::span<const Put> together, std::uint64_t request) {
+    // The checksum before the lock, the copy under it.
+    RecordHeader header;
+    header.type = static_cast<std::uint8_t>(RecordType::kPut);
+    header.count = static_cast<std::uint32_t>(together.size());
+    header.value = request;
+    std::size_t length = sizeof header;
+    std::uint32_t crc = 0;
+    for (const Put& each : together) {
+        length += message_length(each.head.size(), each.content.size());
+        for_each_part(each, [&](Bytes part) { crc = crc32c(part, crc); });
+    }
+    Lock lock(mutex_);
+    if (auto room = make_room(lock, length); !room) return room.error();
+    for (const Put& each : together) {
+        const auto* const channel = index_.channel(each.key.channel);
+        if (channel == nullptr || channel->erased) return Fault{ENOENT, "put: unknown channel"};
+        if (index_.find(each.key) != nullptr) return Fault{EEXIST, "put: the key is there"};
+        if (each.origin.channel == 0 || index_.find(each.origin) != nullptr) continue;
+        if (std::none_of(together.begin(), together.end(),
+                         [&](const Put& other) { return other.key == each.origin; }))
+            return Fault{ENOENT, "put: unknown origin"};
+    }
+    header.length = static_cast<std::uint32_t>(length);
+    const std::uint32_t start = journal_.current().end;
+    const Lsn lsn = journal_.append(header, crc, [&](std::byte* to) {
+        for (const Put& each : together) {
+            for_each_part(each, [&](Bytes part) {
+                if (!part.empty()) std::memcpy(to, part.data(), part.size());
+                to += part.size();
+            });
+        }
+    });
+    std::uint32_t at = start + static_cast<std::uint32_t>(sizeof header);
+    for (const Put& each : together) {
+        MessageView view;
+        view.header = header_of(each);
+        view.state = each.state;
+        index_.put(view, make_lsn(segment_of(lsn), at));
+        at += static_cast<std::uint32_t>(message_length(each.head.size(), each.content.size()));
+    }
+    health_.puts += together.size();
+    remember(request);
+    touch();
+    return appended(lsn);
+}
+
+// There is something to sync, soon if nobody waits for it.
+void LmdbStore::touch() {
+    if (!std::exchange(changed_, true) && idle_) commit_wake_.notify_one();
+}
+
+void LmdbStore::remember(std::uint64_t request) {
+    if (request == 0) return;
+    if (requests_.size() < kKeptRequests) {
+        requests_.push_back(request);
+        return;
+    }
+    requests_[next_request_++ % kKeptRequests] = request;
+}
+
+// A record that does not fail: into the reserve, or kept until there is room.
+Lsn LmdbStore::append_small(RecordType type, std::uint64_t value, std::uint32_t count, Bytes body) {
+    touch();
+    const std::size_t length = sizeof(RecordHeader) + align8(body.size());
+    if (overflow_.empty() && journal_.fit(length, true) == Journal::Fit::kFits) {
+        if (stuck_ || wants_spare()) checkpoint_wake_.notify_one();
+        return journal_.append(type, value, count, body);
+    }
+    overflow_.push_back({type, value, {body.begin(), body.end()}});
+    checkpoint_wake_.notify_one();
+    return journal_.end();
+}
+
+Result<Lsn> LmdbStore::move(Key key, const State& state) {
+    const Lock lock(mutex_);
+    if (auto open = gate("move"); !open) return open.error();
+    if (!index_.move(key, state)) return Fault{ENOENT, "move: no such message"};
+    return appended(
+        append_small(RecordType::kMove, 0, 0, bytes_of(MoveBody{to_body(key), to_body(state)})));
+}
+
+Result<Lsn> LmdbStore::erase(Key key) {
+    const Lock lock(mutex_);
+    if (auto open = gate("erase"); !open) return open.error();
+    const Entry* const entry = index_.find(key);
+    if (entry == nullptr || entry->hidden) return appended(journal_.end());
+    index_.erase(key);
+    return appended(append_small(RecordType::kErase, 0, 0, bytes_of(to_body(key))));
+}
+
+Result<Lsn> LmdbStore::put_channel(std::uint64_t id, std::span<const std::byte> record) {
+    Lock lock(mutex_);
+    if (auto room = make_room(lock, sizeof(RecordHeader) + align8(record.size())); !room)
+        return room.error();
+    index_.put_channel(id, record);
+    return appended(
+        append_small(RecordType::kChannel, id, static_cast<std::uint32_t>(record.size()), record));
+}
+
+Result<Lsn> LmdbStore::erase_channel(std::uint64_t id) {
+    const Lock lock(mutex_);
+    if (auto open = gate("erase_channel"); !open) return open.error();
+    if (index_.channel(id) == nullptr) return appended(journal_.end());
+    index_.erase_channel(id);
+    return appended(append_small(RecordType::kEraseChannel, id, 0, {}));
+}
+
+void LmdbStore::when_durable(Lsn lsn, Completion& then) {
+    bool wake = false;
+    bool ended = false;
+    int ended_error = 0;
+    {
+        const Lock lock(mutex_);
+        ended = ended_;
+        // What was in a segment that could not be synced is waited for where it is now.
+        for (const Replaced& each : replaced_)
+            if (lsn > each.from && lsn <= each.to) lsn = each.end;
+        if (ended)
+            ended_error = lsn <= durable_ ? 0 : EIO;
+        else if (health_.failed && lsn > durable_)
+            victims_.add(lsn, then);
+        else
+            (lsn <= durable_ ? due_ : waiting_).add(lsn, then);
+        wake = std::exchange(idle_, false);
+    }
+    if (ended) return then.durable(ended_error);  // there is no commit thread any more
+    if (wake) commit_wake_.notify_one();
+}
+
+Result<void> LmdbStore::save_payload(std::uint64_t id, int file, std::uint64_t offset,
+                                     std::uint64_t size, bool sync) {
+    return payloads_->save(id, file, offset, size, sync);
+}
+
+Result<Fd> LmdbStore::open_payload(std::uint64_t id) {
+    return payloads_->open(id);
+}
+
+void LmdbStore::drop_payload(std::uint64_t id) {
+    {
+        const Lock lock(mutex_);
+        if (index_.refers(id)) return;
+    }
+    payloads_->remove(id);
+}
+
+Health LmdbStore::health() {
+    const Lock lock(mutex_);
+    Health health = health_;
+    health.full = no_space_ || stuck_ || !overflow_.empty();
+    health.messages = index_.messages();
+    for (const auto& segment : journal_.used()) health.journal_bytes += segment->size;
+    if (!trouble_.empty())
+        health.text = trouble_;
+    else if (health.full)
+        health.text = "no room for more messages in " + options_.directory;
+    return health;
+}
+
+void LmdbStore::close() {
+    {
+        const Lock lock(mutex_);
+        if (closed_) return;
+        closed_ = true;
+        stopping_ = true;
+        idle_ = false;
+    }
+    commit_wake_.notify_all();
+    checkpoint_wake_.notify_all();
+    durable_wake_.notify_all();
+    checkpoint_thread_.join();
+    {
+        const Lock lock(mutex_);
+        checkpointing_ = false;
+        idle_ = false;
+    }
+    commit_wake_.notify_all();
+    commit_thread_.join();  // after its last sync
+    EpochSlot slot = epoch_->last();
+    {
+        const Lock lock(mutex_);
+        slot.clean = health_.failed || !overflow_.empty() || durable_ != journal_.end() ? 0 : 1;
+        slot.end = journal_.end();
+    }
+    if (!table_) slot.clean = 0;
+    if (slot.clean != 0) {
+        slot.checkpoint = table_->state().number;
+        if (auto done = epoch_->write(slot); !done)
+            log_.error("store: not closed cleanly: ", done.error().message());
+    }
+    table_.reset();
+    directory_lock_.reset();
+}
+
+}  // namespace ipcfs::store
