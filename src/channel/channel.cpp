@@ -24,10 +24,12 @@ Channel::Channel(Environment& environment, std::uint64_t id, const Settings& set
       id_(id),
       created_(environment.clock.realtime()),
       settings_(settings),
-      gate_(settings.batch_gate()) {}
+      gate_(settings.batch_gate()) {
+    follow_settings();
+}
 
 Channel::~Channel() {
-    if (subscription_) subscription_->end();
+    if (subscription_) subscription_->leave();
     IPCFS_CHECK(readers_.empty() && dead_readers_.empty() && writers_.empty() &&
                 sync_writers_.empty() && openers_.empty());
     while (!polls_.empty()) {
@@ -70,6 +72,10 @@ bool Channel::reserve_has_room() const noexcept {
 bool Channel::writable(bool critical) const noexcept {
     if (held()) return false;
     if (settings_.type == Type::kSync) return !readers_.empty();
+    if (topic_) {
+        return critical ? critical_writers_ == 0 && !topic_->reserve_is_full
+                        : !paused_ && writers_.empty();
+    }
     if (critical && reserve_has_room()) return critical_writers_ == 0;
     switch (settings_.overflow) {
         case Overflow::kBlock: return !paused_ && writers_.empty() && !over_high(1, 1);
@@ -81,6 +87,7 @@ bool Channel::writable(bool critical) const noexcept {
 // ---- writing ------------------------------------------------------------------------------------
 
 Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcept {
+    look_around();
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
     if (turn && !turn->sync) release(*turn);
@@ -94,18 +101,23 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcep
     }
     batch.is_nonblocking = !may_wait;
     Push push = admit(locked, batch, via, false);
-    admit_openers(locked);  // the turn's place may have stayed free
+    admit_more(locked);  // the turn's place may have stayed free
     return push;
 }
 
 Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
     if (never_fits(batch)) return Push::kTooLong;
-    if (held()) return Push::kWait;
+    // A subscription that was commanded to pause holds back its readers, not its publishers.
+    if (held() && !subscription_) return Push::kWait;
     // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
     // What is leased needs room.
     bool straight =
         queue_.empty() && waiting_readers_ >= batch.count && waiting_leasers_ == 0 && !gated();
-    if (!straight && blocks()) {
+    if (topic_) {
+        if (Push asked = ask_subscribers(locked, batch, was_waiting); asked != Push::kQueued) {
+            return asked;
+        }
+    } else if (!straight && blocks()) {
         // Critical ones pass the others that wait, not their like.
         bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
         if (!was_waiting && ahead) return Push::kWait;
@@ -152,6 +164,7 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
 }
 
 void Channel::stamp(Locked& locked, Message& message) noexcept {
+    if (subscription_) return stamp_share(locked, message);
     queue::Envelope& envelope = message.envelope;
     envelope.sequence = ++sequence_;
     envelope.place = ++place_;
@@ -174,6 +187,7 @@ void Channel::stamp(Locked& locked, Batch& batch) noexcept {
 void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
     stamp(locked, batch);
     counters_.enqueued += batch.count;
+    if (topic_) return publish(locked, batch, via);
     while (MessageRef message = take_front(batch.messages)) {
         const queue::Envelope& envelope = message->envelope;
         counters_.enqueued_bytes += message->total();
@@ -216,6 +230,7 @@ void Channel::pause_if_high(Locked& locked) noexcept {
 }
 
 void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
+    look_around();
     Locked locked(*this);
     if (turn && !turn->sync) release(*turn);
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
@@ -229,7 +244,7 @@ void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
     if (admitted == Push::kCommit) return stage(locked, waiter);
     if (admitted != Push::kWait) {
         locked.finish(waiter, ending_of(admitted));
-        return admit_openers(locked);
+        return admit_more(locked);
     }
     if (waiter.batch.is_nonblocking) return locked.finish(waiter, Wake::kTimedOut);
     Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
@@ -319,7 +334,7 @@ Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
         if (earliest_expiry_ != kForever) drop_expired(locked);
         Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
         if (!next || next->size() <= room) to = take_next();
-        if (to) note_taken(locked, *to);
+        if (to) note_taken(locked, *to, false);
         reconsider(locked);
         if (to) return Take::kTaken;
     }
@@ -354,9 +369,9 @@ void Channel::serve_readers(Locked& locked) noexcept {
         auto& reader = static_cast<ReadWaiter&>(readers_.front());
         readers_.pop_front();
         --waiting_readers_;
-        note_taken(locked, *message);
+        waiting_leasers_ -= reader.leases;
+        note_taken(locked, *message, reader.leases);
         if (reader.leases) {
-            --waiting_leasers_;
             reader.lease = lease_out(locked, message, reader.holder);
         }
         reader.message = std::move(message);
@@ -400,7 +415,8 @@ MessageRef Channel::take_out(Message& message) noexcept {
     return out;
 }
 
-void Channel::note_taken(Locked& locked, Message& message) noexcept {
+void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexcept {
+    message.envelope.deliveries += on_lease;
     if (message.writer) ++message.writer->in_flight;
     last_delivery_ = locked.now() + epoch_;  // one clock read less; a step of the clock shows at
                                              // the next arrival
@@ -472,6 +488,7 @@ void Channel::came_back(Locked& locked) noexcept {
 // a write is parked on it: that write's end rings instead; on sync, whose writes wait to be read,
 // `next` does.
 void Channel::ring(Locked& locked) noexcept {
+    if (subscription_ && !subscription_->is_named()) return;  // there is no such file
     if (queue_file_writes_ > 0) {
         if (settings_.type != Type::kSync) {
             bell_deferred_ = true;

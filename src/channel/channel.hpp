@@ -43,9 +43,11 @@ using queue::Leased;
 using queue::StreamView;
 
 class Channel;
+class Filter;
 class Registry;
 class Subscription;
 class Topic;
+struct Circle;
 
 // What a channel is for: one of the tree, or the messages of one subscriber of a topic.
 enum class Role : std::uint8_t { kChannel, kSubscription };
@@ -339,6 +341,7 @@ public:
 private:
     friend class Subscription;
     friend class Topic;
+    struct Aftermath;
     struct Effects;
     class Locked;
     using Turns = boost::intrusive::list<Turn, boost::intrusive::constant_time_size<false>>;
@@ -347,7 +350,8 @@ private:
     static constexpr Nanos kCreditLife = kSecond;
 
     bool held() const noexcept { return held_ || down_; }
-    bool blocks() const noexcept { return settings_.overflow == Overflow::kBlock; }
+    // What a topic's overflow says is for its subscriptions.
+    bool blocks() const noexcept { return topic_ || settings_.overflow == Overflow::kBlock; }
     // What counts against the bounds: queued, delayed and leased.
     std::uint64_t load() const noexcept {
         return queue_.size() + delayed_.size() + leases_.size() + staged_;
@@ -393,6 +397,31 @@ private:
     void purge(Locked& locked) noexcept;
     void run_leases(Locked& locked) noexcept;
 
+    // Topics (topic.cpp). Of the topic:
+    void follow_settings() noexcept;
+    void look_around() noexcept;              // without the lock, before publishing
+    void rethink(bool is_relieved) noexcept;  // likewise
+    std::shared_ptr<Circle> circle() const;   // null when nobody is in it
+    template <class F>
+    void for_each_subscriber(Locked& locked, F&& use);
+    Push ask_subscribers(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept;
+    void publish(Locked& locked, queue::Batch& batch, queue::Via via) noexcept;
+    void replay(Locked& locked, Subscription& to) noexcept;
+    void change_filter(Subscription& of, std::shared_ptr<const Filter>& filter,
+                       access::Charge& charge) noexcept;
+    void end_subscriptions(Locked& locked) noexcept;
+    void shut_down_subscriptions(Locked& locked) noexcept;
+    // Of a subscription, under the topic's lock:
+    bool has_room(Locked& topic, Channel& publisher, const queue::Batch& like) noexcept;
+    bool receive(Locked& topic, Channel& publisher, queue::Batch& shares,
+                 std::uint64_t lost) noexcept;
+    void drop_replayed(Locked& topic, bool is_multicast) noexcept;
+    void stamp_share(Locked& locked, queue::Message& share) noexcept;
+    // And under its own:
+    bool hold_up(Channel& publisher, bool critical) noexcept;
+    void relieve(Locked& locked) noexcept;
+    void close_down() noexcept;  // without it
+
     // What a store has to know of, at the moment it happens.
     void stored_taken(Locked& locked, const queue::Message& message) noexcept;  // also on lease
     void stored_back(Locked& locked, const queue::Message& message, Nanos due) noexcept;  // 0: now
@@ -425,6 +454,7 @@ private:
     std::uint64_t drop_expired(Locked& locked) noexcept;
     void sweep_expired(Locked& locked) noexcept;
     void reconsider(Locked& locked) noexcept;
+    void let_writers_in(Locked& locked) noexcept;
     void admit_openers(Locked& locked) noexcept;
     void admit_more(Locked& locked) noexcept;
     void lapse(Locked& locked) noexcept;

@@ -4,6 +4,7 @@
 
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
+#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -22,6 +23,7 @@ Result<void> Channel::control(std::string_view text) {
     if (is_recorded && wanted->settings.durable != Durable::kOff) {
         done = env_.keep_record(id_, &wanted->settings);
     }
+    look_around();
     if (done) {
         Locked locked(*this);
         auto control = parse_control(text, settings_);
@@ -29,11 +31,14 @@ Result<void> Channel::control(std::string_view text) {
             done = Fault{EPIPE, "the channel is gone"};
         } else if (!control) {
             done = control.error();
+        } else if (control->settings.type != settings_.type && subscription_) {
+            done = Fault{EINVAL, "type: a subscription is a queue"};
         } else if (control->settings.type != settings_.type &&
-                   (load() > 0 || !dead_.empty() || open_readers_ + open_writers_ > 0)) {
+                   (load() > 0 || !dead_.empty() || open_readers_ + open_writers_ > 0 ||
+                    (topic_ && !topic_->is_idle()))) {
             done = Fault{EBUSY,
-                         "type: only while the channel is empty and none of its message files "
-                         "is open"};
+                         "type: only while the channel is empty, none of its message files is "
+                         "open and nobody subscribes"};
         } else if (done = change_keeping(control->settings); done) {
             if (!(control->settings == settings_)) apply(locked, control->settings);
             for (const Command& command : control->commands) run(locked, command);
@@ -53,6 +58,8 @@ void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     // Whatever the gate has let out stays so.
     ready_ = ready();
     settings_ = settings;
+    follow_settings();
+    if (topic_) topic_->trim(settings_, locked.effects.garbage);
     gate_ = settings_.batch_gate();
     if (!gated() && ready_ < queue_.size()) {
         gathering_since_ = kForever;
@@ -115,6 +122,7 @@ void Channel::purge(Locked& locked) noexcept {
     });
     for (MessageRef& message : delayed_.clear()) forget(std::move(message));
     for (MessageRef& message : leases_.clear()) forget(std::move(message));
+    if (topic_) lost += topic_->forget(locked.effects.garbage);
     counters_.purged += lost;
     earliest_expiry_ = kForever;
     if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
@@ -126,6 +134,11 @@ Result<void> Channel::remove() {
     if (load() > 0 || !dead_.empty()) {
         return Fault{ENOTEMPTY, "messages are queued, leased or dead letters; purge first"};
     }
+    if (topic_ && !topic_->retained.empty()) {
+        return Fault{ENOTEMPTY, "messages are retained; purge first"};
+    }
+    if (topic_ && topic_->named > 0) return Fault{ENOTEMPTY, "it has subscriptions"};
+    if (topic_) end_subscriptions(locked);
     removed_.store(true, std::memory_order_release);
     end_all(locked, Wake::kRemoved);
     emit(locked, EventKind::kRemoved, 255, 0, 0);
@@ -136,6 +149,7 @@ void Channel::shut_down() noexcept {
     Locked locked(*this);
     down_ = true;
     end_all(locked, Wake::kShutdown);
+    if (topic_) shut_down_subscriptions(locked);
 }
 
 void Channel::emit(Locked& locked, EventKind kind, std::uint8_t priority, std::uint8_t type,
@@ -183,6 +197,7 @@ void Channel::arm_all(Locked& locked) noexcept {
 }
 
 void Channel::on_time(Nanos now) noexcept {
+    look_around();
     Locked locked(*this);
     while (!armed_.empty() && armed_.back() <= now) armed_.pop_back();
     if (removed_.load(std::memory_order_relaxed)) return;
@@ -256,6 +271,13 @@ Snapshot Channel::snapshot() const {
     s.delayed_bytes = delayed_.bytes();
     s.dead = dead_.size();
     s.dead_bytes = dead_.bytes();
+    s.role = role();
+    if (topic_) {
+        s.subscriptions = topic_->size();
+        s.named = topic_->named;
+        s.retained = topic_->retained.size();
+        s.retained_bytes = topic_->retained_bytes;
+    }
     s.readers = open_readers_;
     s.writers = open_writers_;
     s.waiting_readers = waiting_readers_ + dead_readers_.size();

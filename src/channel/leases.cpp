@@ -28,7 +28,7 @@ Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
     if (earliest_expiry_ != kForever) drop_expired(locked);
     to = take_next();
     if (to) {
-        note_taken(locked, *to);
+        note_taken(locked, *to, true);
         lease = lease_out(locked, to, holder);
     }
     reconsider(locked);
@@ -37,7 +37,6 @@ Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
 
 Leased Channel::lease_out(Locked& locked, const MessageRef& message, pid_t holder) {
     ++counters_.leased;
-    ++message->envelope.deliveries;
     const Nanos deadline = locked.now() + settings_.lease;
     Leased leased{leases_.add(message, deadline, holder), message->envelope};
     arm(locked, deadline);
@@ -227,6 +226,7 @@ void Channel::redrive(Locked& locked) noexcept {
     offer(locked);
     pause_if_high(locked);
     ring(locked);
+    admit_more(locked);
 }
 
 // ---- the gate of batches ------------------------------------------------------------------------
@@ -249,7 +249,10 @@ bool Channel::open_gate(Locked& locked) noexcept {
     if (!gated() || queue_.size() == ready_) return false;
     ready_ = queue_.size();
     gathering_since_ = kForever;
+    // Readers may take more than what has just come.
+    const std::uint64_t before = load();
     offer(locked);
+    made_room_ |= load() < before;
     return true;
 }
 

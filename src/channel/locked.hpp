@@ -32,6 +32,24 @@ struct Channel::Effects {
     bool enrol = false;  // for sweep_leases()
     Doorbell::Target ring_target = Doorbell::Target::kQueue;
     queue::MessageList garbage;
+    // Of a topic: what is to be done for its subscriptions.
+    std::unique_ptr<Aftermath> after;
+    // Of a subscription: topics whose publishers may look again, and whether there is room for all.
+    std::vector<std::pair<std::shared_ptr<Channel>, bool>> relieved;
+};
+
+// What was collected under the locks of subscriptions while their topic's was held: done when that is
+// released, since it calls out.
+struct Channel::Aftermath {
+    queue::WaiterList finish;
+    Tickets notify;
+    queue::MessageList garbage;
+    std::vector<std::pair<std::shared_ptr<Channel>, Effects>> rest;
+    std::vector<std::shared_ptr<Channel>> kept;   // so that none of them dies under the lock
+    std::vector<std::shared_ptr<Channel>> ended;  // subscriptions that are over
+    std::vector<std::shared_ptr<Channel>> down;   // subscriptions to shut down
+    void absorb(Channel& channel, Effects& effects);
+    void run() noexcept;
 };
 
 class Channel::Locked {
@@ -40,9 +58,23 @@ public:
         : listening(channel.hub_.has_listeners()), channel_(channel), hold_(channel.mutex_) {}
     Locked(const Locked&) = delete;
     Locked& operator=(const Locked&) = delete;
+    // Of a subscription, while the topic's is held, which does the rest and knows the time.
+    Locked(Channel& channel, Locked& topic) : Locked(channel) {
+        topic_ = &topic;
+        now_ = topic.now();
+        realtime_ = topic.realtime();
+    }
     ~Locked() {
         hold_.unlock();
-        run();
+        if (topic_) {
+            topic_->after().absorb(channel_, effects);
+        } else {
+            run(channel_, effects);
+        }
+    }
+    Aftermath& after() {
+        if (!effects.after) effects.after = std::make_unique<Aftermath>();
+        return *effects.after;
     }
 
     Nanos now() noexcept {
@@ -65,8 +97,7 @@ public:
     Effects effects;
     const bool listening;
 
-private:
-    void run() noexcept {
+    static void run(Channel& channel, Effects& effects) noexcept {
         while (!effects.finish.empty()) {
             queue::Waiter& waiter = effects.finish.front();
             effects.finish.pop_front();
@@ -77,26 +108,30 @@ private:
             effects.notify.pop_front();
             ticket->notify();
         }
-        for (const Event& event : effects.events) channel_.hub_.publish(event);
+        for (const Event& event : effects.events) channel.hub_.publish(event);
         if (effects.arm != kForever) {
-            channel_.env_.timers.arm(channel_.weak_from_this(), effects.arm);
+            channel.env_.timers.arm(channel.weak_from_this(), effects.arm);
         }
         if (effects.enrol) {
-            channel_.env_.leasing.with(
-                [&](auto& all) { all.push_back(channel_.weak_from_this()); });
+            channel.env_.leasing.with([&](auto& all) { all.push_back(channel.weak_from_this()); });
         }
         if (effects.ring) {
-            channel_.env_.rings.fetch_add(1, std::memory_order_relaxed);
-            if (Doorbell* bell = channel_.env_.doorbell.load(std::memory_order_acquire)) {
-                bell->ring(channel_, effects.ring_target);
+            channel.env_.rings.fetch_add(1, std::memory_order_relaxed);
+            if (Doorbell* bell = channel.env_.doorbell.load(std::memory_order_acquire)) {
+                bell->ring(channel, effects.ring_target);
             }
         }
         while (queue::take_front(effects.garbage)) {
         }
+        if (effects.after) effects.after->run();
+        for (const auto& [topic, is_relieved] : effects.relieved) topic->rethink(is_relieved);
     }
+
+private:
 
     Channel& channel_;
     std::unique_lock<std::mutex> hold_;
+    Locked* topic_ = nullptr;
     Nanos now_ = 0;
     Nanos realtime_ = 0;
 };

@@ -154,8 +154,9 @@ Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::str
         }
     }
     made->made = std::move(attributes);
+    std::shared_ptr<Channel> subscription = made->channel;
     auto added = enter(parent, std::move(made));
-    if (topic && !added) return added;
+    if (!added && subscription) subscription->subscription()->end();
     changed();
     return added;
 }
@@ -308,6 +309,20 @@ std::uint64_t Registry::parent(std::uint64_t id) const {
     std::shared_lock hold(mutex_);
     Entry* at = entry(id);
     return at && at->parent ? at->parent->id : kRootId;
+}
+
+std::vector<std::pair<std::shared_ptr<Channel>, std::string>> Registry::above(
+    std::uint64_t id) const {
+    std::vector<std::pair<std::shared_ptr<Channel>, std::string>> found;
+    std::shared_lock hold(mutex_);
+    const Entry* at = entry(id);
+    if (!at) return found;
+    std::string path;
+    for (; at->parent && at->parent->channel; at = at->parent) {
+        path = path.empty() ? at->name : at->name + "/" + path;
+        found.emplace_back(at->parent->channel, path);
+    }
+    return found;
 }
 
 std::size_t Registry::count_children(std::uint64_t id) const {
@@ -515,6 +530,11 @@ std::vector<std::string> Registry::place_restored() {
 void Registry::start_ids(std::uint64_t first) {
     std::unique_lock hold(mutex_);
     next_id_ = std::max(next_id_, first);
+}
+
+std::uint64_t Registry::next_id() const {
+    std::shared_lock hold(mutex_);
+    return next_id_;
 }
 
 void Registry::set_defaults(const Settings& defaults) {

@@ -63,6 +63,8 @@ public:
     // Path below the mount; empty for the root and for a channel that is gone.
     std::string path(std::uint64_t id) const;
     std::uint64_t parent(std::uint64_t id) const;
+    // The channels above one, nearest first, each with the path from it to that one.
+    std::vector<std::pair<std::shared_ptr<Channel>, std::string>> above(std::uint64_t id) const;
     std::size_t count_children(std::uint64_t id) const;       // channels only
     std::size_t count_subscriptions(std::uint64_t id) const;  // with a name
     std::size_t size() const;
@@ -98,6 +100,7 @@ public:
     // New channels get ids from `first` on, if it has not come further: a client's kernel may still know
     // those of the daemon before.
     void start_ids(std::uint64_t first);
+    std::uint64_t next_id() const;
 
     void set_defaults(const Settings& defaults);
     // The daemon ends: all waits end.

@@ -60,24 +60,32 @@ private:
     const bool is_named_;
     std::atomic<bool> is_recursive_{false};
 
-    struct Taken {
+    // Out of the topic's lists.
+    void leave() noexcept;
+    std::shared_ptr<const Filter> shared_filter() const;
+    void install(std::shared_ptr<const Filter>& filter, access::Charge& charge) noexcept;
+
+    struct Chosen {
         std::shared_ptr<const Filter> filter;  // null: everything
-        access::Charge charge;                 // for the filter
+        access::Charge charge;                 // for it
     };
-    Guarded<Taken> taken_;
-    // Under the topic's lock, of recursive ones under its circle's, too: where it is in the list that it
-    // is in.
+    Guarded<Chosen> chosen_;
+    std::atomic<bool> blocks_{false};  // whether its publishers wait for room
+    std::atomic<bool> is_over_{false};
+    // Under the topic's lock, of recursive ones under its circle's, too:
+    const Filter* active_ = nullptr;  // the chosen one
+    bool wants_topic_ = true;         // it lets through what is published at the topic itself
     static constexpr std::size_t kNowhere = SIZE_MAX;
-    std::size_t index_ = kNowhere;
+    std::size_t index_ = kNowhere;  // in the list that it is in
     bool in_circle_ = false;
-    bool ended_ = false;
+    bool has_left_ = false;
 
     // Under the channel's lock: topics whose publishers wait for room here.
-    struct Held {
+    struct Hold {
         std::weak_ptr<Channel> topic;
         bool critical;  // for room in the reserve, too
     };
-    std::vector<Held> holds_;
+    std::vector<Hold> holds_;
     std::uint64_t replayed_ = 0;  // sequences up to this were retained ones
 };
 

@@ -1,57 +1,38 @@
 // Publishing. Any thread; what is private runs under the channel's lock.
 #include <algorithm>
 
+#include <boost/container/small_vector.hpp>
+
+#include <channel/filter.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
-Channel::Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
-                 const access::Subject& subscriber, access::Account& account, bool is_named)
-    : env_(topic->env_),
-      id_(id),
-      created_(topic->env_.clock.realtime()),
-      subscription_(std::make_unique<Subscription>(*this, topic, subscriber, account, is_named)),
-      settings_(topic->subscription_settings()),
-      gate_(settings_.batch_gate()) {
-    if (!is_named) settings_.durable = Durable::kOff;
-}
+using queue::Batch;
+using queue::Message;
+using queue::MessageRef;
+using queue::Via;
+using queue::Wake;
 
-std::shared_ptr<Subscription> Channel::subscribe(const access::Subject& subscriber,
-                                                 access::Account& account) {
-    if (!is_topic()) return nullptr;
-    // Whoever has the subscription has its channel; the last one to let go ends it.
-    struct Handle {
-        std::shared_ptr<Channel> channel;
-        ~Handle() { channel->subscription_->end(); }
-    };
-    auto handle = std::make_shared<Handle>(
-        std::make_shared<Channel>(shared_from_this(), id_, subscriber, account, false));
-    Subscription& made = *handle->channel->subscription_;
-    if (!attach(made)) return nullptr;
-    return std::shared_ptr<Subscription>(std::move(handle), &made);
-}
+namespace {
 
-bool Channel::attach(Subscription& subscription, bool /*replay*/) noexcept {
-    Locked locked(*this);
-    if (!topic_ || removed_.load(std::memory_order_relaxed) || subscription.ended_) return false;
-    topic_->enter(subscription);
+// An entry for one subscriber, charged to it. False when that is not to be had.
+bool add_share(queue::MessagePool& pool, Message& origin, access::Account& account, Batch& to) {
+    auto one = access::Charge::take(account, access::Resource::kMessages, 1);
+    auto bytes = access::Charge::take(account, access::Resource::kBytes, origin.size());
+    MessageRef share = one && bytes ? pool.share(MessageRef(&origin)) : nullptr;
+    if (!share) return false;
+    share->charged_message = std::move(*one);
+    share->charged_bytes = std::move(*bytes);
+    to.add(std::move(share));
     return true;
 }
 
-void Channel::detach(Subscription& subscription) noexcept {
-    Locked locked(*this);
-    subscription.ended_ = true;
-    if (topic_) topic_->leave(subscription);
-}
+}  // namespace
 
-Settings Channel::subscription_settings() const {
-    Settings own = settings();
-    own.type = Type::kQueue;
-    if (own.overflow == Overflow::kBlock) own.overflow = Overflow::kDropOldest;
-    own.retain = 0;
-    return own;
-}
+// ---- who subscribes -----------------------------------------------------------------------------
 
 void Topic::enter(Subscription& subscription) noexcept {
     if (subscription.index_ != Subscription::kNowhere) return;
@@ -62,9 +43,13 @@ void Topic::enter(Subscription& subscription) noexcept {
     };
     subscription.in_circle_ = subscription.is_recursive();
     if (!subscription.in_circle_) return add(direct);
-    std::scoped_lock hold(circle->mutex);
-    add(circle->members);
+    {
+        std::scoped_lock hold(circle->mutex);
+        add(circle->members);
+    }
     ++recursive;
+    env_.recursive.fetch_add(1, std::memory_order_acq_rel);
+    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
 }
 
 void Topic::leave(Subscription& subscription) noexcept {
@@ -77,10 +62,463 @@ void Topic::leave(Subscription& subscription) noexcept {
         subscription.index_ = Subscription::kNowhere;
     };
     if (!subscription.in_circle_) return drop(direct);
-    std::scoped_lock hold(circle->mutex);
-    drop(circle->members);
-    subscription.in_circle_ = false;
+    {
+        std::scoped_lock hold(circle->mutex);
+        drop(circle->members);
+        subscription.in_circle_ = false;
+    }
     --recursive;
+    env_.recursive.fetch_sub(1, std::memory_order_acq_rel);
+    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+}
+
+std::shared_ptr<Subscription> Channel::subscribe(const access::Subject& subscriber,
+                                                 access::Account& account) {
+    if (!is_topic()) return nullptr;
+    // Whoever has the subscription has its channel; the last one to let go ends it.
+    struct Handle {
+        std::shared_ptr<Channel> channel;
+        ~Handle() { channel->subscription()->end(); }
+    };
+    auto handle = std::make_shared<Handle>();
+    handle->channel =
+        std::make_shared<Channel>(shared_from_this(), id_, subscriber, account, false);
+    Subscription* made = handle->channel->subscription();
+    if (!attach(*made)) return nullptr;
+    return {std::move(handle), made};
+}
+
+Channel::Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
+                 const access::Subject& subscriber, access::Account& account, bool is_named)
+    : env_(topic->env_),
+      id_(id),
+      created_(topic->env_.clock.realtime()),
+      subscription_(std::make_unique<Subscription>(*this, topic, subscriber, account, is_named)),
+      settings_(topic->subscription_settings()),
+      gate_(settings_.batch_gate()) {
+    if (!is_named) settings_.durable = Durable::kOff;
+    follow_settings();
+}
+
+Settings Channel::subscription_settings() const {
+    Settings own = settings();
+    own.type = Type::kQueue;
+    if (own.overflow == Overflow::kBlock) own.overflow = Overflow::kDropOldest;
+    own.retain = 0;
+    return own;
+}
+
+bool Channel::attach(Subscription& subscription, bool with_retained) noexcept {
+    Locked locked(*this);
+    if (!topic_ || down_ || removed_.load(std::memory_order_relaxed) || subscription.has_left_) {
+        return false;
+    }
+    if (with_retained) replay(locked, subscription);
+    topic_->enter(subscription);
+    return true;
+}
+
+void Channel::detach(Subscription& subscription) noexcept {
+    Locked locked(*this);
+    subscription.has_left_ = true;
+    if (topic_) topic_->leave(subscription);
+}
+
+void Channel::follow_settings() noexcept {
+    const bool is_one = settings_.type == Type::kTopic || settings_.type == Type::kMulticast;
+    if (is_one && !topic_) topic_ = std::make_unique<Topic>(env_, id_);
+    if (!is_one) topic_.reset();
+    if (is_topic_.exchange(is_one, std::memory_order_relaxed) != is_one) {
+        env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    }
+    if (subscription_) {
+        subscription_->blocks_.store(settings_.overflow == Overflow::kBlock,
+                                     std::memory_order_relaxed);
+    }
+}
+
+void Channel::end_subscriptions(Locked& locked) noexcept {
+    for_each_subscriber(locked, [&](Subscription& each, bool) {
+        if (auto channel =
+                each.topic().get() == this ? each.channel().weak_from_this().lock() : nullptr) {
+            locked.after().ended.push_back(std::move(channel));
+        }
+    });
+}
+
+// Those with a name are told by the registry.
+void Channel::shut_down_subscriptions(Locked& locked) noexcept {
+    for_each_subscriber(locked, [&](Subscription& each, bool) {
+        if (each.is_named() || each.topic().get() != this) return;
+        if (auto channel = each.channel().weak_from_this().lock()) {
+            locked.after().down.push_back(std::move(channel));
+        }
+    });
+}
+
+void Channel::Aftermath::absorb(Channel& channel, Effects& effects) {
+    finish.splice(finish.end(), effects.finish);
+    notify.splice(notify.end(), effects.notify);
+    garbage.splice(garbage.end(), effects.garbage);
+    if (effects.events.empty() && effects.arm == kForever && !effects.enrol && !effects.ring &&
+        effects.relieved.empty()) {
+        return;
+    }
+    if (auto kept_alive = channel.weak_from_this().lock()) {
+        rest.emplace_back(std::move(kept_alive), std::move(effects));
+    }
+}
+
+void Channel::Aftermath::run() noexcept {
+    while (!finish.empty()) {
+        queue::Waiter& waiter = finish.front();
+        finish.pop_front();
+        waiter.finish();
+    }
+    while (!notify.empty()) {
+        std::unique_ptr<PollTicket> ticket(&notify.front());
+        notify.pop_front();
+        ticket->notify();
+    }
+    for (auto& [channel, effects] : rest) Locked::run(*channel, effects);
+    for (const auto& channel : down) channel->shut_down();
+    for (const auto& channel : ended) channel->subscription()->end();
+    while (queue::take_front(garbage)) {
+    }
+}
+
+// ---- recursive subscriptions above --------------------------------------------------------------
+
+std::shared_ptr<Circle> Channel::circle() const {
+    std::scoped_lock hold(mutex_);
+    return topic_ && topic_->recursive > 0 ? topic_->circle : nullptr;
+}
+
+// Asks the registry and for rights, so it holds no lock meanwhile. What changes until the lock is
+// taken counts as later than what is published then.
+void Channel::look_around() noexcept {
+    if (!is_topic() || env_.recursive.load(std::memory_order_acquire) == 0) return;
+    const std::uint64_t version = env_.reach_version.load(std::memory_order_acquire);
+    {
+        std::scoped_lock hold(mutex_);
+        if (!topic_ || topic_->reach_version == version) return;
+    }
+    auto found = std::make_shared<Reach>();
+    const Registry* registry = env_.registry.load(std::memory_order_acquire);
+    if (registry && env_.may_receive) {
+        for (const auto& [above, path] : registry->above(id_)) {
+            Reach::Group group{above->circle(), {}};
+            if (!group.circle) continue;
+            std::vector<std::shared_ptr<Channel>> members;
+            {
+                std::scoped_lock hold(group.circle->mutex);
+                for (Subscription* each : group.circle->members) {
+                    if (auto channel = each->channel().weak_from_this().lock()) {
+                        members.push_back(std::move(channel));
+                    }
+                }
+            }
+            for (const auto& member : members) {
+                const Subscription& subscription = *member->subscription();
+                if (!env_.may_receive(id_, subscription.subscriber())) continue;
+                auto filter = subscription.shared_filter();
+                group.to.push_back({member, !filter || filter->reaches(path)});
+            }
+            if (!group.to.empty()) found->groups.push_back(std::move(group));
+        }
+    }
+    std::shared_ptr<const Reach> kept = std::move(found);  // afterwards the one before
+    std::scoped_lock hold(mutex_);
+    if (!topic_) return;
+    topic_->reach.swap(kept);
+    topic_->reach_version = version;
+}
+
+// A subscription that blocked us has room: for all (`is_relieved`), or for critical messages.
+void Channel::rethink(bool is_relieved) noexcept {
+    look_around();
+    Locked locked(*this);
+    if (!topic_ || removed_.load(std::memory_order_relaxed)) return;
+    if (is_relieved && topic_->stuck > 0) --topic_->stuck;
+    topic_->reserve_is_full = false;
+    reconsider(locked);
+}
+
+// Calls use(subscription, whether its filter lets this channel through), with what is recursive under
+// its circle's lock.
+template <class F>
+void Channel::for_each_subscriber(Locked& locked, F&& use) {
+    for (Subscription* each : topic_->direct) use(*each, each->wants_topic_);
+    if (topic_->recursive > 0) {
+        std::scoped_lock hold(topic_->circle->mutex);
+        for (Subscription* each : topic_->circle->members) use(*each, each->wants_topic_);
+    }
+    if (!topic_->reach || env_.recursive.load(std::memory_order_relaxed) == 0) return;
+    for (const Reach::Group& group : topic_->reach->groups) {
+        std::scoped_lock hold(group.circle->mutex);
+        for (const auto& [weak, wants_path] : group.to) {
+            auto channel = weak.lock();
+            if (!channel) continue;
+            Subscription& each = *channel->subscription();
+            locked.after().kept.push_back(std::move(channel));
+            if (each.in_circle_) use(each, wants_path);
+        }
+    }
+}
+
+// ---- publishing ---------------------------------------------------------------------------------
+
+// Whether every subscription that blocks has room for what it would get of it; if not, those that have
+// none will say when. Nothing is put anywhere yet.
+Push Channel::ask_subscribers(Locked& locked, const Batch& batch, bool was_waiting) noexcept {
+    bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
+    if (!was_waiting && ahead) return Push::kWait;
+    if (was_waiting && paused_ && !batch.critical) return Push::kWait;
+    for (const Message& message : batch.messages) {
+        if (message.payload && message.payload->kind != PayloadKind::kSealed) {
+            last_error_ = "a payload that only one can have cannot be published";
+            return Push::kTooLong;
+        }
+    }
+    bool has_room = true;
+    boost::container::small_vector<Examined, 1> examined;
+    for_each_subscriber(locked, [&](Subscription& each, bool in_reach) {
+        if (!each.blocks_.load(std::memory_order_relaxed)) return;
+        if (examined.empty()) {
+            for (const Message& message : batch.messages) examined.emplace_back(message);
+        }
+        Batch like;  // its figures only
+        auto at = examined.begin();
+        for (const Message& message : batch.messages) {
+            Examined& looked_at = *at++;
+            if (each.active_ &&
+                !each.active_->matches(looked_at, in_reach, settings_.type == Type::kMulticast)) {
+                continue;
+            }
+            ++like.count;
+            like.bytes += message.size();
+        }
+        like.critical = batch.critical;
+        if (like.count == 0 || each.channel_.has_room(locked, *this, like)) return;
+        has_room = false;
+    });
+    if (has_room) return Push::kQueued;
+    if (batch.critical) topic_->reserve_is_full = true;
+    if (!paused_) pause(locked);
+    return Push::kWait;
+}
+
+void Channel::publish(Locked& locked, Batch& batch, Via via) noexcept {
+    boost::container::small_vector<Examined, 1> examined;
+    boost::container::small_vector<bool, 1> is_taken;
+    for (const Message& message : batch.messages) {
+        examined.emplace_back(message);
+        is_taken.push_back(false);
+    }
+    for_each_subscriber(locked, [&](Subscription& each, bool in_reach) {
+        Batch shares;
+        std::uint64_t lost = 0;
+        std::size_t at = 0;
+        for (Message& message : batch.messages) {
+            const std::size_t index = at++;
+            if (each.active_ && !each.active_->matches(examined[index], in_reach,
+                                                       settings_.type == Type::kMulticast)) {
+                continue;
+            }
+            is_taken[index] = true;
+            if (!add_share(env_.messages, message, each.account_, shares)) ++lost;
+        }
+        if (lost > 0) {  // all or nothing
+            lost += shares.count;
+            shares.clear();
+        }
+        if (shares.count + lost == 0) return;
+        const std::uint64_t count = shares.count;
+        if (each.channel_.receive(locked, *this, shares, lost)) counters_.copies += count;
+    });
+    std::size_t at = 0;
+    while (MessageRef message = take_front(batch.messages)) {
+        if (!is_taken[at++]) ++counters_.unmatched;
+        counters_.enqueued_bytes += message->total();
+        if (locked.listening) {
+            emit(locked, EventKind::kArrival, message->envelope.priority, message->envelope.type,
+                 message->total());
+        }
+        if (settings_.retain > 0) {
+            topic_->retain(std::move(message), settings_, locked.effects.garbage);
+        } else {
+            // It lives on in its shares, which their subscribers are charged for.
+            message->charged_message.reset();
+            message->charged_bytes.reset();
+            locked.discard(std::move(message));
+        }
+    }
+    batch.clear();
+    if (topic_->stuck > 0 && !paused_) pause(locked);
+    // The kernel tells inotify of a write on `queue` itself, once that write returns.
+    if (via == Via::kOther) ring(locked);
+}
+
+// ---- of a subscription, under the topic's lock --------------------------------------------------
+
+bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noexcept {
+    Locked locked(*this, topic);
+    if (removed_.load(std::memory_order_relaxed) || !blocks()) return true;
+    // What can never fit is lost here and nowhere else.
+    if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
+    if (queue_.empty() && waiting_readers_ >= like.count && waiting_leasers_ == 0 && !gated()) {
+        return true;
+    }
+    if ((like.critical || !paused_) && fits(like)) return true;
+    if (!paused_) pause(locked);
+    if (hold_up(publisher, like.critical)) ++publisher.topic_->stuck;
+    return false;
+}
+
+// Identity, number and time are the topic's; the number not where publishers may be several topics.
+void Channel::stamp_share(Locked& locked, Message& share) noexcept {
+    queue::Envelope& envelope = share.envelope;
+    const bool is_ours = !subscription_->in_circle_ && envelope.sequence > sequence_;
+    sequence_ = is_ours ? envelope.sequence : sequence_ + 1;
+    envelope.sequence = sequence_;
+    envelope.place = ++place_;
+    envelope.enqueued = locked.now();
+    if (settings_.ttl > 0) {
+        envelope.expires = std::min(envelope.expires, envelope.enqueued + settings_.ttl);
+    }
+    mind_expiry(locked, envelope);
+}
+
+// Whether it was put into the queue. What is lost here is lost for this subscriber alone.
+bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
+                      std::uint64_t lost) noexcept {
+    Locked locked(*this, topic);
+    if (removed_.load(std::memory_order_relaxed)) return false;
+    bool is_queued = false;
+    std::uint64_t count = shares.count;
+    if (count > 0) {
+        // Where it blocks, there was room when that was asked for.
+        Push push = Push::kTooLong;
+        if (!blocks() || never_fits(shares)) {
+            push = admit(locked, shares, Via::kOther, false);
+        } else if (push = keep_first(locked, shares); push == Push::kQueued) {
+            enqueue(locked, shares, Via::kOther, nullptr);
+        }
+        is_queued = push == Push::kQueued;
+        if (!is_queued) lost += count;
+        if (blocks() && paused_ && hold_up(publisher, false)) ++publisher.topic_->stuck;
+    }
+    if (lost > 0) {
+        counters_.lost += lost;
+        emit(locked, EventKind::kOverflow, 255, 0, lost);
+    }
+    return is_queued;
+}
+
+// Whether it is new that this topic's publishers wait for us.
+bool Channel::hold_up(Channel& publisher, bool critical) noexcept {
+    for (Subscription::Hold& hold : subscription_->holds_) {
+        if (hold.topic.lock().get() != &publisher) continue;
+        hold.critical = hold.critical || critical;
+        return false;
+    }
+    subscription_->holds_.push_back({publisher.weak_from_this(), critical});
+    return true;
+}
+
+void Channel::relieve(Locked& locked) noexcept {
+    auto& holds = subscription_->holds_;
+    if (holds.empty()) return;
+    const bool is_over = removed_.load(std::memory_order_relaxed) || !blocks() || !paused_;
+    for (Subscription::Hold& hold : holds) {
+        if (!is_over && !(hold.critical && reserve_has_room())) continue;
+        hold.critical = false;
+        if (auto topic = hold.topic.lock()) {
+            locked.effects.relieved.emplace_back(std::move(topic), is_over);
+        }
+    }
+    if (is_over) holds.clear();
+}
+
+void Channel::close_down() noexcept {
+    Locked locked(*this);
+    purge(locked);
+    removed_.store(true, std::memory_order_release);
+    end_all(locked, Wake::kRemoved);
+    relieve(locked);
+}
+
+// ---- what is retained ---------------------------------------------------------------------------
+
+void Topic::drop_first(queue::MessageList& garbage) noexcept {
+    retained_bytes -= retained.front()->size();
+    garbage.push_back(*retained.front().detach());
+    retained.pop_front();
+}
+
+void Topic::trim(const Settings& settings, queue::MessageList& garbage) noexcept {
+    while (retained.size() > settings.retain || retained_bytes > settings.bytes) {
+        drop_first(garbage);
+    }
+}
+
+void Topic::retain(MessageRef message, const Settings& settings,
+                   queue::MessageList& garbage) noexcept {
+    retained_bytes += message->size();
+    retained.push_back(std::move(message));
+    trim(settings, garbage);
+}
+
+std::uint64_t Topic::forget(queue::MessageList& garbage) noexcept {
+    const std::uint64_t count = retained.size();
+    while (!retained.empty()) drop_first(garbage);
+    return count;
+}
+
+void Channel::replay(Locked& locked, Subscription& to) noexcept {
+    for (const MessageRef& message : topic_->retained) {
+        if (message->envelope.expires <= locked.now()) continue;
+        Examined examined(*message);
+        if (to.active_ &&
+            !to.active_->matches(examined, to.wants_topic_, settings_.type == Type::kMulticast))
+            continue;
+        Batch one;
+        const bool is_charged = add_share(env_.messages, *message, to.account_, one);
+        to.channel_.receive(locked, *this, one, is_charged ? 0 : 1);
+        to.replayed_ = std::max(to.replayed_, message->envelope.sequence);
+    }
+}
+
+// ---- filters ------------------------------------------------------------------------------------
+
+// Afterwards `filter` and `charge` are those before.
+void Channel::change_filter(Subscription& of, std::shared_ptr<const Filter>& filter,
+                            access::Charge& charge) noexcept {
+    Locked locked(*this);
+    const bool is_in = topic_ && of.index_ != Subscription::kNowhere;
+    if (is_in) topic_->leave(of);
+    of.install(filter, charge);
+    if (is_in) topic_->enter(of);
+    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    if (of.active_ && of.replayed_ > 0)
+        of.channel_.drop_replayed(locked, settings_.type == Type::kMulticast);
+}
+
+// A named subscription is made first and given a filter then: what it was given to start with, and has
+// not delivered, has to match as if it had had that filter.
+void Channel::drop_replayed(Locked& topic, bool is_multicast) noexcept {
+    Locked locked(*this, topic);
+    queue_.for_each([&](Message& message) {
+        if (message.envelope.sequence > subscription_->replayed_) return true;
+        Examined examined(message);
+        const Subscription& own = *subscription_;
+        if (!own.active_->matches(examined, own.wants_topic_, is_multicast)) {
+            ++counters_.purged;
+            drop(locked, take_out(message), Wake::kPurged);
+        }
+        return true;
+    });
+    reconsider(locked);
 }
 
 }  // namespace ipcfs::channel

@@ -32,28 +32,36 @@ struct Circle {
 struct Reach {
     struct Group {
         std::shared_ptr<Circle> circle;
-        std::vector<std::weak_ptr<Channel>> to;  // members of the circle, some may have left
+        struct Member {
+            std::weak_ptr<Channel> channel;  // it may have left
+            bool wants_path;                 // its filter lets the publishing channel through
+        };
+        std::vector<Member> to;
     };
     std::vector<Group> groups;  // each topic once
 };
 
 class Topic {
 public:
-    explicit Topic(std::uint64_t id) : circle(std::make_shared<Circle>(id)) {}
+    explicit Topic(Environment& environment, std::uint64_t id)
+        : circle(std::make_shared<Circle>(id)), env_(environment) {}
     Topic(const Topic&) = delete;
     Topic& operator=(const Topic&) = delete;
 
     void enter(Subscription& subscription) noexcept;
     void leave(Subscription& subscription) noexcept;
     std::uint64_t size() const noexcept { return direct.size() + recursive; }
+    bool is_idle() const noexcept { return size() == 0 && retained.empty(); }
 
-    // Keeps it for newcomers, with its charges; `limit` messages and `bytes` at most.
+    // Keeps it for newcomers, with its charges, as long as the settings allow.
     void retain(queue::MessageRef message, const Settings& settings,
                 queue::MessageList& garbage) noexcept;
     void trim(const Settings& settings, queue::MessageList& garbage) noexcept;
+    // All of them. How many there were.
+    std::uint64_t forget(queue::MessageList& garbage) noexcept;
 
     std::vector<Subscription*> direct;  // those that are not recursive
-    std::shared_ptr<Circle> circle;
+    const std::shared_ptr<Circle> circle;
     std::uint64_t recursive = 0;  // members of the circle
     std::uint64_t named = 0;
     std::shared_ptr<const Reach> reach;
@@ -62,8 +70,12 @@ public:
     std::deque<queue::MessageRef> retained;
     std::uint64_t retained_bytes = 0;
 
-    std::uint64_t stuck = 0;     // subscriptions that block and have no room
-    bool reserve_stuck = false;  // not even for critical messages
+    std::uint64_t stuck = 0;       // subscriptions that block and have no room
+    bool reserve_is_full = false;  // of one of them: not even for critical messages
+
+private:
+    void drop_first(queue::MessageList& garbage) noexcept;
+    Environment& env_;
 };
 
 }  // namespace ipcfs::channel

@@ -4,6 +4,7 @@
 
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
+#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -31,11 +32,32 @@ void Channel::pause(Locked& locked) noexcept {
 // turn.
 void Channel::reconsider(Locked& locked) noexcept {
     if (held()) return;
-    if (paused_ && (!blocks() || (load() <= settings_.low_mark() &&
-                                  load_bytes() <= settings_.low_mark_bytes()))) {
+    do {
+        made_room_ = false;
+        let_writers_in(locked);
+    } while (made_room_);  // with them the gate of batches opened, and readers took more than came
+    admit_openers(locked);
+    if (!polls_.empty()) wake_polls(locked, POLLOUT);
+}
+
+// After something came.
+void Channel::admit_more(Locked& locked) noexcept {
+    if (made_room_) {
+        reconsider(locked);
+    } else {
+        admit_openers(locked);
+    }
+}
+
+void Channel::let_writers_in(Locked& locked) noexcept {
+    const bool is_low = topic_ ? topic_->stuck == 0
+                               : !blocks() || (load() <= settings_.low_mark() &&
+                                               load_bytes() <= settings_.low_mark_bytes());
+    if (paused_ && is_low) {
         paused_ = false;
         emit(locked, EventKind::kLow, 255, 0, queue_.size());
     }
+    if (subscription_) relieve(locked);
     while (!paused_ && !writers_.empty()) {
         auto& writer = static_cast<WriteWaiter&>(writers_.front());
         if (settings_.type == Type::kSync) {
@@ -54,8 +76,6 @@ void Channel::reconsider(Locked& locked) noexcept {
         if (push != Push::kQueued && push != Push::kCommit) break;
         let_in(locked, writer, push);
     }
-    admit_openers(locked);
-    if (!polls_.empty()) wake_polls(locked, POLLOUT);
 }
 
 Gate Channel::try_gate(Turn& turn) noexcept {
@@ -249,6 +269,7 @@ void Channel::closed(bool reads, bool writes) noexcept {
     if (!writes || open_writers_ > 0 || settings_.type != Type::kStream) return;
     ++stream_closings_;
     open_gate(locked);
+    admit_more(locked);
     end_stream(locked);
     wake_polls(locked, kHangUp);
 }
