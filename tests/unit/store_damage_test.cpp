@@ -1,0 +1,293 @@
+// Damage: a bit that flips, a file that is cut, in every page of a small store. All of it comes back, or
+// the store is put aside and said to be damaged: never silently less.
+#include <cstdio>
+#include <fstream>
+
+#include <store/walk.hpp>
+
+#include "store_world.hpp"
+
+namespace ipcfs::store {
+namespace {
+
+namespace fs = std::filesystem;
+
+Options small(const std::string& directory) {
+    Options options;
+    options.directory = directory;
+    options.segment_bytes = 64 << 10;
+    return options;
+}
+
+std::string read_all(const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void write_all_of(const fs::path& path, const std::string& data) {
+    std::ofstream out(path, std::ios::binary | std::ios::trunc);
+    out.write(data.data(), static_cast<std::streamsize>(data.size()));
+}
+
+std::map<std::string, std::string> all_files(const fs::path& root) {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::recursive_directory_iterator(root))
+        if (entry.is_regular_file()) files[entry.path().string()] = read_all(entry.path());
+    return files;
+}
+
+// Puts and erases so much that some is in LMDB and some in the journal.
+void fill(Store& store, std::uint64_t messages) {
+    for (std::uint64_t id = 1; id <= 3; ++id)
+        ASSERT_TRUE(store.put_channel(id, as_span("channel")));
+    std::vector<std::uint64_t> live;
+    for (std::uint64_t i = 1; i <= messages; ++i) {
+        const Key key{1 + i % 3, i};
+        const std::string text(i % 40 == 0 ? 6000 : 100 + i % 200, static_cast<char>('a' + i % 26));
+        const auto put = put_one(store, key, text);
+        ASSERT_TRUE(put);
+        if (i % 4 == 0) {
+            ASSERT_TRUE(store.erase(key));
+        } else if (i % 5 == 0) {
+            ASSERT_TRUE(store.move(key, {Place::kTaken, false, 2, 0}));
+        }
+        if (i % 100 == 0) {
+            ASSERT_EQ(wait_durable(store, *put), 0);
+        }
+    }
+    ASSERT_EQ(wait_durable(store, *store.erase({1, 3})), 0);
+    ASSERT_TRUE(eventually([&] { return store.health().journal_bytes <= 2 * (64 << 10); }));
+}
+
+class Damage : public testing::Test {
+protected:
+    // A store as it is after a clean end, or as a process leaves it that was killed.
+    void make(bool clean) {
+        SilentLogger silent;
+        {
+            LmdbStore store(small(home_), silent);
+            Told told;
+            ASSERT_TRUE(store.recover(told));
+            fill(store, 700);
+            if (!clean) {
+                // The files as they are now: what a death of the process leaves.
+                fs::copy(home_, home_ + ".killed", fs::copy_options::recursive);
+            }
+        }
+        if (!clean) {
+            fs::remove_all(home_);
+            fs::rename(home_ + ".killed", home_);
+        }
+        fs::copy(home_, home_ + ".good", fs::copy_options::recursive);
+        LmdbStore store(small(home_), silent);
+        ASSERT_TRUE(store.recover(expected_));
+        ASSERT_FALSE(store.health().degraded()) << store.health().text;
+        store.close();
+        ASSERT_GT(expected_.messages, 400U);
+    }
+
+    void restore() {
+        fs::remove_all(home_);
+        fs::copy(home_ + ".good", home_, fs::copy_options::recursive);
+    }
+
+    // Everything, or everything that is told was there and the loss is loud.
+    void check(const std::string& what) {
+        KeepingLogger log;
+        LmdbStore store(small(home_), log);
+        Told told;
+        const auto done = store.recover(told);
+        ASSERT_TRUE(done) << what << ": " << done.error().message();
+        const auto health = store.health();
+        if (!health.damaged) {
+            ++intact_;
+            ASSERT_TRUE(told.channels == expected_.channels) << what << ": something is missing";
+        } else {
+            ++loud_;
+            ASSERT_FALSE(log.lines().empty()) << what;
+            ASSERT_FALSE(health.text.empty()) << what;
+            ASSERT_TRUE(fs::exists(health.quarantine)) << what;
+            for (const auto& [id, channel] : told.channels) {
+                for (const auto& [sequence, message] : channel.messages) {
+                    // An erased one may be back; an invented one may not.
+                    const std::uint64_t i = sequence;
+                    ASSERT_EQ(id, 1 + i % 3) << what;
+                    ASSERT_EQ(message.content, std::string(i % 40 == 0 ? 6000 : 100 + i % 200,
+                                                           static_cast<char>('a' + i % 26)))
+                        << what;
+                    ASSERT_TRUE(message.state.redelivered) << what;
+                }
+            }
+            saved_ += told.messages;
+        }
+        // And it goes on working.
+        ASSERT_TRUE(store.put_channel(9, as_span("new")));
+        ASSERT_EQ(wait_durable(store, *put_one(store, {9, 1}, "goes on")), 0) << what;
+    }
+
+    std::vector<fs::path> files() {
+        std::vector<fs::path> all;
+        for (const auto& entry : fs::recursive_directory_iterator(home_ + ".good/current"))
+            if (entry.is_regular_file() && entry.file_size() != 0)
+                all.push_back(fs::relative(entry.path(), home_ + ".good"));
+        std::sort(all.begin(), all.end());
+        return all;
+    }
+
+    void flip_each_page() {
+        const std::uint64_t number = seed();
+        SCOPED_TRACE("IPCFS_TEST_SEED=" + std::to_string(number));
+        std::mt19937_64 random(number);
+        for (const auto& file : files()) {
+            const std::string good = read_all(home_ + ".good/" + file.string());
+            for (std::size_t page = 0; page * 4096 < good.size(); ++page) {
+                restore();
+                std::string bad = good;
+                const std::size_t size = std::min<std::size_t>(4096, good.size() - page * 4096);
+                // In what is used of the page more often than in what is not.
+                std::size_t at = page * 4096 + random() % size;
+                for (int i = 0; i < 20 && bad[at] == 0; ++i) at = page * 4096 + random() % size;
+                bad[at] = static_cast<char>(bad[at] ^ (1 << random() % 8));
+                write_all_of(home_ + "/" + file.string(), bad);
+                check("a bit of " + file.string() + " at " + std::to_string(at));
+                if (HasFatalFailure()) return;
+            }
+        }
+    }
+
+    TempDirectory directory_;
+    std::string home_ = directory_.path + "/store";
+    Told expected_;
+    int intact_ = 0, loud_ = 0;
+    std::size_t saved_ = 0;
+};
+
+TEST_F(Damage, OfOneBitInAnyPageOfAClosedStoreIsHarmlessOrLoud) {
+    make(true);
+    if (HasFatalFailure()) return;
+    flip_each_page();
+    EXPECT_GT(loud_, 10);
+    std::printf("%d harmless, %d loud, %zu messages saved on average of %zu\n", intact_, loud_,
+                saved_ / static_cast<std::size_t>(std::max(loud_, 1)), expected_.messages);
+}
+
+TEST_F(Damage, OfOneBitInAnyPageOfAKilledStoreIsHarmlessOrLoud) {
+    make(false);
+    if (HasFatalFailure()) return;
+    flip_each_page();
+    EXPECT_GT(loud_, 10);
+    std::printf("%d harmless, %d loud\n", intact_, loud_);
+}
+
+TEST_F(Damage, OfAFileCutAtAnyPageIsHarmlessOrLoud) {
+    make(true);
+    if (HasFatalFailure()) return;
+    for (const auto& file : files()) {
+        const auto size = fs::file_size(home_ + ".good/" + file.string());
+        for (std::uint64_t to = 0; to < size; to += 4096) {
+            restore();
+            fs::resize_file(home_ + "/" + file.string(), to);
+            check(file.string() + " cut to " + std::to_string(to));
+            if (HasFatalFailure()) return;
+        }
+    }
+    std::printf("%d harmless, %d loud\n", intact_, loud_);
+}
+
+TEST_F(Damage, OfAFileThatIsGoneIsLoud) {
+    make(true);
+    if (HasFatalFailure()) return;
+    for (const auto& file : files()) {
+        restore();
+        fs::remove(home_ + "/" + file.string());
+        check("without " + file.string());
+        if (HasFatalFailure()) return;
+    }
+    EXPECT_GE(loud_, 3) << "LMDB, the journal, the epoch";
+}
+
+// Every single bit of what LMDB keeps in its metas and of the start of each page.
+TEST_F(Damage, OfEveryBitThatGuidesLmdbIsFound) {
+    make(true);
+    if (HasFatalFailure()) return;
+    const std::string path = home_ + ".good/current/lmdb/data.mdb";
+    const std::string good = read_all(path);
+    const std::string copy = directory_.path + "/flipped";
+    std::size_t unseen = 0;
+    std::size_t tried = 0;
+    write_all_of(copy, good);
+    std::fstream file(copy, std::ios::binary | std::ios::in | std::ios::out);
+    for (std::size_t page = 0; page * 4096 < good.size(); ++page) {
+        for (std::size_t i = 0; i < (page < 2 ? 160U : 48U); ++i) {
+            for (int bit = 0; bit < 8; ++bit) {
+                const std::size_t at = page * 4096 + i;
+                const auto put = [&](char byte) {
+                    file.seekp(static_cast<std::streamoff>(at));
+                    file.put(byte);
+                    file.flush();
+                };
+                put(static_cast<char>(good[at] ^ (1 << bit)));
+                ++tried;
+                if (verify(copy).empty()) ++unseen;
+                put(good[at]);
+            }
+        }
+    }
+    EXPECT_EQ(verify(copy), "");
+    std::printf("%zu of %zu flips change nothing that counts\n", unseen, tried);
+    EXPECT_LT(unseen, tried);
+}
+
+TEST_F(Damage, OfANewerVersionIsRefusedAndNothingIsTouched) {
+    make(true);
+    if (HasFatalFailure()) return;
+    const auto refuse = [&](const std::string& what) {
+        const auto before = all_files(home_);
+        SilentLogger silent;
+        LmdbStore store(small(home_), silent);
+        Told told;
+        const auto done = store.recover(told);
+        ASSERT_FALSE(done) << what;
+        EXPECT_EQ(done.error().code, EPROTO) << what << done.error().message();
+        EXPECT_TRUE(all_files(home_) == before) << what;
+        EXPECT_EQ(told.messages, 0U);
+    };
+    // The epoch file says it...
+    restore();
+    std::string epoch = read_all(home_ + "/current/epoch");
+    for (const std::size_t at : {0U, 4096U}) {
+        auto slot = load<EpochSlot>(as_span(epoch).subspan(at));
+        slot.version = kFormatVersion + 1;
+        slot.crc = 0;
+        slot.crc = crc32c(bytes_of(slot));
+        std::memcpy(epoch.data() + at, &slot, sizeof slot);
+    }
+    write_all_of(home_ + "/current/epoch", epoch);
+    refuse("epoch");
+    // ... or a segment.
+    restore();
+    for (const auto& entry : fs::directory_iterator(home_ + "/current/journal")) {
+        std::string data = read_all(entry.path());
+        auto header = load<SegmentHeader>(as_span(data));
+        header.version = kFormatVersion + 1;
+        header = sealed(header);
+        std::memcpy(data.data(), &header, sizeof header);
+        write_all_of(entry.path(), data);
+        break;
+    }
+    refuse("segment");
+}
+
+TEST_F(Damage, OfAStoreThatSomebodyElseHasOpenIsRefused) {
+    SilentLogger silent;
+    LmdbStore first(small(home_), silent);
+    Told told;
+    ASSERT_TRUE(first.recover(told));
+    LmdbStore second(small(home_), silent);
+    const auto done = second.recover(told);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, EBUSY);
+}
+
+}  // namespace
+}  // namespace ipcfs::store
