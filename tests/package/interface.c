@@ -111,10 +111,83 @@ static void loans(ipcfs_channel* channel, int pooled) {
     ipcfs_loan_free(loan);
 }
 
+static void leases(ipcfs_channel* channel) {
+    ipcfs_lease* lease = NULL;
+    const void* data = NULL;
+    size_t size = 0;
+
+    CHECK(ipcfs_lease_take(channel, 0, &lease) == -EAGAIN && lease == NULL);
+    CHECK(ipcfs_lease_take(NULL, 0, &lease) == -EINVAL);
+    CHECK(ipcfs_lease_ack(NULL) == -EINVAL);
+    CHECK(ipcfs_lease_message(NULL) == NULL);
+    ipcfs_lease_free(NULL);
+    CHECK(ipcfs_send(channel, "job", 3, NULL) == 0);
+    CHECK(ipcfs_lease_take(channel, -1, &lease) == 0);
+    CHECK(ipcfs_message_map(ipcfs_lease_message(lease), &data, &size) == 0 && size == 3);
+    CHECK((ipcfs_message_header(ipcfs_lease_message(lease))->flags & 0x100) == 0);
+    CHECK(ipcfs_lease_extend(lease, 1000000000) == 0);
+    CHECK(ipcfs_lease_nack(lease, 0) == 0);
+    CHECK(ipcfs_lease_nack(lease, 0) == -ESTALE);
+    CHECK(strstr(ipcfs_last_error(), "ended") != NULL);
+    ipcfs_lease_free(lease);
+    CHECK(ipcfs_lease_take(channel, -1, &lease) == 0);
+    CHECK((ipcfs_message_header(ipcfs_lease_message(lease))->flags & 0x100) != 0);
+    CHECK(ipcfs_lease_ack(lease) == 0);
+    ipcfs_lease_free(lease);
+    CHECK(ipcfs_send(channel, "never", 5, NULL) == 0);
+    CHECK(ipcfs_lease_take(channel, -1, &lease) == 0);
+    CHECK(ipcfs_lease_dead(lease) == 0);
+    ipcfs_lease_free(lease);
+    CHECK(ipcfs_lease_take(channel, 0, &lease) == -EAGAIN);
+}
+
+/* On the topic `name`. */
+static void subscriptions(const char* name) {
+    ipcfs_subscribe_options options = IPCFS_SUBSCRIBE_OPTIONS_INIT;
+    ipcfs_send_options urgent = IPCFS_SEND_OPTIONS_INIT;
+    ipcfs_channel* topic = NULL;
+    ipcfs_channel* follower = NULL;
+    ipcfs_channel* lasting = NULL;
+    ipcfs_message* message = NULL;
+    ipcfs_lease* lease = NULL;
+
+    CHECK(ipcfs_open(name, NULL, &topic) == 0);
+    CHECK(ipcfs_subscribe(name, NULL, &follower) == 0);
+    options.name = "pager";
+    CHECK(ipcfs_subscribe(name, &options, &lasting) == -ENOENT && lasting == NULL);
+    options.create = 1;
+    options.filter = "colour blue\n";
+    CHECK(ipcfs_subscribe(name, &options, &lasting) == -EINVAL);
+    options.filter = "priority 192-255\n";
+    CHECK(ipcfs_subscribe(name, &options, &lasting) == 0);
+    CHECK(ipcfs_send(topic, "calm", 4, NULL) == 0);
+    urgent.priority = 192;
+    urgent.method = "disk";
+    urgent.group = "all";
+    CHECK(ipcfs_send(topic, "urgent", 6, &urgent) == 0);
+    CHECK(ipcfs_receive(follower, -1, &message) == 0);
+    CHECK(ipcfs_message_size(message) == 6);
+    ipcfs_message_free(message);
+    CHECK(ipcfs_receive(follower, -1, &message) == 0);
+    ipcfs_message_free(message);
+    CHECK(ipcfs_lease_take(lasting, -1, &lease) == 0);
+    CHECK(ipcfs_message_size(ipcfs_lease_message(lease)) == 6);
+    CHECK(ipcfs_lease_ack(lease) == 0);
+    ipcfs_lease_free(lease);
+    CHECK(ipcfs_receive(lasting, 0, &message) == -EAGAIN);
+    ipcfs_close(lasting);
+    ipcfs_close(follower);
+    ipcfs_close(topic);
+}
+
 int main(int argc, char** argv) {
     ipcfs_open_options options = IPCFS_OPEN_OPTIONS_INIT;
     ipcfs_channel* channel = NULL;
     if (argc < 2) return 100;
+    if (argc > 2 && strcmp(argv[2], "topic") == 0) {
+        subscriptions(argv[1]);
+        return failures;
+    }
     options.pool_chunks = 1;
     if (ipcfs_open(argv[1], &options, &channel) != 0) {
         puts(ipcfs_last_error());
@@ -124,6 +197,7 @@ int main(int argc, char** argv) {
     errors(channel);
     messages(channel);
     loans(channel, argc > 2);
+    leases(channel);
     ipcfs_close(channel);
     return failures;
 }
