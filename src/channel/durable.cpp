@@ -11,6 +11,7 @@
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
 #include <channel/records.hpp>
+#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -288,6 +289,9 @@ std::vector<MessageRef> Channel::everything() {
     dead_.for_each(add);
     delayed_.for_each(add);
     leases_.for_each(add);
+    if (topic_) {
+        for (const MessageRef& message : topic_->retained) all.push_back(message);
+    }
     // In the order they came: keys grow.
     std::sort(all.begin(), all.end(), [](const MessageRef& a, const MessageRef& b) {
         return a->envelope.sequence < b->envelope.sequence;

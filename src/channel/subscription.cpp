@@ -48,6 +48,12 @@ Result<void> Subscription::set_filter(std::string_view text) {
     } else {
         install(filter, charge);
     }
+    const Environment& env = channel_.environment();
+    if (is_named_ && env.keep_record && channel_.settings().durable != Durable::kOff) {
+        if (auto kept = env.keep_record(channel_.id(), nullptr); !kept) {
+            channel_.note_error("store: " + kept.error().message());
+        }
+    }
     return {};
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <boost/container/small_vector.hpp>
+#include <store/store.hpp>
 
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
@@ -24,6 +25,7 @@ bool add_share(queue::MessagePool& pool, Message& origin, access::Account& accou
     auto bytes = access::Charge::take(account, access::Resource::kBytes, origin.size());
     MessageRef share = one && bytes ? pool.share(MessageRef(&origin)) : nullptr;
     if (!share) return false;
+    share->envelope.redelivered = origin.envelope.redelivered;
     share->charged_message = std::move(*one);
     share->charged_bytes = std::move(*bytes);
     to.add(std::move(share));
@@ -345,11 +347,13 @@ void Channel::publish(Locked& locked, Batch& batch, Via via) noexcept {
                  message->total());
         }
         if (settings_.retain > 0) {
+            stored_back(locked, *message, 0);
             topic_->retain(std::move(message), settings_, locked.effects.garbage);
         } else {
             // It lives on in its shares, which their subscribers are charged for.
             message->charged_message.reset();
             message->charged_bytes.reset();
+            stored_gone(locked, *message);
             locked.discard(std::move(message));
         }
     }
@@ -451,7 +455,9 @@ void Channel::close_down() noexcept {
 // ---- what is retained ---------------------------------------------------------------------------
 
 void Topic::drop_first(queue::MessageList& garbage) noexcept {
-    retained_bytes -= retained.front()->size();
+    const Message& first = *retained.front();
+    retained_bytes -= first.size();
+    if (first.kept_sequence) (void)env_.store->erase({first.kept_channel, first.kept_sequence});
     garbage.push_back(*retained.front().detach());
     retained.pop_front();
 }
@@ -473,6 +479,29 @@ std::uint64_t Topic::forget(queue::MessageList& garbage) noexcept {
     const std::uint64_t count = retained.size();
     while (!retained.empty()) drop_first(garbage);
     return count;
+}
+
+// After a restart.
+void Channel::restore_retained(MessageRef message) noexcept {
+    Locked locked(*this);
+    kept_last_ = std::max(kept_last_, message->kept_sequence);
+    sequence_ = std::max(sequence_, message->envelope.sequence);
+    if (topic_) topic_->retain(std::move(message), settings_, locked.effects.garbage);
+}
+
+// The daemon died between the topic's record of it and those of its subscriptions: some may have it.
+void Channel::publish_again(MessageRef message) noexcept {
+    Locked locked(*this);
+    if (!topic_) return;
+    kept_last_ = std::max(kept_last_, message->kept_sequence);
+    sequence_ = std::max(sequence_, message->envelope.sequence);
+    message->envelope.redelivered = true;
+    last_arrival_ = message->envelope.time;
+    epoch_ = locked.realtime() - locked.now();
+    Batch batch;
+    batch.add(std::move(message));
+    batch.is_stamped = true;
+    publish(locked, batch, Via::kOther);
 }
 
 void Channel::replay(Locked& locked, Subscription& to) noexcept {
