@@ -1,6 +1,7 @@
 // The oracle's rules, each as the contract states it.
 #include "channel_model.hpp"
 
+#include <optional>
 #include <utility>
 
 namespace ipcfs::channel {
@@ -28,14 +29,15 @@ Push Model::try_push(Parcel parcel, bool may_wait, int turn) {
         return Push::kQueued;
     }
     const Push push = admit(parcel, false);
-    open();
+    more();
     return push;
 }
 
 Push Model::admit(Parcel& parcel, bool waited) {
     if (never(parcel)) return Push::kTooLong;
     if (held()) return Push::kWait;
-    const bool straight = queue.empty() && readers.size() >= parcel.items.size();
+    const bool straight =
+        queue.empty() && readers.size() >= parcel.items.size() && leasing.empty() && !gated();
     if (!straight && blocks()) {
         const bool critical = parcel.critical();
         const bool like = std::any_of(writers.begin(), writers.end(),
@@ -58,14 +60,15 @@ Push Model::admit(Parcel& parcel, bool waited) {
         while (settings.overflow == Overflow::kDropOldest && !fits(parcel)) {
             auto victim =
                 std::min_element(queue.begin(), queue.end(), [](const Item& a, const Item& b) {
-                    return std::pair(a.priority, a.sequence) < std::pair(b.priority, b.sequence);
+                    return std::pair(a.priority, a.place) < std::pair(b.priority, b.place);
                 });
             if (victim == queue.end() || victim->priority > parcel.items.front().priority) break;
-            queue.erase(victim);
+            gone.insert(victim->number);
+            take_out(victim);
             ++counts.dropped_oldest;
         }
         if (!fits(parcel)) {
-            counts.dropped_newest += parcel.items.size();
+            counts.dropped_newest += parcel.items.size();  // which never came
             return Push::kQueued;
         }
     }
@@ -77,16 +80,14 @@ void Model::enqueue(Parcel& parcel, int writer) {
     for (Item item : parcel.items) {
         item.sequence = ++sequence;
         item.writer = writer;
-        item.expires = settings.ttl > 0 ? now + settings.ttl : kForever;
-        if (item.late != kForever) item.expires = std::min(item.expires, std::max(now, item.late));
-        const bool idle = std::none_of(queue.begin(), queue.end(), [&](const Item& other) {
-            return other.priority == item.priority;
-        });
-        if (idle) passes[item.priority] = std::max(passes[item.priority], pass);
+        item.place = ++place;
+        stamp(item);
+        wait_for_place(item);
         queue.push_back(item);
         ++counts.enqueued;
     }
     const bool natural = parcel.natural && writer == -1;
+    gather();
     serve();
     if (blocks() && !paused && !sync() && at_high()) {
         paused = true;
@@ -94,6 +95,47 @@ void Model::enqueue(Parcel& parcel, int writer) {
         ++counts.pauses;
     }
     if (!natural) ring();
+}
+
+void Model::stamp(Item& item) const {
+    item.expires = settings.ttl > 0 ? now + settings.ttl : kForever;
+    if (item.late != kForever) item.expires = std::min(item.expires, std::max(now, item.late));
+}
+
+// A level that was idle does not claim the turns that it did not need.
+void Model::wait_for_place(const Item& item) {
+    const bool idle = std::none_of(queue.begin(), queue.end(), [&](const Item& other) {
+        return other.priority == item.priority;
+    });
+    if (idle) passes[item.priority] = std::max(passes[item.priority], pass);
+}
+
+bool Model::gather() {
+    if (!gated() || let_out == queue.size()) return false;
+    if (gathering_since == kForever) gathering_since = now;
+    const auto [count, delay] = settings.batch_gate();
+    const auto enough = std::min<std::uint64_t>(count, settings.high_mark());
+    if (queue.size() - let_out < enough && now < gathering_since + delay) return false;
+    let_out = queue.size();
+    gathering_since = kForever;
+    const auto before = load();
+    serve();
+    made_room |= load() < before;
+    return true;
+}
+
+// Something left the queue otherwise than by a reader.
+void Model::shrunk() {
+    if (gated() && let_out >= queue.size()) {
+        let_out = queue.size();
+        gathering_since = kForever;
+    }
+}
+
+std::vector<Model::Item>::iterator Model::take_out(std::vector<Item>::iterator at) {
+    auto next = queue.erase(at);
+    shrunk();
+    return next;
 }
 
 void Model::ring() {
@@ -120,7 +162,7 @@ void Model::push(int id, Parcel parcel, int turn) {
     const Push push = admit(parcel, false);
     if (push != Push::kWait) {
         end(id, push == Push::kQueued ? Wake::kServed : Wake::kPurged);
-        return open();
+        return more();
     }
     waiting.deadline = (hold ? hold_since : paused_since) + settings.timeout;
     if (waiting.deadline <= now) {
@@ -132,7 +174,7 @@ void Model::push(int id, Parcel parcel, int turn) {
 
 std::vector<Model::Item>::iterator Model::front() {
     return std::min_element(queue.begin(), queue.end(), [&](const Item& a, const Item& b) {
-        if (a.priority == b.priority) return a.sequence < b.sequence;
+        if (a.priority == b.priority) return a.place < b.place;
         if (settings.schedule == queue::Schedule::kFair) {
             const auto pa = passes[a.priority], pb = passes[b.priority];
             if (pa != pb) return pa < pb;
@@ -142,16 +184,18 @@ std::vector<Model::Item>::iterator Model::front() {
 }
 
 int Model::pop() {
+    if (ready() == 0) return 0;
     auto at = front();
-    if (at == queue.end()) return 0;
     if (settings.schedule == queue::Schedule::kFair) {
         pass = passes[at->priority];
         passes[at->priority] += 720720U / (1U + at->priority / 16U);
     }
     const Item item = *at;
     queue.erase(at);
+    if (gated()) --let_out;
     taken[item.number] = item;
     ++counts.delivered;
+    counts.redelivered += item.again;
     if (Waiting* writer = sync_writer(item.writer)) ++writer->in_flight;
     return item.number;
 }
@@ -160,7 +204,7 @@ int Model::drop_late() {
     int lost = 0;
     for (auto at = front(); at != queue.end() && at->expires <= now; at = front()) {
         const Item item = *at;
-        queue.erase(at);
+        take_out(at);
         drop(item, Wake::kTimedOut);
         ++counts.expired;
         ++lost;
@@ -173,8 +217,15 @@ void Model::serve() {
         drop_late();
         const int number = pop();
         if (number == 0) return;
-        end(readers.front(), Wake::kServed, number);
+        const int reader = readers.front();
         readers.pop_front();
+        auto on_trial = leasing.find(reader);
+        if (on_trial == leasing.end()) {
+            end(reader, Wake::kServed, number);
+        } else {
+            end(reader, Wake::kServed, number, lease_out(number, on_trial->second));
+            leasing.erase(on_trial);
+        }
     }
 }
 
@@ -190,15 +241,215 @@ void Model::take(int id) {
     if (removed) return end(id, Wake::kRemoved);
     if (down) return end(id, Wake::kShutdown);
     readers.push_back(id);
-    if (readable()) {
-        serve();
-        let_in();
+    const bool there_was = readable();
+    serve();
+    if (there_was) let_in();
+}
+
+void Model::lease(int id, pid_t holder) {
+    if (!removed && !down) leasing[id] = holder;
+    take(id);
+}
+
+int Model::try_take_dead() {
+    if (removed || !dead_readable()) return 0;
+    auto at = std::min_element(dead.begin(), dead.end(), [](const Item& a, const Item& b) {
+        return std::pair(255 - a.priority, a.place) < std::pair(255 - b.priority, b.place);
+    });
+    const Item item = *at;
+    dead.erase(at);
+    taken[item.number] = item;
+    ++counts.dead_taken;
+    return item.number;
+}
+
+void Model::take_dead(int id) {
+    if (removed) return end(id, Wake::kRemoved);
+    if (down) return end(id, Wake::kShutdown);
+    dead_readers.push_back(id);
+    serve_dead();
+}
+
+void Model::serve_dead() {
+    while (!dead_readers.empty() && dead_readable()) {
+        end(dead_readers.front(), Wake::kServed, try_take_dead());
+        dead_readers.pop_front();
     }
 }
+
+// ---- leases
+
+int Model::try_lease(pid_t holder) {
+    if (removed || !readable()) return 0;
+    drop_late();
+    const int number = pop();
+    if (number) lease_out(number, holder);
+    let_in();
+    return number;
+}
+
+std::uint64_t Model::lease_out(int number, pid_t holder) {
+    Item item = taken.at(number);
+    taken.erase(number);
+    ++item.deliveries;
+    ++counts.leased;
+    leases[++last_lease] = Trial{item, now + settings.lease, holder};
+    return last_lease;
+}
+
+std::optional<Model::Item> Model::end_trial(std::uint64_t lease) {
+    auto at = leases.find(lease);
+    if (at == leases.end()) return std::nullopt;
+    Item item = at->second.item;
+    leases.erase(at);
+    return item;
+}
+
+bool Model::ack(std::uint64_t lease) {
+    auto item = end_trial(lease);
+    if (!item) return false;
+    ++counts.acked;
+    gone.insert(item->number);
+    let_in();
+    return true;
+}
+
+bool Model::nack(std::uint64_t lease, Nanos delay) {
+    auto item = end_trial(lease);
+    if (!item) return false;
+    ++counts.nacked;
+    come_back(*item, delay);
+    came_back();
+    return true;
+}
+
+bool Model::extend(std::uint64_t lease, Nanos time) {
+    auto at = leases.find(lease);
+    if (at == leases.end()) return false;
+    at->second.deadline = now + time;
+    return true;
+}
+
+bool Model::bury(std::uint64_t lease) {
+    auto item = end_trial(lease);
+    if (!item) return false;
+    ++counts.lease_buried;
+    item->again = true;
+    bury(*item);
+    let_in();
+    return true;
+}
+
+bool Model::end_lease(std::uint64_t lease) {
+    auto item = end_trial(lease);
+    if (!item) return false;
+    ++counts.lease_returns;
+    come_back(*item, 0);
+    came_back();
+    return true;
+}
+
+bool Model::undo_lease(std::uint64_t lease) {
+    auto item = end_trial(lease);
+    if (!item) return false;
+    ++counts.lease_undone;
+    --item->deliveries;
+    item->again = true;
+    requeue(*item);
+    came_back();
+    return true;
+}
+
+std::size_t Model::die(pid_t holder) {
+    std::vector<Item> items;
+    std::erase_if(leases, [&](const auto& entry) {
+        if (entry.second.holder != holder) return false;
+        items.push_back(entry.second.item);
+        return true;
+    });
+    counts.lease_returns += items.size();
+    if (!items.empty()) come_back(items);
+    return items.size();
+}
+
+void Model::come_back(Item item, Nanos delay) {
+    item.again = true;
+    if (item.deliveries >= settings.max_deliveries) return bury(item);
+    if (delay > 0) {
+        delayed.push_back({item, now + delay});
+    } else {
+        requeue(item);
+    }
+}
+
+void Model::come_back(std::vector<Item> items) {
+    std::sort(items.begin(), items.end(),
+              [](const Item& a, const Item& b) { return a.place < b.place; });
+    for (const Item& item : items) come_back(item, 0);
+    came_back();
+}
+
+void Model::requeue(const Item& item) {
+    wait_for_place(item);
+    queue.push_back(item);
+    if (gated()) ++let_out;
+}
+
+void Model::came_back() {
+    serve();
+    if (!queue.empty()) ring();
+    let_in();
+}
+
+void Model::bury(Item item) {
+    ++counts.dead;
+    item.dead = true;
+    item.place = ++place;
+    dead.push_back(item);
+    serve_dead();
+}
+
+void Model::redrive() {
+    if (dead.empty()) return;
+    std::sort(dead.begin(), dead.end(), [](const Item& a, const Item& b) {
+        return std::pair(255 - a.priority, a.place) < std::pair(255 - b.priority, b.place);
+    });
+    for (Item item : std::exchange(dead, {})) {
+        ++counts.redriven;
+        item.dead = false;
+        item.deliveries = 0;
+        item.place = ++place;
+        stamp(item);
+        wait_for_place(item);
+        queue.push_back(item);
+    }
+    gather();
+    serve();
+    if (blocks() && !paused && !sync() && at_high()) {
+        paused = true;
+        paused_since = now;
+        ++counts.pauses;
+    }
+    ring();
+    more();
+}
+
+bool Model::consistent() const {
+    std::multiset<int> all(gone.begin(), gone.end());
+    for (const Item& item : queue) all.insert(item.number);
+    for (const auto& [lease, trial] : leases) all.insert(trial.item.number);
+    for (const Later& later : delayed) all.insert(later.item.number);
+    for (const Item& item : dead) all.insert(item.number);
+    for (const auto& [number, item] : taken) all.insert(number);
+    return all.size() == counts.enqueued && std::adjacent_find(all.begin(), all.end()) == all.end();
+}
+
+// ---- what becomes of what was taken
 
 void Model::delivered(int number) {
     const Item item = taken.at(number);
     taken.erase(number);
+    gone.insert(number);
     if (Waiting* writer = sync_writer(item.writer)) {
         --writer->in_flight;
         resolve(item.writer);
@@ -206,27 +457,27 @@ void Model::delivered(int number) {
 }
 
 void Model::give_back(int number) {
-    const Item item = taken.at(number);
+    Item item = taken.at(number);
     taken.erase(number);
     ++counts.given_back;
+    item.again = true;
     Waiting* writer = sync_writer(item.writer);
     if (writer) {
         --writer->in_flight;
         if (writer->cancelled) {
             ++counts.withdrawn;
+            gone.insert(number);
             writer->why = writer->ending;
             return resolve(item.writer);
         }
     }
     if (removed) return drop(item, Wake::kRemoved);
-    const bool idle = std::none_of(queue.begin(), queue.end(), [&](const Item& other) {
-        return other.priority == item.priority;
-    });
-    if (idle) passes[item.priority] = std::max(passes[item.priority], pass);
-    queue.push_back(item);
-    serve();
-    if (!queue.empty()) ring();
-    let_in();
+    if (item.dead) {
+        dead.push_back(item);
+        return serve_dead();
+    }
+    requeue(item);
+    came_back();
 }
 
 Model::Waiting* Model::sync_writer(int id) {
@@ -249,6 +500,7 @@ void Model::resolve(int id) {
 }
 
 void Model::drop(const Item& item, Wake why) {
+    gone.insert(item.number);
     if (Waiting* writer = sync_writer(item.writer)) {
         writer->why = why;
         resolve(item.writer);
@@ -259,16 +511,21 @@ void Model::withdraw(int id, Wake why) {
     Waiting& writer = *sync_writer(id);
     if (!writer.cancelled) writer.ending = why;
     writer.cancelled = true;
-    const auto gone = std::erase_if(queue, [&](const Item& item) { return item.writer == id; });
-    if (gone == 0) return;
-    counts.withdrawn += gone;
+    const auto out = std::erase_if(queue, [&](const Item& item) {
+        if (item.writer != id) return false;
+        gone.insert(item.number);
+        return true;
+    });
+    if (out == 0) return;
+    counts.withdrawn += out;
     writer.why = why;
     writer.unresolved = writer.in_flight;
     if (writer.unresolved == 0) unpark(sync_writers, id, why);
 }
 
 void Model::cancel_reader(int id, Wake why) {
-    if (std::erase(readers, id)) end(id, why);
+    leasing.erase(id);
+    if (std::erase(readers, id) || std::erase(dead_readers, id)) end(id, why);
 }
 
 void Model::cancel_writer(int id, Wake why) {
@@ -283,8 +540,22 @@ void Model::cancel_opener(int id, Wake why) {
 // After anything that makes room.
 void Model::let_in() {
     if (held()) return;
+    do {
+        made_room = false;
+        let_writers_in();
+    } while (made_room);
+    open();
+}
+
+// After something came.
+void Model::more() {
+    if (made_room) return let_in();
+    open();
+}
+
+void Model::let_writers_in() {
     if (paused && (!blocks() ||
-                   (queue.size() <= settings.low_mark() && bytes() <= settings.low_mark_bytes()))) {
+                   (load() <= settings.low_mark() && load_bytes() <= settings.low_mark_bytes()))) {
         paused = false;
     }
     while (!paused && !writers.empty()) {
@@ -309,7 +580,6 @@ void Model::let_in() {
         if (admit(parcel, true) != Push::kQueued) break;
         unpark(writers, writer.id, Wake::kServed);
     }
-    open();
 }
 
 Gate Model::try_gate(int id) {
@@ -340,7 +610,7 @@ void Model::open() {
             sync_turn = openers.front();
         } else if (blocks()) {
             if (paused) return;
-            if (!credits.empty() && queue.size() + credits.size() >= settings.high_mark()) return;
+            if (!credits.empty() && load() + credits.size() >= settings.high_mark()) return;
             credits.emplace_back(openers.front(), now);
         }
         end(openers.front(), Wake::kServed);
@@ -363,7 +633,11 @@ void Model::poll() {
 }
 
 void Model::purge() {
-    const auto all = std::exchange(queue, {});
+    auto all = std::exchange(queue, {});
+    shrunk();
+    for (const Item& item : std::exchange(dead, {})) all.push_back(item);
+    for (const Later& later : std::exchange(delayed, {})) all.push_back(later.item);
+    for (const auto& [lease, trial] : std::exchange(leases, {})) all.push_back(trial.item);
     counts.purged += all.size();
     for (const Item& item : all) drop(item, Wake::kPurged);
     let_in();
@@ -388,7 +662,15 @@ void Model::resume() {
 
 void Model::set(const Settings& to) {
     if (to == settings) return;
+    let_out = ready();
     settings = to;
+    if (!gated() && let_out < queue.size()) {
+        gathering_since = kForever;
+        serve();
+        ring();
+    } else if (gather()) {
+        ring();
+    }
     if (blocks() && !sync() && !paused && at_high()) {
         paused = true;
         paused_since = now;
@@ -398,12 +680,15 @@ void Model::set(const Settings& to) {
 }
 
 bool Model::remove() {
-    if (!queue.empty()) return false;
+    if (load() > 0 || !dead.empty()) return false;
     removed = true;
     const auto all = [&](Wake why) {
         for (int id : readers) end(id, why);
+        for (int id : dead_readers) end(id, why);
         for (int id : openers) end(id, why);
         readers.clear();
+        dead_readers.clear();
+        leasing.clear();
         openers.clear();
         while (!writers.empty()) unpark(writers, writers.front().id, why);
         const auto waiting = sync_writers;
@@ -416,8 +701,11 @@ bool Model::remove() {
 void Model::shut_down() {
     down = true;
     for (int id : readers) end(id, Wake::kShutdown);
+    for (int id : dead_readers) end(id, Wake::kShutdown);
     for (int id : openers) end(id, Wake::kShutdown);
     readers.clear();
+    dead_readers.clear();
+    leasing.clear();
     openers.clear();
     while (!writers.empty()) unpark(writers, writers.front().id, Wake::kShutdown);
     const auto waiting = sync_writers;
@@ -440,6 +728,23 @@ void Model::at(Nanos time) {
         ++counts.timed_out;
         withdraw(writer.id, Wake::kTimedOut);
     }
+    std::vector<Item> back;
+    std::erase_if(leases, [&](const auto& entry) {
+        if (entry.second.deadline > now) return false;
+        back.push_back(entry.second.item);
+        return true;
+    });
+    counts.lease_timeouts += back.size();
+    if (!back.empty()) come_back(std::exchange(back, {}));
+    std::erase_if(delayed, [&](const Later& later) {
+        if (later.due > now) return false;
+        back.push_back(later.item);
+        return true;
+    });
+    for (const Item& item : back) requeue(item);
+    if (!back.empty()) came_back();
+    if (gather() && !queue.empty()) ring();
+    if (made_room) let_in();
     // What is let in may be late itself.
     for (std::vector<Item> late;; late.clear()) {
         std::erase_if(queue, [&](const Item& item) {
@@ -447,6 +752,7 @@ void Model::at(Nanos time) {
             late.push_back(item);
             return true;
         });
+        shrunk();
         if (late.empty()) break;
         counts.expired += late.size();
         for (const Item& item : late) drop(item, Wake::kTimedOut);

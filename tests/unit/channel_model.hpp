@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,9 @@ struct Model {
         Nanos late = kForever;  // its own end, monotonic
         Nanos expires = kForever;
         std::uint64_t sequence = 0;
+        std::uint64_t place = 0;  // in line
+        std::uint32_t deliveries = 0;
+        bool again = false, dead = false;
         int writer = -1;
     };
     struct Parcel {  // a batch
@@ -47,48 +52,76 @@ struct Model {
     };
     struct End {
         queue::Wake why;
-        int number;  // of the message, for readers
+        int number;               // of the message, for readers
+        std::uint64_t lease = 0;  // of theirs
+    };
+    struct Trial {
+        Item item;
+        Nanos deadline = 0;
+        pid_t holder = 0;
+    };
+    struct Later {
+        Item item;
+        Nanos due = 0;
     };
 
     Settings settings;
     Nanos now = 0;
     bool paused = false, hold = false, removed = false, down = false;
     Nanos paused_since = 0, hold_since = 0, hold_until = 0;
-    std::vector<Item> queue;  // in no order: sequence and priority tell
-    std::deque<int> readers;
+    std::vector<Item> queue;  // in no order: place and priority tell
+    std::map<std::uint64_t, Trial> leases;
+    std::vector<Later> delayed;
+    std::vector<Item> dead;  // as queue
+    std::set<int> gone;      // numbers of what is nowhere any more
+    std::deque<int> readers, dead_readers;
+    std::map<int, pid_t> leasing;  // of readers, those that lease, and for whom
     std::deque<Waiting> writers, sync_writers;
     std::deque<int> openers;
     std::deque<std::pair<int, Nanos>> credits;  // of opens, oldest first
     int sync_turn = -1;
     std::map<int, Item> taken;  // in readers' hands
     std::map<int, End> ends;    // of waiters, all that ever ended
-    std::uint64_t sequence = 0, pass = 0, rings = 0;
+    std::uint64_t sequence = 0, place = 0, last_lease = 0, pass = 0, rings = 0;
+    std::uint64_t let_out = 0;         // by the gate of batches, while there is one
+    Nanos gathering_since = kForever;  // what it holds back
     std::map<std::uint8_t, std::uint64_t> passes;
-    bool deferred = false;
+    bool deferred = false, made_room = false;
     Counters counts;
 
     // ---- what holds
     std::uint64_t bytes() const { return Parcel{queue, false}.bytes(); }
+    // What counts against the bounds.
+    std::uint64_t load() const { return queue.size() + leases.size() + delayed.size(); }
+    std::uint64_t load_bytes() const {
+        std::uint64_t sum = bytes();
+        for (const auto& [id, trial] : leases) sum += trial.item.size;
+        for (const Later& later : delayed) sum += later.item.size;
+        return sum;
+    }
+    bool gated() const { return settings.batch_gate().count > 0; }
+    std::uint64_t ready() const { return gated() ? let_out : queue.size(); }
     bool held() const { return hold || down; }
     bool sync() const { return settings.type == Type::kSync; }
     bool blocks() const { return settings.overflow == Overflow::kBlock; }
     bool at_high() const {
-        return queue.size() >= settings.high_mark() || bytes() >= settings.high_mark_bytes();
+        return load() >= settings.high_mark() || load_bytes() >= settings.high_mark_bytes();
     }
     bool within(std::uint64_t messages, std::uint64_t size, bool all) const {
-        const std::uint64_t count = queue.size() + messages, sum = bytes() + size;
+        const std::uint64_t count = load() + messages, sum = load_bytes() + size;
         return all ? count <= settings.capacity && sum <= settings.bytes
                    : count <= settings.high_mark() && sum <= settings.high_mark_bytes();
     }
     bool fits(const Parcel& parcel) const {
-        return within(parcel.items.size(), parcel.bytes(), parcel.critical() || queue.empty());
+        return within(parcel.items.size(), parcel.bytes(), parcel.critical() || load() == 0);
     }
     bool never(const Parcel& parcel) const {
         return parcel.items.size() > settings.capacity || parcel.bytes() > settings.bytes ||
                std::any_of(parcel.items.begin(), parcel.items.end(),
                            [&](const Item& item) { return item.size > settings.max_message; });
     }
-    bool readable() const { return !held() && !queue.empty(); }
+    bool readable() const { return !held() && ready() > 0; }
+    bool dead_readable() const { return !down && !dead.empty(); }
     bool writable() const {
         if (held()) return false;
         if (sync()) return !readers.empty();
@@ -108,6 +141,18 @@ struct Model {
     void push(int id, Parcel parcel, int turn);
     int try_take();  // 0: nothing
     void take(int id);
+    int try_take_dead();
+    void take_dead(int id);
+    int try_lease(pid_t holder);  // its lease is last_lease
+    void lease(int id, pid_t holder);
+    bool ack(std::uint64_t lease);
+    bool nack(std::uint64_t lease, Nanos delay);
+    bool extend(std::uint64_t lease, Nanos time);
+    bool bury(std::uint64_t lease);
+    bool end_lease(std::uint64_t lease);
+    bool undo_lease(std::uint64_t lease);
+    std::size_t die(pid_t holder);
+    void redrive();
     void delivered(int number);
     void give_back(int number);
     void cancel_reader(int id, queue::Wake why);
@@ -123,13 +168,28 @@ struct Model {
     void set(const Settings& to);
     bool remove();
     void shut_down();
+    // Whether every message that ever came is in exactly one place.
+    bool consistent() const;
     // The timers at `time`: ends of holds, writers' deadlines, expiry, credits.
     void at(Nanos time);
 
 private:
-    void end(int id, queue::Wake why, int number = 0) {
-        ends.insert_or_assign(id, End{why, number});
+    void end(int id, queue::Wake why, int number = 0, std::uint64_t lease = 0) {
+        ends.insert_or_assign(id, End{why, number, lease});
     }
+    std::optional<Item> end_trial(std::uint64_t lease);
+    std::uint64_t lease_out(int number, pid_t holder);
+    void stamp(Item& item) const;
+    void come_back(Item item, Nanos delay);
+    void come_back(std::vector<Item> items);
+    void requeue(const Item& item);
+    void came_back();
+    void bury(Item item);
+    void serve_dead();
+    std::vector<Item>::iterator take_out(std::vector<Item>::iterator at);
+    void shrunk();
+    bool gather();
+    void wait_for_place(const Item& item);
     Push admit(Parcel& parcel, bool waited);
     void enqueue(Parcel& parcel, int writer);
     void serve();
@@ -140,6 +200,8 @@ private:
     void resolve(int id);
     void withdraw(int id, queue::Wake why);
     void let_in();
+    void let_writers_in();
+    void more();
     void open();
     void ring();
     void unpark(std::deque<Waiting>& list, int id, queue::Wake why);

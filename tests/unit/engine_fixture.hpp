@@ -24,11 +24,14 @@ class ManualClock final : public Clock {
 public:
     static constexpr Nanos kEpoch = 1'700'000'000 * kSecond;
     Nanos monotonic() const noexcept override { return now_.load(); }
-    Nanos realtime() const noexcept override { return kEpoch + now_.load(); }
+    Nanos realtime() const noexcept override { return kEpoch + now_.load() + stepped_.load(); }
     void set(Nanos now) noexcept { now_.store(now); }
+    // Somebody sets the clock of the day.
+    void step(Nanos by) noexcept { stepped_ += by; }
 
 private:
     std::atomic<Nanos> now_{kSecond};
+    std::atomic<Nanos> stepped_{0};
 };
 
 class CountingBell final : public Doorbell {
@@ -135,6 +138,7 @@ inline std::string next(Channel& from) {
     switch (from.try_take(message)) {
         case Take::kEmpty: return "(empty)";
         case Take::kRemoved: return "(removed)";
+        case Take::kEnded: return "(ended)";
         default: from.delivered(*message); return text(message);
     }
 }
