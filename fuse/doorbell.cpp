@@ -33,6 +33,7 @@ void Doorbell::stop() noexcept {
         dropped.swap(tasks_);
     }
     changed_.notify_all();
+    hidden_.notify_all();
     refresh_wanted_.notify_all();
     for (std::thread& thread : threads) thread.join();
     if (refresher_.joinable()) refresher_.join();
@@ -43,7 +44,23 @@ void Doorbell::ring(channel::Channel& channel, Target target) noexcept {
     if (channel.bell_pending.exchange(true, std::memory_order_acq_rel)) return;
     Nanos gap = kSecond / static_cast<Nanos>(channel.settings().notify_rate);
     Nanos due = channel.last_ring.load(std::memory_order_relaxed) + gap;
-    add(Task{channel.shared_from_this(), target, 0, due});
+    add(Task{channel.shared_from_this(), target, 0, due, {}, {}});
+}
+
+void Doorbell::hide(const std::shared_ptr<channel::Channel>& channel,
+                    const std::vector<std::string>& names, bool at_once) noexcept {
+    {
+        std::scoped_lock hold(mutex_);
+        if (stopping_) return;
+        refreshes_.push_back(tree::NodeId{channel->id(), tree::Kind::kChannel}.raw());
+    }
+    refresh_wanted_.notify_one();
+    if (names.empty()) return;
+    auto done = std::make_shared<bool>(false);
+    const bool soon = add(Task{channel, Target::kQueue, 0, 0, names, done});
+    if (!at_once || !soon) return;
+    std::unique_lock hold(mutex_);
+    hidden_.wait_for(hold, kPatience, [&] { return *done || stopping_; });
 }
 
 void Doorbell::refresh(channel::Channel& channel) noexcept {
@@ -71,7 +88,8 @@ void Doorbell::serve_refreshes() noexcept {
     }
 }
 
-void Doorbell::add(Task task) noexcept {
+bool Doorbell::add(Task task) noexcept {
+    bool soon = false;
     registry_.read(
         task.channel->id(), static_cast<std::uint8_t>(tree::Kind::kChannel),
         [](const channel::Attributes& made) { return made; },
@@ -79,15 +97,17 @@ void Doorbell::add(Task task) noexcept {
     {
         std::scoped_lock hold(mutex_);
         if (stopping_) {
-            task.channel->bell_pending.store(false, std::memory_order_release);
-            return;
+            if (!task.done) task.channel->bell_pending.store(false, std::memory_order_release);
+            return false;
         }
+        soon = !busy_for_.contains(task.owner);
         tasks_.push_back(std::move(task));
         if (idle_ == 0 && threads_.size() < Ringer::kLines) {
             threads_.emplace_back([this, line = threads_.size()] { serve(line); });
         }
     }
     changed_.notify_one();
+    return soon;
 }
 
 std::list<Doorbell::Task>::iterator Doorbell::pick(Nanos now, Nanos& look_again) {
@@ -127,14 +147,29 @@ void Doorbell::serve(std::size_t line) noexcept {
         hold.unlock();
         perform(task, line);
         uid_t owner = task.owner;
+        std::shared_ptr<bool> done = task.done;
         mine.clear();  // may free a channel
         hold.lock();
+        if (done) {
+            *done = true;
+            hidden_.notify_all();
+        }
         if (--busy_for_[owner] == 0) busy_for_.erase(owner);
         if (!tasks_.empty() && idle_ > 0) changed_.notify_one();
     }
 }
 
 void Doorbell::perform(const Task& task, std::size_t line) noexcept {
+    if (!task.done) return perform_ring(task, line);
+    for (const std::string& name : task.names) {
+        std::string path = registry_.path(task.channel->id());
+        if (path.empty()) return;
+        // ENOENT in the end, unless the channel has been given another type again.
+        (void)ringer_.ring(line, mountpoint_ + "/" + path + "/" + name);
+    }
+}
+
+void Doorbell::perform_ring(const Task& task, std::size_t line) noexcept {
     channel::Channel& channel = *task.channel;
     channel.last_ring.store(SystemClock().monotonic(), std::memory_order_relaxed);
     // From here on an arrival asks for another ring.
@@ -143,7 +178,8 @@ void Doorbell::perform(const Task& task, std::size_t line) noexcept {
         std::string path = registry_.path(channel.id());
         if (path.empty()) break;
         path.insert(0, "/").insert(0, mountpoint_);
-        path.append(task.target == Target::kQueue ? "/queue" : "/next");
+        const bool bytes = channel.settings().type == channel::Type::kStream;
+        path.append(bytes ? "/stream" : task.target == Target::kQueue ? "/queue" : "/next");
         int error = ringer_.ring(line, path);
         if (error == 0) {
             rung_.fetch_add(1, std::memory_order_relaxed);

@@ -5,8 +5,14 @@
 // stuck and one more, two for each owner of channels, and the calls are made by a process of its own
 // (ringer.hpp). Coalesced: at most one ring is pending for a channel, and notify-rate bounds them; the
 // last arrival is always rung.
+//
+// It also makes the client's kernel forget names of files that a channel does not show any more. FUSE's
+// notifications for that would wait for a directory's lock, which clients can hold, too; so the same
+// process touches each of them, whereupon the kernel is told ESTALE, looks the name up again and finds
+// nothing.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <list>
 #include <map>
@@ -36,6 +42,9 @@ public:
 
     void ring(channel::Channel& channel, Target target) noexcept override;
     void refresh(channel::Channel& channel) noexcept override;
+    // `names`: paths below the channel. With `at_once` it waits until they are gone, but not for long.
+    void hide(const std::shared_ptr<channel::Channel>& channel,
+              const std::vector<std::string>& names, bool at_once) noexcept;
 
     // Rings done, and rings that failed (the channel was gone, or access was denied).
     std::uint64_t rung() const noexcept { return rung_.load(std::memory_order_relaxed); }
@@ -47,15 +56,21 @@ private:
         Target target = Target::kQueue;
         uid_t owner = 0;
         Nanos due = 0;
+        std::vector<std::string> names;   // to be hidden; else it is a ring
+        std::shared_ptr<bool> done = {};  // under the lock: they are
     };
     static constexpr int kMostForOwner = 2;
+    static constexpr auto kPatience =
+        std::chrono::milliseconds(100);  // where somebody holds a lock
 
-    void add(Task task) noexcept;
+    // False: it will not be performed soon, or at all.
+    bool add(Task task) noexcept;
     void serve(std::size_t line) noexcept;
     void serve_refreshes() noexcept;
     // Under the lock: the first task that may run now; or when to look again.
     std::list<Task>::iterator pick(Nanos now, Nanos& look_again);
     void perform(const Task& task, std::size_t line) noexcept;
+    void perform_ring(const Task& task, std::size_t line) noexcept;
 
     std::string mountpoint_;
     channel::Registry& registry_;
@@ -65,6 +80,7 @@ private:
 
     std::mutex mutex_;
     std::condition_variable changed_;
+    std::condition_variable hidden_;
     std::list<Task> tasks_;
     std::vector<std::uint64_t> refreshes_;  // node ids
     std::condition_variable refresh_wanted_;

@@ -1,4 +1,5 @@
 // FUSE requests of names and attributes, and the table of operations. On the session's threads.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <sys/stat.h>
@@ -110,11 +111,24 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int set,
     reply_attr(req, door_of(req).tree().change(NodeId::from(ino), change));
 }
 
+// The requester's supplementary groups.
+std::vector<gid_t> groups_of(fuse_req_t req) {
+    std::vector<gid_t> groups(64);
+    for (;;) {
+        int count = fuse_req_getgroups(req, static_cast<int>(groups.size()), groups.data());
+        const auto size = static_cast<std::size_t>(std::max(count, 0));
+        const bool whole = size <= groups.size();
+        groups.resize(size);
+        if (whole) return groups;
+    }
+}
+
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) noexcept {
     tree::NewChannel made;
     made.mode = mode;
     made.umask = fuse_req_ctx(req)->umask;
     made.subject = subject_of(req, nullptr);
+    if (NodeId::from(parent).kind == Kind::kSubsDir) made.groups = groups_of(req);
     reply_entry(req, door_of(req).tree().make_channel(NodeId::from(parent), name, made));
 }
 
@@ -159,9 +173,9 @@ void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
 
 // Where names come and go without the kernel, it is to ask each time.
 void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
-    const Kind kind = NodeId::from(ino).kind;
-    const bool fixed = kind != Kind::kPayloadDir && kind != Kind::kShareDir;
-    fi->cache_readdir = fi->keep_cache = fixed;
+    const NodeId node = NodeId::from(ino);
+    fi->cache_readdir = node.kind != Kind::kPayloadDir && node.kind != Kind::kShareDir;
+    fi->keep_cache = fi->cache_readdir && !door_of(req).tree().relisted(node);
     fuse_reply_open(req, fi);
 }
 

@@ -204,6 +204,7 @@ Result<PoolGrant> Exchange::open_pool(const Caller& caller, std::string_view pat
                                       const ControlPoolOpen& shape, Fd memory) {
     auto channel = channel_for(caller, path, Kind::kQueue, kWrite);
     if (!channel) return channel.error();
+    if ((*channel)->is_topic()) return Fault{EOPNOTSUPP, "a chunk is lent to one receiver"};
     if ((*channel)->settings().payloads != channel::Payloads::kPooled) {
         return Fault{EPERM, "pooled payloads are off here; `payloads pooled` in ctl allows them"};
     }
@@ -266,6 +267,9 @@ Result<Sent> Exchange::offer_lazy(const Caller& caller, std::string_view path,
     if (auto fine = check_envelope(what, extensions); !fine) return fine.error();
     auto channel = channel_for(caller, path, Kind::kQueue, kWrite);
     if (!channel) return channel.error();
+    if ((*channel)->is_topic()) {
+        return Fault{EOPNOTSUPP, "a producer serves one receiver: publish a sealed payload"};
+    }
     if (what.size == 0) return Fault{EINVAL, "an empty payload"};
     if (what.size > (*channel)->settings().max_payload) {
         return Fault{EMSGSIZE, "larger than max-payload"};
@@ -340,6 +344,7 @@ void Exchange::hand_off(const Caller& caller, std::string_view path, std::string
     if (!from) return done(from.error());
     auto to = channel_for(caller, target, Kind::kQueue, kWrite);
     if (!to) return done(to.error());
+    if ((*to)->is_topic()) return done(Fault{EINVAL, "a region cannot be published to several"});
     auto region = tree_.shares().find((*from)->id(), name);
     if (!region) return done(Fault{ENOENT, "there is no such region"});
     if (!tree_.permits({region->id, Kind::kRegion}, kWrite, caller.subject.uid, caller.subject.gid,

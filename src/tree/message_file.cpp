@@ -306,6 +306,8 @@ int MessageFile::lend(const FrameView& frame, const access::Subject& sender,
         std::memcpy(&ref, value->data(), sizeof ref);
         channel::Settings settings = channel_->settings();
         if (ref.kind != PayloadKind::kPooled) {
+        } else if (channel_->is_topic()) {
+            payload = Fault{EOPNOTSUPP, "a chunk is lent to one receiver, not published"};
         } else if (settings.payloads != channel::Payloads::kPooled) {
             payload =
                 Fault{EPERM, "pooled payloads are off here; `payloads pooled` in ctl allows them"};
