@@ -47,6 +47,15 @@ public:
         return way;
     }
 
+    void restore(const std::shared_ptr<OpenFile>& file, std::uint32_t flags, std::int32_t backing) {
+        std::scoped_lock hold(mutex_);
+        if (std::exchange(decided_, true)) return;
+        flags_ = flags & (FOPEN_DIRECT_IO | kOpenPassthrough);
+        id_ = backing;
+        cached_ = flags_ == 0;
+        if (cached_ && file->caching() == OpenFile::Caching::kConstant) source_ = file;
+    }
+
 private:
     void decide(const std::shared_ptr<OpenFile>& file, const std::optional<Backing>& backing) {
         const OpenFile::Caching caching = file->caching();
@@ -131,6 +140,15 @@ void Backings::settled(pid_t tid) {
     refusals_.with([tid](std::vector<Refusal>& refusals) {
         std::erase_if(refusals, [tid](const Refusal& each) { return each.tid == tid; });
     });
+}
+
+Backings::Use Backings::restore(Session& session, NodeId node,
+                                const std::shared_ptr<OpenFile>& file, std::uint32_t flags,
+                                std::int32_t backing) {
+    if ((flags & FOPEN_DIRECT_IO) && !backing) return nullptr;  // goes with everything
+    Use use = find(session, node, false);
+    use->restore(file, flags, backing);
+    return use;
 }
 
 Backings::Way Backings::open(Session& session, NodeId node, const std::shared_ptr<OpenFile>& file,

@@ -48,6 +48,10 @@ public:
     Way open(Session& session, tree::NodeId node, const std::shared_ptr<tree::OpenFile>& file,
              Use claimed);
 
+    // In a successor: an open that its predecessor answered with `flags` and `backing`.
+    Use restore(Session& session, tree::NodeId node, const std::shared_ptr<tree::OpenFile>& file,
+                std::uint32_t flags, std::int32_t backing);
+
 private:
     using Nodes = std::unordered_map<std::uint64_t, std::weak_ptr<Node>>;
     struct Refusal {

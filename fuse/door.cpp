@@ -7,6 +7,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 
+#include <base/check.hpp>
 #include <base/guarded.hpp>
 #include <base/process.hpp>
 #include <fuse/operations.hpp>
@@ -22,6 +23,29 @@ using tree::Outcome;
 
 struct Door::Handles {
     Guarded<boost::intrusive::list<Handle, boost::intrusive::constant_time_size<false>>> open;
+    // By index of their slot, in chunks made as needed.
+    static constexpr std::size_t kChunk = 1024;
+    struct Chunk {
+        std::array<std::atomic<Handle*>, kChunk> at{};
+    };
+    std::array<std::atomic<Chunk*>, Inheritance::kSlots / kChunk> chunks{};
+
+    ~Handles() {
+        for (auto& chunk : chunks) delete chunk.load();
+    }
+    Handle* find(std::size_t index) const noexcept {
+        const Chunk* chunk = chunks[index / kChunk].load(std::memory_order_acquire);
+        return chunk ? chunk->at[index % kChunk].load(std::memory_order_acquire) : nullptr;
+    }
+    void set(std::size_t index, Handle* handle) {
+        auto& cell = chunks[index / kChunk];
+        Chunk* chunk = cell.load(std::memory_order_acquire);
+        if (!chunk) {
+            auto fresh = std::make_unique<Chunk>();
+            if (cell.compare_exchange_strong(chunk, fresh.get())) chunk = fresh.release();
+        }
+        chunk->at[index % kChunk].store(handle, std::memory_order_release);
+    }
 };
 
 Door::Door(tree::Tree& tree, Logger& log, DoorConfig config)
@@ -32,13 +56,46 @@ Door::~Door() {
         [](auto& open) { open.clear_and_dispose([](Handle* handle) { delete handle; }); });
 }
 
-void Door::add(std::unique_ptr<Handle> handle) noexcept {
+int Door::add(std::unique_ptr<Handle> handle, const Noted& noted) noexcept {
+    Handle& added = *handle;
+    if (!config_.inheritance) {
+        added.number = reinterpret_cast<std::uint64_t>(&added);
+    } else {
+        if (!added.slot) {  // not one that is there already
+            HandleSlot* slot = config_.inheritance->take_slot();
+            if (!slot) return ENFILE;
+            slot->flags = noted.flags;
+            slot->reply_flags = added.reply_flags;
+            slot->backing = added.backing;
+            slot->uid = noted.opener.uid;
+            slot->gid = noted.opener.gid;
+            slot->pid = noted.opener.pid;
+            slot->tid = noted.opener.tid;
+            slot->opened_by = noted.unique & ~kUniqueResent;
+            slot->marks = added.file->marks();
+            added.slot = slot;
+            slot->node.store(noted.node);
+        }
+        added.number = config_.inheritance->handle_of(*added.slot);
+        handles_->set(config_.inheritance->index_of(*added.slot), &added);
+    }
     handles_->open.with([&](auto& open) { open.push_back(*handle.release()); });
+    return 0;
 }
 
 void Door::remove(Handle& handle) noexcept {
+    if (handle.slot) {
+        handles_->set(config_.inheritance->index_of(*handle.slot), nullptr);
+        config_.inheritance->free_slot(*handle.slot);
+    }
     handles_->open.with([&](auto& open) { open.erase(open.iterator_to(handle)); });
     delete &handle;
+}
+
+Handle* Door::find(std::uint64_t number) noexcept {
+    if (!config_.inheritance) return reinterpret_cast<Handle*>(number);
+    HandleSlot* slot = config_.inheritance->slot_of(number);
+    return slot ? handles_->find(config_.inheritance->index_of(*slot)) : nullptr;
 }
 
 access::Subject subject_of(fuse_req_t req, Handle* handle) noexcept {
@@ -86,16 +143,24 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening ope
         door.backings().open(Session::of(req), opening.node, file, std::move(opening.claim));
     // libfuse cannot say all of this. FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor
     // would keep another thread's write from it by the lock of the file position.
-    OpenReply out{reinterpret_cast<std::uint64_t>(handle.get()), way.flags, way.backing};
+    OpenReply out{0, way.flags, way.backing};
     if (file->positionless()) out.flags |= FOPEN_STREAM;
     if (!file->wants_flush()) out.flags |= FOPEN_NOFLUSH;
     handle->cached = !(way.flags & (FOPEN_DIRECT_IO | kOpenPassthrough));
     handle->source = std::move(way.source);
     handle->use = std::move(way.use);
     handle->file = std::move(file);
+    handle->reply_flags = out.flags;
+    handle->backing = way.backing;
     // Once the answer is out, RELEASE may come on another thread.
     Handle& added = *handle;
-    door.add(std::move(handle));
+    const std::uint64_t node = opening.created ? opening.created->nodeid : opening.node.raw();
+    const Noted noted{node, opening.flags, opening.opener, opening.unique};
+    if (int error = door.add(std::move(handle), noted)) {
+        fuse_reply_err(req, error);
+        return false;
+    }
+    out.handle = added.number;
     std::array<char, sizeof(fuse_entry_out) + sizeof out> answer;
     std::size_t size = 0;
     if (opening.created) {
@@ -110,8 +175,10 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening ope
 
 namespace {
 
-Handle& handle_of(const fuse_file_info* fi) noexcept {
-    return *reinterpret_cast<Handle*>(fi->fh);
+Handle& handle_of(fuse_req_t req, const fuse_file_info* fi) noexcept {
+    Handle* handle = door_of(req).find(fi->fh);
+    IPCFS_CHECK(handle);  // the kernel names none that it has released
+    return *handle;
 }
 
 bool nonblocking(const fuse_file_info* fi) noexcept {
@@ -142,6 +209,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
     Door& door = door_of(req);
     const tree::OpenMode mode = mode_of(fi);
     Opening opening{NodeId::from(ino), subject_of(req, nullptr), mode.nonblocking, {}, {}};
+    opening.flags = static_cast<std::uint32_t>(fi->flags);
+    opening.unique = current_request().unique;
     const NodeId node = opening.node;
     const pid_t tid = opening.opener.tid;
     if (int error = refuse_writable(node, mode, fi)) {
@@ -199,14 +268,21 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
     }
     auto& [info, opened] = *file;
     Opening opening{info.id, made.subject, nonblocking(fi), {}, entry_of(door, info)};
+    opening.flags = static_cast<std::uint32_t>(fi->flags & ~(O_CREAT | O_EXCL | O_TRUNC));
+    opening.unique = current_request().unique;
     send_open(req, std::move(opened), std::move(opening));
 }
 
 // A descriptor is being closed, in whatever way: at most one answer a close(2), but not the last one.
 void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
-    Handle& handle = handle_of(fi);
+    Handle& handle = handle_of(req, fi);
     std::shared_ptr<tree::OpenFile> file = handle.file;
     queue::Batch pending;
+    pending.request = door_of(req).request_id();
+    if (door_of(req).already_done(pending.request)) {
+        fuse_reply_err(req, 0);
+        return;
+    }
     int error = 0;
     const bool wait = !handle.nonblocking.load(std::memory_order_relaxed);
     if (file->try_flush(subject_of(req, nullptr), !wait, pending, error) == Outcome::kDone) {
@@ -222,23 +298,25 @@ void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
 }
 
 void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
-    door_of(req).remove(handle_of(fi));
+    // One that comes again may have been released already.
+    if (Handle* handle = door_of(req).find(fi->fh)) door_of(req).remove(*handle);
     fuse_reply_err(req, 0);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
              fuse_file_info* fi) noexcept {
     // Held here: once the answer is out, RELEASE may come on another thread.
-    const Handle& handle = handle_of(fi);
+    Handle& handle = handle_of(req, fi);
     std::shared_ptr<tree::OpenFile> file = handle.source ? handle.source : handle.file;
     tree::ReadRequest request{size, static_cast<std::uint64_t>(offset), nonblocking(fi)};
     Delivery delivery;
     if (file->try_read(request, delivery) == Outcome::kDone) {
+        if (handle.slot) door_of(req).note(handle, current_request().unique);
         bool sent = send(req, delivery);
         file->settle(delivery, sent);
         return;
     }
-    auto operation = std::make_shared<WaitingRead>(req, std::move(file), request);
+    auto operation = std::make_shared<WaitingRead>(req, std::move(file), handle, request);
     if (!Session::of(req).park(operation, ParkRank::kRead, operation->ticket)) {
         fuse_reply_err(req, EINTR);
         return;
@@ -268,7 +346,7 @@ std::uint64_t append_at(Door& door, NodeId node, const Handle& handle,
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
               fuse_file_info* fi) noexcept {
-    Handle& handle = handle_of(fi);
+    Handle& handle = handle_of(req, fi);
     tree::WriteRequest request{std::as_bytes(std::span(data, size)), subject_of(req, &handle),
                                nonblocking(fi), static_cast<std::uint64_t>(offset)};
     handle.nonblocking.store(request.nonblocking, std::memory_order_relaxed);
@@ -278,8 +356,14 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size
     handle.end.store(std::max(handle.end.load(std::memory_order_relaxed), request.offset + size),
                      std::memory_order_relaxed);
     queue::Batch pending;
+    pending.request = request.request = door_of(req).request_id();
+    if (door_of(req).already_done(request.request)) {
+        fuse_reply_write(req, size);
+        return;
+    }
     int error = 0;
     if (handle.file->try_write(request, pending, error) == Outcome::kDone) {
+        if (handle.slot) door_of(req).note(handle, current_request().unique);
         if (error) {
             fuse_reply_err(req, error);
         } else {
@@ -322,6 +406,11 @@ void send_by_ioctl(fuse_req_t req, Handle& handle, const void* in, std::size_t s
                                subject_of(req, &handle),
                                handle.nonblocking.load(std::memory_order_relaxed)};
     queue::Batch pending;
+    pending.request = request.request = door_of(req).request_id();
+    if (door_of(req).already_done(request.request)) {
+        fuse_reply_ioctl(req, 0, nullptr, 0);
+        return;
+    }
     if (error || handle.file->try_write(request, pending, error) == Outcome::kDone) {
         if (error) {
             fuse_reply_err(req, error);
@@ -344,14 +433,16 @@ void op_ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_inf
               unsigned flags, const void* in, std::size_t in_size, std::size_t) noexcept {
     constexpr unsigned kSize = _IOC_SIZEMASK << _IOC_SIZESHIFT;
     if (!(flags & FUSE_IOCTL_DIR) && (command & ~kSize) == kIoctlSend && _IOC_SIZE(command) != 0)
-        return send_by_ioctl(req, handle_of(fi), in, in_size);
+        return send_by_ioctl(req, handle_of(req, fi), in, in_size);
     std::uint32_t frames = 0;
     if ((flags & FUSE_IOCTL_DIR) || command != kIoctlReadBatch || in_size < sizeof frames) {
         fuse_reply_err(req, ENOTTY);
         return;
     }
     std::memcpy(&frames, in, sizeof frames);
-    const int error = handle_of(fi).file->set_read_batch(frames);
+    Handle& handle = handle_of(req, fi);
+    const int error = handle.file->set_read_batch(frames);
+    if (!error && handle.slot) handle.slot->read_batch = frames;
     if (error) {
         fuse_reply_err(req, error);
     } else {
@@ -368,7 +459,13 @@ void op_poll(fuse_req_t req, fuse_ino_t, fuse_file_info* fi, fuse_pollhandle* po
         if (wanted == 0) wanted = POLLIN | POLLOUT;  // for POLLHUP alone
         ticket = std::make_unique<PollHandle>(Session::of(req), poll, wanted);
     }
-    unsigned ready = handle_of(fi).file->poll(std::move(ticket));
+    Handle& handle = handle_of(req, fi);
+    if (poll && handle.slot) {
+        fuse_poll_in in;
+        std::memcpy(&in, current_request().body, sizeof in);
+        handle.slot->poll = in.kh;
+    }
+    unsigned ready = handle.file->poll(std::move(ticket));
     if (ready & POLLIN) ready |= POLLRDNORM;
     if (ready & POLLOUT) ready |= POLLWRNORM;
     fuse_reply_poll(req, ready);

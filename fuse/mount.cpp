@@ -157,6 +157,17 @@ Result<Mount> Mount::make(const MountOptions& options) {
     return made;
 }
 
+Result<Mount> Mount::share() const {
+    Mount same;
+    same.device_.reset(::fcntl(device_.get(), F_DUPFD_CLOEXEC, 3));
+    if (!same.device_) return errno_fault("duplicate /dev/fuse");
+    same.path_ = path_;
+    same.number_ = number_;
+    same.allow_other_ = allow_other_;
+    same.privileged_ = privileged_;
+    return same;
+}
+
 bool Mount::unmount() noexcept {
     try {
         const std::string path = std::exchange(path_, {});

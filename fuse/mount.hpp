@@ -31,6 +31,9 @@ public:
     // Mounts an ipcfs file system on the existing directory `options.path`.
     static Result<Mount> make(const MountOptions& options);
 
+    // The same mount for another owner, who has a descriptor of their own; one of them unmounts it.
+    Result<Mount> share() const;
+
     const Fd& device() const noexcept { return device_; }  // /dev/fuse of this mount
     const std::string& path() const noexcept { return path_; }
     bool allow_other() const noexcept { return allow_other_; }
@@ -38,6 +41,8 @@ public:
     // Root: aborts the connection, too, so that every operation on it ends. Detaches the mount,
     // unless something else lies on the path by now. Returns false if that failed. Idempotent.
     bool unmount() noexcept;
+    // Lets go of it, and leaves it there.
+    void leave() noexcept { path_.clear(); }
 
 private:
     void swap(Mount& other) noexcept {

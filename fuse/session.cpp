@@ -82,6 +82,16 @@ T read_struct(const void* from) {
     return value;
 }
 
+struct RingShape {
+    unsigned queues, depth;
+};
+RingShape ring_shape(const SessionConfig& config) {
+    const unsigned queues = possible_cpus();
+    const std::size_t most = kRingMemory / queues / (config.max_write + 2 * kHeaderRoom);
+    return {queues, static_cast<unsigned>(std::clamp<std::size_t>(config.ring_depth, 2,
+                                                                  std::max<std::size_t>(most, 2)))};
+}
+
 bool connection_is_over(int error) {
     return error == ENODEV || error == ECONNABORTED;
 }
@@ -110,7 +120,9 @@ Result<void> Session::attach(fuse_lowlevel_ops ops) {
     ::fuse_opt_free_args(&args);
     if (!session_) return Fault{EINVAL, "create a libfuse session"};
 
-    auto mount = Mount::make({config_.mountpoint, config_.allow_other, config_.max_write});
+    auto mount = config_.mount
+                     ? config_.mount->share()
+                     : Mount::make({config_.mountpoint, config_.allow_other, config_.max_write});
     if (!mount) return mount.error();
     mount_ = std::move(*mount);
     report_.allow_other = mount_.allow_other();
@@ -130,6 +142,12 @@ Result<void> Session::attach(fuse_lowlevel_ops ops) {
             return Fault{EINVAL, "give /dev/fuse to libfuse"};
     }
     return {};
+}
+
+std::size_t Session::ring_bytes(const SessionConfig& config) {
+    if (config.transport == Transport::kClassic) return 0;
+    const RingShape shape = ring_shape(config);
+    return shape.queues * shape.depth * ring_stride(config.max_write);
 }
 
 Session::~Session() {
@@ -194,13 +212,138 @@ ssize_t Session::write_init_reply(iovec* iov, int count) noexcept {
         std::memcpy(iov[1].iov_base, &out, sizeof out);
         init_answered_ = true;
     }
-    return ::writev(mount_.device().get(), iov, count);
+    report_.why_not_survives = cannot_survive();
+    report_.survives = report_.why_not_survives.empty();
+    if (config_.inheritance) config_.inheritance->say_survivable(report_.survives);
+    if (!config_.inheritance || !init_answered_) return ::writev(mount_.device().get(), iov, count);
+
+    // What the kernel was told once holds, whatever this daemon would say.
+    struct {
+        fuse_out_header header;
+        fuse_init_out out;
+    } reply{};
+    const std::size_t whole = iov[0].iov_len + iov[1].iov_len;
+    if (config_.inheritance->init_reply(&reply, sizeof reply) == 0) {
+        std::memcpy(&reply.header, iov[0].iov_base, sizeof reply.header);
+        std::memcpy(&reply.out, iov[1].iov_base, std::min(sizeof reply.out, iov[1].iov_len));
+        config_.inheritance->keep_init_reply(&reply, sizeof reply);
+    }
+    report_.init_accepted = reply.out.flags | std::uint64_t{reply.out.flags2} << 32;
+    if (!replaying_) {
+        // ENOENT: a predecessor sent it, and had no time to note that.
+        if (::write(mount_.device().get(), &reply, reply.header.len) < 0 && errno != ENOENT)
+            return -1;
+        config_.inheritance->init_sent();
+    }
+    return static_cast<ssize_t>(whole);
+}
+
+std::string Session::cannot_survive() const {
+    if (!config_.inheritance) return "nobody holds the mount for it";
+    if (!report_.custom_io) return "this libfuse was built without custom io";
+    if (!(report_.init_offered & kInitHasResend) || report_.proto_minor < kMinorWithEpoch)
+        return "the kernel is older than Linux 6.16";
+    if (!rings_.empty() && !config_.inheritance->rings()) return "the rings' memory is its own";
+    return {};
+}
+
+bool Session::notify_raw(Notification code, const void* body, std::size_t size) noexcept {
+    fuse_out_header header{static_cast<std::uint32_t>(sizeof header + size),
+                           static_cast<std::int32_t>(code), 0};
+    iovec parts[2] = {{&header, sizeof header}, {const_cast<void*>(body), size}};
+    return ::writev(mount_.device().get(), parts, size ? 2 : 1) >= 0;
+}
+
+void Session::notify_poll(std::uint64_t handle) noexcept {
+    notify_raw(Notification::kPoll, &handle, sizeof handle);
+}
+
+// What a predecessor had read and not answered comes again, before all that is new; but in no order.
+Result<std::vector<std::vector<std::byte>>> Session::collect_left() {
+    if (!notify_raw(Notification::kResend, nullptr, 0))
+        return errno_fault("ask for requests again");
+    const int device = mount_.device().get();
+    const int flags = ::fcntl(device, F_GETFL);
+    ::fcntl(device, F_SETFL, flags | O_NONBLOCK);
+    Buffer buffer(config_.max_write + kHeaderRoom);
+    std::vector<std::vector<std::byte>> all;
+    Result<void> end;
+    for (bool more = true; more && buffer;) {
+        const ssize_t got = ::read(device, buffer.data(), buffer.size());
+        if (got < 0) {
+            if (errno == EINTR || errno == ENOENT) continue;
+            if (errno != EAGAIN) end = errno_fault("read /dev/fuse");
+            break;
+        }
+        const auto* bytes = static_cast<const std::byte*>(buffer.data());
+        const auto in = read_struct<fuse_in_header>(bytes);
+        const bool aside = in.opcode == FUSE_INTERRUPT || in.opcode == FUSE_FORGET ||
+                           in.opcode == FUSE_BATCH_FORGET;
+        more = aside || (in.unique & kUniqueResent);
+        all.emplace_back(bytes, bytes + got);
+    }
+    ::fcntl(device, F_SETFL, flags);
+    if (!end) return end.error();
+    // Those that only tell something first, then by the order in which they once came.
+    std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+        const auto place = [](const auto& request) -> std::uint64_t {
+            const auto in = read_struct<fuse_in_header>(request.data());
+            if (in.opcode == FUSE_INTERRUPT || in.opcode == FUSE_FORGET ||
+                in.opcode == FUSE_BATCH_FORGET)
+                return 0;
+            return in.unique & kUniqueResent ? in.unique & ~kUniqueResent : UINT64_MAX;
+        };
+        return place(a) < place(b);
+    });
+    return all;
+}
+
+Result<void> Session::take_over() {
+    auto requests = collect_left();
+    if (!requests) return requests.error();
+    std::vector<LeftRequest> left;
+    for (const auto& request : *requests) {
+        const auto in = read_struct<fuse_in_header>(request.data());
+        if (!(in.unique & kUniqueResent) || in.opcode == FUSE_INTERRUPT) continue;
+        LeftRequest one{in.unique & ~kUniqueResent, in.opcode, 0};
+        if (request.size() >= sizeof in + sizeof one.handle)
+            std::memcpy(&one.handle, request.data() + sizeof in, sizeof one.handle);
+        left.push_back(one);
+    }
+    for (const auto& ring : rings_)
+        for (const LeftRequest& one : ring->left()) left.push_back(one);
+    std::sort(left.begin(), left.end(),
+              [](const LeftRequest& a, const LeftRequest& b) { return a.unique < b.unique; });
+    report_.taken_over = left.size();
+    if (config_.on_take_over) config_.on_take_over(*this, left);
+    notify_raw(Notification::kNewEpoch, nullptr, 0);
+    for (auto& request : *requests) handle(request.data(), request.size(), init_counts_);
+    return {};
+}
+
+// A request that came by /dev/fuse.
+void Session::handle(std::byte* request, std::size_t size, OpcodeCounts& counts) noexcept {
+    const auto in = read_struct<fuse_in_header>(request);
+    counts.count(in.opcode);
+    if (in.opcode == FUSE_INTERRUPT) {
+        interrupt(read_struct<fuse_interrupt_in>(request + sizeof in).unique);
+        return;
+    }
+    CurrentRequest& current = current_request();
+    current = {in.unique, nullptr, false, (in.unique & kUniqueResent) != 0, request + sizeof in};
+    fuse_buf whole{};
+    whole.mem = request;
+    whole.size = size;
+    ::fuse_session_process_buf(session_, &whole);
+    current = {};
 }
 
 Result<void> Session::start() {
     install_wake_signal();
     QuietThreads quiet;
     if (auto answered = answer_init(); !answered) return answered;
+    if (!report_.survives && report_.why_not_survives.empty())
+        report_.why_not_survives = cannot_survive();
     const bool uring = !rings_.empty();
     report_.transport = uring ? Transport::kUring : Transport::kClassic;
     report_.readers = config_.reader_threads;
@@ -211,6 +354,10 @@ Result<void> Session::start() {
     // Handlers may ask for the report and the counts: nothing changes from the first request on.
     for (unsigned i = 0; i < report_.readers; ++i) readers_.push_back(std::make_unique<Reader>());
 
+    if (replaying_) {
+        if (!report_.survives) return Fault{EPROTO, "take over: " + report_.why_not_survives};
+        if (auto taken = take_over(); !taken) return taken;
+    }
     for (auto& ring : rings_) ring->let_register();
     for (auto& ring : rings_)
         if (auto registered = ring->await_registered(); !registered) return registered;
@@ -219,20 +366,43 @@ Result<void> Session::start() {
 
 Result<void> Session::answer_init() {
     pollfd device{mount_.device().get(), POLLIN, 0};
-    Buffer buffer(config_.max_write + kHeaderRoom);
-    if (!buffer) return errno_fault("map a request buffer");
+    Inheritance* const inherited = config_.inheritance;
+    Buffer own(inherited ? 4096 : config_.max_write + kHeaderRoom);
+    if (!own) return errno_fault("map a request buffer");
+    std::byte* const buffer =
+        inherited ? inherited->init_request() : static_cast<std::byte*>(own.data());
+    const std::size_t room = inherited ? Inheritance::kInitRoom : own.size();
+    replaying_ = inherited && inherited->init_was_sent();
+    if (inherited) {
+        // The transport that the kernel was told of.
+        struct {
+            fuse_out_header header;
+            fuse_init_out out;
+        } reply{};
+        if (inherited->init_reply(&reply, sizeof reply) > 0) {
+            must_ring_ = (reply.out.flags2 & (kInitOverIoUring >> 32)) != 0;
+            config_.transport = must_ring_ ? Transport::kUring : Transport::kClassic;
+        }
+    }
+    // A predecessor may have read it already.
+    bool there = inherited && read_struct<fuse_in_header>(buffer).opcode == FUSE_INIT;
     for (;;) {
-        const int ready = ::poll(&device, 1, kInitPatience);
-        if (ready == 0) return Fault{ETIMEDOUT, "wait for the kernel's FUSE_INIT"};
-        const ssize_t got = ready < 0 ? -1 : ::read(device.fd, buffer.data(), buffer.size());
+        ssize_t got = 0;
+        if (std::exchange(there, false)) {
+            got = static_cast<ssize_t>(read_struct<fuse_in_header>(buffer).len);
+        } else {
+            const int ready = ::poll(&device, 1, kInitPatience);
+            if (ready == 0) return Fault{ETIMEDOUT, "wait for the kernel's FUSE_INIT"};
+            got = ready < 0 ? -1 : ::read(device.fd, buffer, room);
+        }
         if (got < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN)) continue;
         if (got < 0) return errno_fault("read FUSE_INIT");
         if (static_cast<std::size_t>(got) < sizeof(fuse_in_header) + 16)
             return Fault{EPROTO, "short FUSE_INIT"};
-        const auto in = read_struct<fuse_in_header>(buffer.data());
+        const auto in = read_struct<fuse_in_header>(buffer);
         if (in.opcode != FUSE_INIT) return Fault{EPROTO, "request before FUSE_INIT"};
         fuse_init_in init{};
-        std::memcpy(&init, static_cast<std::byte*>(buffer.data()) + sizeof in,
+        std::memcpy(&init, buffer + sizeof in,
                     std::min(sizeof init, static_cast<std::size_t>(got) - sizeof in));
         report_.proto_major = init.major;
         report_.proto_minor = init.minor;
@@ -241,13 +411,15 @@ Result<void> Session::answer_init() {
         if (config_.transport == Transport::kUring && rings_.empty()) {
             report_.why_not_uring = prepare_rings(report_.init_offered);
             if (!report_.why_not_uring.empty()) rings_.clear();
+            if (must_ring_ && rings_.empty())
+                return Fault{EPROTO, "take the rings over: " + report_.why_not_uring};
         }
 
         init_counts_.count(in.opcode);
         init_unique_ = in.unique;
-        current_request() = {in.unique, nullptr, false};
+        current_request() = {in.unique};
         fuse_buf request{};
-        request.mem = buffer.data();
+        request.mem = buffer;
         request.size = static_cast<std::size_t>(got);
         ::fuse_session_process_buf(session_, &request);
         current_request() = {};
@@ -266,10 +438,14 @@ std::string Session::prepare_rings(std::uint64_t offered) {
         return *enabled ? "the kernel does not offer it"
                         : "/sys/module/fuse/parameters/enable_uring is N";
     }
-    const unsigned queues = possible_cpus();
-    const std::size_t most = kRingMemory / queues / (config_.max_write + 2 * kHeaderRoom);
-    const auto depth = static_cast<unsigned>(
-        std::clamp<std::size_t>(config_.ring_depth, 2, std::max<std::size_t>(most, 2)));
+    const auto [queues, depth] = ring_shape(config_);
+    std::byte* memory = nullptr;
+    if (config_.inheritance) {
+        memory = config_.inheritance->rings();
+        if (!memory) return "there is no memory for them that a successor would have";
+        if (ring_bytes(config_) > config_.inheritance->ring_bytes())
+            return "the memory that is held for them is too small";
+    }
     for (unsigned queue = 0; queue < queues; ++queue) {
         ring_counts_.push_back(std::make_unique<OpcodeCounts>());
         RingSettings settings;
@@ -279,6 +455,10 @@ std::string Session::prepare_rings(std::uint64_t offered) {
         settings.depth = depth;
         settings.max_payload = config_.max_write;
         settings.counts = ring_counts_.back().get();
+        if (memory) {
+            settings.region = memory + queue * depth * ring_stride(config_.max_write);
+            settings.fetched = &config_.inheritance->fetched(queue);
+        }
         settings.on_end = [this](const char* reason) { ended(reason); };
         rings_.push_back(std::make_unique<RingQueue>(std::move(settings)));
         if (auto prepared = rings_.back()->prepare(); !prepared) return prepared.error().message();
@@ -319,7 +499,6 @@ void Session::read_requests(Reader& reader) noexcept {
     ::pthread_setname_np(::pthread_self(), "ipcfs-fuse");
     const int device = mount_.device().get();
     Buffer buffer(config_.max_write + kHeaderRoom);
-    CurrentRequest& current = current_request();
     while (buffer && !stopping_.load(std::memory_order_relaxed)) {
         const ssize_t got = ::read(device, buffer.data(), buffer.size());
         if (got < 0) {
@@ -330,19 +509,8 @@ void Session::read_requests(Reader& reader) noexcept {
             break;
         }
         if (static_cast<std::size_t>(got) < sizeof(fuse_in_header)) continue;
-        const auto in = read_struct<fuse_in_header>(buffer.data());
-        reader.counts.count(in.opcode);
-        if (in.opcode == FUSE_INTERRUPT) {
-            const auto* body = static_cast<std::byte*>(buffer.data()) + sizeof in;
-            interrupt(read_struct<fuse_interrupt_in>(body).unique);
-            continue;
-        }
-        current = {in.unique, nullptr, false};
-        fuse_buf request{};
-        request.mem = buffer.data();
-        request.size = static_cast<std::size_t>(got);
-        ::fuse_session_process_buf(session_, &request);
-        current = {};
+        handle(static_cast<std::byte*>(buffer.data()), static_cast<std::size_t>(got),
+               reader.counts);
     }
     reader.done.store(true);
 }
@@ -366,6 +534,8 @@ void Session::stop() noexcept {
         gate_.closed = true;
     }
     if (session_) ::fuse_session_exit(session_);
+    // One that could not take over: the holder may have another try.
+    if (config_.inheritance && !config_.inheritance->ending()) mount_.leave();
     mount_.unmount();
     // Without privilege that aborted nothing: these replies are what frees the clients.
     for (const auto& op : parked_.operations()) op->interrupt(ENOTCONN);
@@ -390,14 +560,16 @@ bool Session::park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket
     RingEntry* entry = current.entry;
     ticket = {current.unique, entry};
     // From add() on, another thread may complete, unpark and reply.
-    current = {current.unique, nullptr, true};
+    current.entry = nullptr;
+    current.parked = true;
     pid_t tid = 0;
     if (entry) {
         tid = static_cast<pid_t>(read_struct<fuse_in_header>(entry->memory).pid);
         entry->queue->link(*entry, op, rank);
     }
     if (parked_.add(ticket.unique, std::move(op), entry, tid)) return true;
-    current = {ticket.unique, entry, false};
+    current.entry = entry;
+    current.parked = false;
     if (entry) entry->queue->unlink(*entry);
     ticket = {};
     return false;

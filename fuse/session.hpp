@@ -20,6 +20,7 @@
 #include <fuse_lowlevel.h>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,13 +28,17 @@
 #include <base/result.hpp>
 #include <fuse/counts.hpp>
 #include <fuse/file_reply.hpp>
+#include <fuse/inheritance.hpp>
 #include <fuse/mount.hpp>
 #include <fuse/parked.hpp>
+#include <fuse/uapi.hpp>
 #include <fuse/uring.hpp>
 
 namespace ipcfs::fuse {
 
 enum class Transport { kClassic, kUring };
+
+class Session;
 
 struct SessionConfig {
     std::string mountpoint;
@@ -49,6 +54,14 @@ struct SessionConfig {
     // of the session, which must not call stop() there. Not called after stop().
     std::function<void(const std::string& reason)> on_end;
     bool debug = false;  // libfuse's own trace
+
+    // A mount that somebody else holds, and what outlives this process together with it: what a
+    // predecessor left in it is taken over. Both outlive the session. Null: it mounts, and dies alone.
+    const Mount* mount = nullptr;
+    Inheritance* inheritance = nullptr;
+    // Where there was a predecessor: called once, in start(), before any request is handled. `left` is
+    // what it did not answer, in the order in which it came.
+    std::function<void(Session& session, std::span<const LeftRequest> left)> on_take_over;
 };
 
 struct SessionReport {
@@ -60,6 +73,9 @@ struct SessionReport {
     bool passthrough = false;         // open_backing() works
     std::string why_not_passthrough;  // else
     bool custom_io = false;  // false: a libfuse built without it; no io_uring, no extra flags
+    bool survives = false;   // a successor can go on
+    std::string why_not_survives;
+    std::size_t taken_over = 0;  // requests that a predecessor had left
     bool allow_other = false;
     std::string libfuse_version;
     unsigned proto_major = 0, proto_minor = 0;  // the kernel's
@@ -68,6 +84,9 @@ struct SessionReport {
 
 class Session {
 public:
+    // How much memory an Inheritance needs for the rings of such a session; 0 for classic.
+    static std::size_t ring_bytes(const SessionConfig& config);
+
     // Mounts; starts no thread. `ops` is copied; its init is called with `user` after this class
     // set max_write, and may change anything but that.
     static Result<std::unique_ptr<Session>> open(SessionConfig config, const fuse_lowlevel_ops& ops,
@@ -107,6 +126,7 @@ public:
     Result<void> notify_inval_entry(fuse_ino_t parent, const std::string& name);
     Result<void> notify_delete(fuse_ino_t parent, fuse_ino_t child, const std::string& name);
     Result<void> notify_poll(fuse_pollhandle* handle);  // does not wait: any thread
+    void notify_poll(std::uint64_t handle) noexcept;    // of a predecessor's
 
     // Passthrough, where report() has it: lets clients use the regular file `file` directly, in opens
     // that are answered with the id (OpenReply), until it is closed again. Any thread.
@@ -145,6 +165,11 @@ private:
 
     Result<void> attach(fuse_lowlevel_ops ops);
     Result<void> answer_init();
+    std::string cannot_survive() const;
+    bool notify_raw(Notification code, const void* body, std::size_t size) noexcept;
+    Result<std::vector<std::vector<std::byte>>> collect_left();
+    Result<void> take_over();
+    void handle(std::byte* request, std::size_t size, OpcodeCounts& counts) noexcept;
     std::string prepare_rings(std::uint64_t offered);  // empty, or why not
     std::string try_passthrough();                     // empty, or why not
     ssize_t write_init_reply(iovec* iov, int count) noexcept;
@@ -165,6 +190,8 @@ private:
 
     std::uint64_t init_unique_ = 0;  // while INIT is being answered
     bool init_answered_ = false;
+    bool replaying_ = false;  // INIT was answered by a predecessor
+    bool must_ring_ = false;  // and by rings
     ParkedTable parked_;
     std::vector<std::unique_ptr<OpcodeCounts>> ring_counts_;
     std::vector<std::unique_ptr<RingQueue>> rings_;

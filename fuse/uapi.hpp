@@ -14,7 +14,18 @@ namespace ipcfs::fuse {
 constexpr std::uint64_t kInitExt = 1ULL << 30;
 constexpr std::uint64_t kInitHandleKillprivV2 = 1ULL << 28;
 constexpr std::uint64_t kInitPassthrough = 1ULL << 37;
+constexpr std::uint64_t kInitHasResend = 1ULL << 39;
 constexpr std::uint64_t kInitOverIoUring = 1ULL << 41;
+// The kernel's.
+constexpr unsigned kMinorWithEpoch = 44;  // FUSE_NOTIFY_INC_EPOCH
+
+// Notifications, which go to /dev/fuse as a reply to nothing.
+enum class Notification : std::int32_t {
+    kPoll = 1,
+    kResend = 7,    // requests that were read and not answered are to come again, marked:
+    kNewEpoch = 8,  // every name that the kernel keeps is to be looked up again
+};
+constexpr std::uint64_t kUniqueResent = 1ULL << 63;
 
 constexpr std::size_t kRingHeaderBytes = 128;  // each of the two header areas of an entry
 

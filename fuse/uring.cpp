@@ -14,6 +14,7 @@
 #include <utility>
 
 #include <base/check.hpp>
+#include <fuse/inheritance.hpp>
 #include <fuse/uring.hpp>
 
 namespace ipcfs::fuse {
@@ -38,6 +39,25 @@ RingHeader& header_of(RingEntry& entry) {
 std::byte* payload_of(RingEntry& entry) {
     return entry.memory + kPage;
 }
+RingNote& note_of(const RingEntry& entry) {
+    static_assert(kRingNoteAt >= sizeof(RingHeader));
+    static_assert(kRingNoteAt + sizeof(RingNote) <=
+                  kPage - sizeof(fuse_in_header) - kRingHeaderBytes);
+    return *reinterpret_cast<RingNote*>(entry.memory + kRingNoteAt);
+}
+
+enum class Left { kNothing, kReply, kRequest };
+Left left_in(const RingEntry& entry) {
+    const std::uint64_t id = reinterpret_cast<const RingHeader*>(entry.memory)->commit_id;
+    const RingNote& note = note_of(entry);
+    if (id == 0 || note.settled.load() == id) return Left::kNothing;
+    return note.answered.load() == id ? Left::kReply : Left::kRequest;
+}
+
+// Its headers lie in front of its payload, where handle() put them.
+std::byte* copied_request(RingEntry& entry) {
+    return payload_of(entry) - note_of(entry).op_bytes - sizeof(fuse_in_header);
+}
 
 bool has_no_reply(std::uint32_t opcode) {
     return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_NOTIFY_REPLY;
@@ -54,6 +74,10 @@ unsigned reserve_of(unsigned depth) {
 
 }  // namespace
 
+std::size_t ring_stride(std::size_t max_payload) noexcept {
+    return kPage + (max_payload + kPage - 1) / kPage * kPage;
+}
+
 CurrentRequest& current_request() noexcept {
     return t_request;
 }
@@ -66,7 +90,7 @@ RingQueue::RingQueue(RingSettings settings)
 RingQueue::~RingQueue() {
     stop();
     join();
-    if (region_) ::munmap(region_, region_bytes_);
+    if (region_ && !settings_.region) ::munmap(region_, region_bytes_);
 }
 
 Result<void> RingQueue::prepare() {
@@ -111,10 +135,13 @@ Result<void> RingQueue::create() {
     // Fails for a CPU that is possible but absent: then nobody calls from it either.
     ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
 
-    const std::size_t stride = kPage + (settings_.max_payload + kPage - 1) / kPage * kPage;
+    const std::size_t stride = ring_stride(settings_.max_payload);
     region_bytes_ = stride * settings_.depth;
-    void* region = ::mmap(nullptr, region_bytes_, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* region = settings_.region;
+    if (!region) {
+        region = ::mmap(nullptr, region_bytes_, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    }
     if (region == MAP_FAILED) return errno_fault("map the ring's payload buffers");
     region_ = static_cast<std::byte*>(region);
     ::madvise(region_, region_bytes_, MADV_NOHUGEPAGE);  // a parked read costs a page, not 2 MiB
@@ -140,20 +167,60 @@ Result<void> RingQueue::create() {
     return {};
 }
 
+std::vector<LeftRequest> RingQueue::left() const {
+    std::vector<LeftRequest> all;
+    if (!settings_.region) return all;
+    for (const RingEntry& entry : entries_) {
+        if (left_in(entry) != Left::kRequest) continue;
+        const auto& header = *reinterpret_cast<const RingHeader*>(entry.memory);
+        const RingNote& note = note_of(entry);
+        const bool copied = note.seen.load() == header.commit_id;
+        const std::byte* copy = entry.memory + kPage - note.op_bytes;
+        fuse_in_header in;
+        std::memcpy(&in, copied ? copy - sizeof in : header.in_out, sizeof in);
+        LeftRequest one{in.unique, in.opcode, 0};
+        std::memcpy(&one.handle, copied ? copy : header.op_in, sizeof one.handle);
+        all.push_back(one);
+    }
+    return all;
+}
+
+// An entry whose request was left keeps its place in the kernel, which takes the reply by the commit id
+// from whoever has the buffers at the same addresses (Linux 6.18). All others are registered anew: the
+// kernel has forgotten that they were free.
 Result<void> RingQueue::register_entries() {
     await_mail();
-    for (auto& entry : entries_) submit_command(entry, RingCommand::kRegister);
+    std::vector<RingEntry*> again;
+    for (auto& entry : entries_) {
+        const Left what = settings_.region ? left_in(entry) : Left::kNothing;
+        if (what == Left::kNothing) {
+            submit_command(entry, RingCommand::kRegister);
+            continue;
+        }
+        entry.adopted = true;
+        entry.commit_id = header_of(entry).commit_id;
+        if (what == Left::kReply) {
+            submit_command(entry, RingCommand::kCommitAndFetch);
+        } else {
+            again.push_back(&entry);
+        }
+    }
+    std::sort(again.begin(), again.end(),
+              [](auto* a, auto* b) { return a->commit_id < b->commit_id; });
     int submitted = 0;
-    do submitted = ::io_uring_submit(&ring_);
+    do submitted = submit();
     while (submitted == -EINTR);
     if (submitted < 0) return Fault{-submitted, "submit FUSE ring entries"};
     // A refused registration completes at once, an accepted one with its first request.
     io_uring_cqe* cqe = nullptr;
     unsigned head = 0;
     io_uring_for_each_cqe(&ring_, head, cqe) {
-        if (cqe->user_data != kWakeTag && cqe->res < 0 && cqe->res != -EAGAIN && cqe->res != -EINTR)
+        if (cqe->user_data == kWakeTag) continue;
+        if (reinterpret_cast<RingEntry*>(cqe->user_data)->adopted) continue;
+        if (cqe->res < 0 && cqe->res != -EAGAIN && cqe->res != -EINTR)
             return Fault{-cqe->res, "register FUSE ring entries"};
     }
+    for (RingEntry* entry : again) handle_again(*entry);
     return {};
 }
 
@@ -186,7 +253,7 @@ void RingQueue::serve() {
         // A poster that sees `sleeping_` writes the eventfd; one that came before left its mail.
         sleeping_.store(true);
         if (mail_.load() != nullptr || stop_.load()) {
-            result = ::io_uring_submit(&ring_);
+            result = submit();
         } else if (due != 0) {
             const Nanos left = std::max<Nanos>(due - now(), 1);
             __kernel_timespec wait{left / kSecond, left % kSecond};
@@ -196,6 +263,7 @@ void RingQueue::serve() {
             result = ::io_uring_submit_and_wait(&ring_, 1);
         }
         sleeping_.store(false);
+        settle();
         if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN &&
             result != -EBUSY) {
             end("io_uring_enter failed");
@@ -206,8 +274,22 @@ void RingQueue::serve() {
     }
     if (running && !ended_.load()) {  // stopped, not aborted: the last replies still go out
         drain_mail();
-        ::io_uring_submit(&ring_);
+        submit();
     }
+}
+
+int RingQueue::submit() {
+    const int result = ::io_uring_submit(&ring_);
+    settle();
+    return result;
+}
+
+// Replies that the kernel has taken are nothing to a successor.
+void RingQueue::settle() {
+    if (committing_.empty() || ::io_uring_sq_ready(&ring_) != 0) return;
+    for (RingEntry* entry : committing_)
+        note_of(*entry).settled.store(entry->commit_id, std::memory_order_release);
+    committing_.clear();
 }
 
 bool RingQueue::serve_completions() {
@@ -233,6 +315,8 @@ void RingQueue::complete(std::uint64_t tag, int result) {
         case -ECONNABORTED:
         case -ENODEV: return end("the file system was unmounted");
         default:
+            if (std::exchange(entry.adopted, false))
+                return submit_command(entry, RingCommand::kRegister);
             // The kernel did not take the entry back. The ring goes on with one less.
             if (lost_.fetch_add(1, std::memory_order_relaxed) + 1 == entries_.size())
                 end("the kernel refuses all ring entries");
@@ -244,6 +328,7 @@ void RingQueue::handle(RingEntry& entry) {
     fuse_in_header in;
     std::memcpy(&in, header.in_out, sizeof in);
     entry.commit_id = header.commit_id;
+    entry.adopted = false;
     const std::size_t payload = header.payload_bytes;
     IPCFS_CHECK(payload <= settings_.max_payload + kPage && in.len >= sizeof in + payload);
     const std::size_t op_bytes = in.len - sizeof in - payload;
@@ -253,12 +338,40 @@ void RingQueue::handle(RingEntry& entry) {
     std::byte* start = payload_of(entry) - op_bytes - sizeof in;
     std::memcpy(start, &in, sizeof in);
     std::memcpy(start + sizeof in, header.op_in, op_bytes);
+    if (settings_.region) {
+        RingNote& note = note_of(entry);
+        note.op_bytes = static_cast<std::uint32_t>(op_bytes);
+        note.payload_bytes = static_cast<std::uint32_t>(payload);
+        note.seen.store(entry.commit_id, std::memory_order_release);
+    }
+    process(entry, start, false);
+}
+
+// One that a predecessor left, perhaps with a reply half written over it.
+void RingQueue::handle_again(RingEntry& entry) {
+    RingNote& note = note_of(entry);
+    if (note.seen.load() != entry.commit_id) {
+        handle(entry);
+        return;
+    }
+    if (note.replying.load() == entry.commit_id) {
+        std::memcpy(payload_of(entry), note.saved,
+                    std::min<std::size_t>(note.saved_bytes, sizeof note.saved));
+        note.replying.store(0);
+    }
+    process(entry, copied_request(entry), true);
+}
+
+void RingQueue::process(RingEntry& entry, std::byte* request, bool left) {
+    fuse_in_header in;
+    std::memcpy(&in, request, sizeof in);
     settings_.counts->count(in.opcode);
-    t_request = {in.unique, &entry, false};
-    fuse_buf request{};
-    request.mem = start;
-    request.size = in.len;
-    ::fuse_session_process_buf(settings_.session, &request);
+    if (settings_.fetched) settings_.fetched->fetch_add(1, std::memory_order_relaxed);
+    t_request = {in.unique, &entry, false, left, request + sizeof in};
+    fuse_buf whole{};
+    whole.mem = request;
+    whole.size = in.len;
+    ::fuse_session_process_buf(settings_.session, &whole);
 
     const CurrentRequest after = std::exchange(t_request, {});
     traffic_ |= !after.parked;
@@ -271,11 +384,11 @@ void RingQueue::handle(RingEntry& entry) {
 }
 
 ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept {
-    if (!begin_reply(entry)) return -1;
     fuse_out_header out;
     std::memcpy(&out, iov[0].iov_base, sizeof out);
     std::size_t bytes = 0;
     for (int i = 1; i < count; ++i) bytes += iov[i].iov_len;
+    if (!begin_reply(entry, bytes)) return -1;
     if (bytes > entry.buffers[1].iov_len) return end_reply(entry, out, -EMSGSIZE);
     std::byte* to = payload_of(entry);
     for (int i = 1; i < count; ++i) {
@@ -287,13 +400,23 @@ ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept
 
 ssize_t RingQueue::reply(RingEntry& entry, const fuse_out_header& header,
                          const FileBytes& bytes) noexcept {
-    if (!begin_reply(entry)) return -1;
+    if (!begin_reply(entry, bytes.length)) return -1;
     const bool fits = bytes.length <= entry.buffers[1].iov_len;
     return end_reply(entry, header, fits ? read_bytes(bytes, payload_of(entry)) : -EMSGSIZE);
 }
 
-bool RingQueue::begin_reply(RingEntry& entry) noexcept {
+// What of the request the reply is going to overwrite is kept for a successor. That is little: READ and
+// its like have no payload, and what has one gets a short reply.
+bool RingQueue::begin_reply(RingEntry& entry, std::size_t bytes) noexcept {
     if (entry.linked.load(std::memory_order_acquire)) unlink(entry);
+    if (settings_.region) {
+        RingNote& note = note_of(entry);
+        const std::size_t lost =
+            std::min<std::size_t>({bytes, note.payload_bytes, sizeof note.saved});
+        std::memcpy(note.saved, payload_of(entry), lost);
+        note.saved_bytes = static_cast<std::uint32_t>(lost);
+        note.replying.store(entry.commit_id, std::memory_order_release);
+    }
     if (!ended_.load(std::memory_order_relaxed)) return true;
     errno = ENOENT;
     return false;
@@ -307,6 +430,7 @@ ssize_t RingQueue::end_reply(RingEntry& entry, fuse_out_header out, ssize_t byte
     out.len = static_cast<std::uint32_t>(sizeof out + payload);
     std::memcpy(header.in_out, &out, sizeof out);
     header.payload_bytes = static_cast<std::uint32_t>(payload);
+    if (settings_.region) note_of(entry).answered.store(entry.commit_id, std::memory_order_release);
 
     if (t_queue == this) {
         submit_command(entry, RingCommand::kCommitAndFetch);
@@ -346,7 +470,7 @@ void RingQueue::drain_mail() {
 io_uring_sqe* RingQueue::take_sqe() {
     for (;;) {
         if (io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_)) return sqe;
-        const int result = ::io_uring_submit(&ring_);
+        const int result = submit();
         IPCFS_CHECK(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY);
     }
 }
@@ -367,6 +491,7 @@ void RingQueue::submit_command(RingEntry& entry, RingCommand command) {
         sqe->len = 2;
     } else {
         area.commit_id = entry.commit_id;
+        if (settings_.region) committing_.push_back(&entry);
     }
     std::memcpy(sqe->cmd, &area, sizeof area);
 }

@@ -40,8 +40,17 @@ struct CurrentRequest {
     std::uint64_t unique = 0;    // 0: none
     RingEntry* entry = nullptr;  // null: by /dev/fuse, or replied to, or parked
     bool parked = false;
+    bool left = false;                // by a predecessor, which may have done it without saying so
+    const std::byte* body = nullptr;  // behind its fuse_in_header; until the handler returns
 };
 CurrentRequest& current_request() noexcept;
+
+// A request that a predecessor left unanswered.
+struct LeftRequest {
+    std::uint64_t unique = 0;  // as it was at first, without kUniqueResent
+    std::uint32_t opcode = 0;
+    std::uint64_t handle = 0;  // of READ, WRITE and the like; else whatever
+};
 
 // An entry's memory is [page: RingHeader ... scratch for the headers, right-aligned][payload].
 struct RingEntry {
@@ -50,6 +59,7 @@ struct RingEntry {
     iovec buffers[2] = {};
     RingCommand last = RingCommand::kRegister;
     std::uint64_t commit_id = 0;
+    bool adopted = false;  // what the kernel knows of it may be over: then it is registered anew
     RingEntry* next_mail = nullptr;
     // Under the queue's lists lock:
     std::shared_ptr<Parked> op;
@@ -66,6 +76,10 @@ struct RingSettings {
     unsigned depth = 8192;
     std::size_t max_payload = 1 << 20;
     OpcodeCounts* counts = nullptr;
+    // Where successors find the buffers, and may have been left some: ring_stride() bytes an entry.
+    // Null: private memory.
+    std::byte* region = nullptr;
+    std::atomic<std::uint64_t>* fetched = nullptr;   // counts requests, for others to see
     std::function<void(const char* reason)> on_end;  // the connection ended; on the queue's thread
 };
 
@@ -77,6 +91,9 @@ struct Overload {
     std::size_t lost_entries = 0;  // refused by the kernel, never to be fetched again
 };
 
+// Bytes of an entry's memory.
+std::size_t ring_stride(std::size_t max_payload) noexcept;
+
 class RingQueue {
 public:
     explicit RingQueue(RingSettings settings);
@@ -85,6 +102,8 @@ public:
     // Starts the thread, which creates the ring and the entries' memory; returns when it has. The
     // kernel knows nothing yet, so a failure here is the last chance to go on without rings.
     Result<void> prepare();
+    // What a predecessor left in `region` unanswered. After prepare(); will be handled by the queue.
+    std::vector<LeftRequest> left() const;
     // Call on all queues once the INIT reply is out, then await_registered on each.
     void let_register();
     Result<void> await_registered();
@@ -118,7 +137,11 @@ private:
     bool serve_completions();
     void complete(std::uint64_t tag, int result);
     void handle(RingEntry& entry);
-    bool begin_reply(RingEntry& entry) noexcept;
+    void handle_again(RingEntry& entry);
+    void process(RingEntry& entry, std::byte* request, bool left);
+    int submit();
+    void settle();
+    bool begin_reply(RingEntry& entry, std::size_t bytes) noexcept;
     ssize_t end_reply(RingEntry& entry, fuse_out_header out, ssize_t bytes) noexcept;
     void submit_command(RingEntry& entry, RingCommand command);
     void await_mail();
@@ -134,6 +157,8 @@ private:
     std::byte* region_ = nullptr;
     std::size_t region_bytes_ = 0;
     std::vector<RingEntry> entries_;
+    std::vector<RingEntry*>
+        committing_;  // replies that are not submitted yet, where there is a region
     io_uring ring_{};
     bool ring_made_ = false;
     Fd wake_;

@@ -6,6 +6,7 @@
 #include <boost/intrusive/list.hpp>
 
 #include <fuse/door.hpp>
+#include <fuse/operations.hpp>
 #include <fuse/session.hpp>
 #include <tree/open_file.hpp>
 
@@ -21,7 +22,11 @@ struct Handle : boost::intrusive::list_base_hook<> {
     std::atomic<std::uint64_t> who{0};
     std::atomic<std::uint64_t> end{0};  // behind the last byte written
     std::atomic<bool> nonblocking{false};
-    bool cached = false;  // by the kernel, in pages
+    bool cached = false;            // by the kernel, in pages
+    std::uint32_t reply_flags = 0;  // FOPEN_*, and the backing, that OPEN was answered with
+    std::int32_t backing = 0;
+    HandleSlot* slot = nullptr;  // where it is noted for a successor; null: nowhere
+    std::uint64_t number = 0;    // what the kernel calls it
 };
 
 // An open that is going to be answered.
@@ -31,6 +36,8 @@ struct Opening {
     bool nonblocking = false;
     Backings::Use claim;
     std::optional<fuse_entry_out> created;  // the answer is that of CREATE
+    std::uint32_t flags = 0;                // open(2)'s
+    std::uint64_t unique = 0;               // of the request
 };
 
 // The requester; `handle` may remember its process, or be null.
@@ -43,18 +50,21 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening ope
 
 class WaitingRead final : public tree::ReadOperation, public Parked {
 public:
-    WaitingRead(fuse_req_t req, std::shared_ptr<tree::OpenFile> file,
+    // The handle is not released before the answer is out.
+    WaitingRead(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Handle& handle,
                 const tree::ReadRequest& request)
-        : ReadOperation(std::move(file), request), req_(req) {}
+        : ReadOperation(std::move(file), request), req_(req), handle_(handle) {}
     void interrupt(int error) noexcept override { cancel(error); }
     ParkTicket ticket;
 
 private:
     bool reply(const tree::Delivery& delivery) noexcept override {
+        if (handle_.slot) door_of(req_).note(handle_, ticket.unique);
         Session::of(req_).unpark(ticket);
         return send(req_, delivery);
     }
     fuse_req_t req_;
+    Handle& handle_;
 };
 
 class WaitingWrite final : public tree::WriteOperation, public Parked {

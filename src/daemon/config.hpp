@@ -33,6 +33,7 @@ struct FuseConfig {
     std::uint32_t threads = 0;         // workers of the classic transport; 0: by the CPUs
     Passthrough passthrough = Passthrough::kAuto;  // memory given to clients directly
     AllowOther allow_other = AllowOther::kAuto;
+    bool survive = true;  // a holder keeps the mount, for a daemon after this one
     Nanos entry_timeout = 3600 * kSecond;
     Nanos attr_timeout = 3600 * kSecond;
     bool debug = false;  // libfuse prints every request to stderr

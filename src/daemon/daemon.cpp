@@ -122,8 +122,9 @@ std::uint64_t resident_bytes() {
 }  // namespace
 
 struct Daemon::State {
-    State(const Config& wanted, Logger& logger, Loop& event_loop)
-        : log(logger),
+    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given)
+        : succession(given),
+          log(logger),
           loop(event_loop),
           own_uid(::geteuid()),
           config(std::in_place, wanted),
@@ -168,6 +169,10 @@ struct Daemon::State {
     void ended(const std::string& why);
     std::vector<std::string> report() const;
 
+    void forget_names();
+    void claim_ids();
+
+    const Succession succession;
     Logger& log;
     Loop& loop;
     const uid_t own_uid;
@@ -204,32 +209,53 @@ struct Daemon::State {
     Guarded<End> end;
 };
 
+fuse::SessionConfig session_config(const Config& config) {
+    fuse::SessionConfig session;
+    session.mountpoint = config.mount;
+    session.transport = config.fuse.transport == Transport::kClassic ? fuse::Transport::kClassic
+                                                                     : fuse::Transport::kUring;
+    session.ring_depth = config.fuse.queue_depth;
+    session.reader_threads = config.fuse.threads;
+    session.allow_other = config.fuse.allow_other == AllowOther::kYes ||
+                          (config.fuse.allow_other == AllowOther::kAuto &&
+                           (::geteuid() == 0 || fuse_conf_allows_other()));
+    session.passthrough = config.fuse.passthrough == Passthrough::kAuto;
+    session.extra_init_flags = fuse::Door::init_flags();
+    session.debug = config.fuse.debug;
+    return session;
+}
+
 Result<void> Daemon::State::start() {
     Config wanted = config.with([](const Config& c) { return c; });
     if (auto restored = restore(wanted); !restored) return restored;
     tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
     exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
+    // Names that clients' kernels know of files that are not shown any more go, too.
+    tree->on_retyped([this](const std::shared_ptr<channel::Channel>& channel,
+                            const std::vector<std::string>& hidden, bool at_once) {
+        if (bell) bell->hide(channel, hidden, at_once);
+    });
     // On the worker: what clients' kernels have cached of a revoked region goes, and mappings with it.
     tree->shares().on_revoked([this](std::uint64_t id) {
         const tree::NodeId node{id, tree::Kind::kRegion};
         if (session) (void)session->notify_inval_inode(node.raw(), 0, 0);
     });
-    door = std::make_unique<fuse::Door>(
-        *tree, log, fuse::DoorConfig{wanted.fuse.entry_timeout, wanted.fuse.attr_timeout});
+    fuse::DoorConfig door_config;
+    door_config.entry_timeout = wanted.fuse.entry_timeout;
+    door_config.attr_timeout = wanted.fuse.attr_timeout;
+    door_config.inheritance = succession.inheritance;
+    door_config.already_done = [this](std::uint64_t request) {
+        return done_requests.contains(request);
+    };
+    door = std::make_unique<fuse::Door>(*tree, log, std::move(door_config));
+    claim_ids();
 
-    fuse::SessionConfig session_config;
-    session_config.mountpoint = wanted.mount;
-    session_config.transport = wanted.fuse.transport == Transport::kClassic
-                                   ? fuse::Transport::kClassic
-                                   : fuse::Transport::kUring;
-    session_config.ring_depth = wanted.fuse.queue_depth;
-    session_config.reader_threads = wanted.fuse.threads;
-    session_config.allow_other = wanted.fuse.allow_other == AllowOther::kYes ||
-                                 (wanted.fuse.allow_other == AllowOther::kAuto &&
-                                  (own_uid == 0 || fuse_conf_allows_other()));
-    session_config.passthrough = wanted.fuse.passthrough == Passthrough::kAuto;
-    session_config.extra_init_flags = fuse::Door::init_flags();
-    session_config.debug = wanted.fuse.debug;
+    fuse::SessionConfig session_config = daemon::session_config(wanted);
+    session_config.mount = succession.mount;
+    session_config.inheritance = succession.inheritance;
+    session_config.on_take_over = [this](fuse::Session& taken, auto left) {
+        door->take_over(taken, left);
+    };
     session_config.on_end = [this](const std::string& why) { ended(why); };
 
     auto opened =
@@ -246,6 +272,10 @@ Result<void> Daemon::State::start() {
         *exchange, ledger, log);
     if (auto listening = control->start(); !listening) return listening;
     if (auto started = session->start(); !started) return started;
+    if (succession.inheritance && succession.inheritance->life() > 1) {
+        door->wake_pollers(*session);
+        worker.add([this] { forget_names(); });
+    }
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
         log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
@@ -269,6 +299,29 @@ Result<void> Daemon::State::restore(const Config& wanted) {
     if (!requests) return requests.error();
     done_requests = std::move(*requests);
     return {};
+}
+
+// No id of a killed daemon is to mean something else now.
+void Daemon::State::claim_ids() {
+    if (!succession.inheritance) return;
+    // What is kept may come from another mount's time.
+    const std::uint64_t first =
+        succession.inheritance->claim_ids(std::max(registry.next_id(), payloads.next_id()));
+    registry.start_ids(first);
+    payloads.start_ids(first);
+    tree->shares().start_ids(first);
+}
+
+// On the worker: what the kernel keeps of directories that are still there is of another life. (Names
+// have gone with FUSE_NOTIFY_INC_EPOCH.)
+void Daemon::State::forget_names() {
+    auto forget = [this](const tree::NodeId& node) {
+        (void)session->notify_inval_inode(node.raw(), 0, 0);
+    };
+    forget({channel::Registry::kRootId, tree::Kind::kRoot});
+    registry.for_each([&](const std::shared_ptr<channel::Channel>& each, const std::string&) {
+        forget({each->id(), tree::Kind::kChannel});
+    });
 }
 
 void Daemon::State::stop() noexcept {
@@ -332,6 +385,12 @@ std::string Daemon::State::version() const {
     if (!r.passthrough) text += "why-not-passthrough " + r.why_not_passthrough + "\n";
     text +=
         "queues " + std::to_string(r.queues) + "\nqueue-depth " + std::to_string(r.depth) + "\n";
+    text += std::string("survives ") + (r.survives ? "yes" : "no") + "\n";
+    if (!r.survives) text += "why-not-survives " + r.why_not_survives + "\n";
+    if (succession.inheritance) {
+        text += "life " + std::to_string(succession.inheritance->life()) + "\n";
+        text += "holder " + std::to_string(::getppid()) + "\n";
+    }
     text += "pid " + std::to_string(::getpid()) + "\n";
     return text;
 }
@@ -455,6 +514,7 @@ void Daemon::State::watch() {
 void Daemon::State::sweep() {
     if (stopped) return;
     payloads.sweep();
+    channel::sweep_leases(environment);
     loop.after(kSweepPeriod, [this] { sweep(); });
 }
 
@@ -486,6 +546,18 @@ std::vector<std::string> Daemon::State::report() const {
     if (!r.passthrough) {
         lines.push_back("off: passthrough of payloads and regions; " + r.why_not_passthrough);
     }
+    if (r.survives) {
+        lines.push_back("survives: a holder keeps the mount for a daemon after this one");
+    } else {
+        lines.push_back("off: a daemon after this one to go on with the mount; " +
+                        r.why_not_survives);
+    }
+    if (succession.inheritance && succession.inheritance->life() > 1) {
+        const auto taken = door->taken_over();
+        lines.push_back("took over: " + std::to_string(taken.reopened) + " open files, " +
+                        std::to_string(taken.lost) + " more that are lost, " +
+                        std::to_string(r.taken_over) + " unanswered requests");
+    }
     if (!r.allow_other) {
         lines.push_back("off: other users cannot see this tree (allow_other)");
     }
@@ -503,9 +575,10 @@ std::vector<std::string> Daemon::State::report() const {
 Daemon::Daemon() = default;
 Daemon::~Daemon() = default;
 
-Result<std::unique_ptr<Daemon>> Daemon::create(const Config& config, Logger& log, Loop& loop) {
+Result<std::unique_ptr<Daemon>> Daemon::create(const Config& config, Logger& log, Loop& loop,
+                                               const Succession& succession) {
     std::unique_ptr<Daemon> daemon(new Daemon);
-    daemon->state_ = std::make_unique<State>(config, log, loop);
+    daemon->state_ = std::make_unique<State>(config, log, loop, succession);
     if (auto started = daemon->state_->start(); !started) return started.error();
     return daemon;
 }

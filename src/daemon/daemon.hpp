@@ -10,16 +10,22 @@
 #include <base/log.hpp>
 #include <base/result.hpp>
 #include <daemon/config.hpp>
+#include <daemon/holder.hpp>
 #include <daemon/loop.hpp>
 
 namespace ipcfs::daemon {
+
+// How the mount is made and served.
+fuse::SessionConfig session_config(const Config& config);
 
 class Daemon {
 public:
     // Builds all and mounts: on success requests are served already. The mount point exists, is
     // free, and its lock is held. config.mount is canonical. Logger and loop outlive the daemon.
     // Main thread, before the loop runs; starts threads.
-    static Result<std::unique_ptr<Daemon>> create(const Config& config, Logger& log, Loop& loop);
+    // With a succession, the mount is there; what a killed daemon left in it is taken over.
+    static Result<std::unique_ptr<Daemon>> create(const Config& config, Logger& log, Loop& loop,
+                                                  const Succession& succession = {});
 
     // After stop(). On the main thread.
     ~Daemon();

@@ -41,6 +41,9 @@ public:
     // `*holder` is who. EPERM: the directory is not safe to use.
     static Result<InstanceLock> take(const std::string& lock_file, pid_t* holder);
 
+    // In a child, which has a part in it: it is the parent's alone from now on.
+    void leave_to_parent() noexcept { fd_.reset(); }
+
     InstanceLock(InstanceLock&&) = default;
     InstanceLock& operator=(InstanceLock&&) = delete;
     ~InstanceLock();

@@ -202,14 +202,15 @@ Key allow_other() {
         });
 }
 
-Key debug() {
+template <class At>
+Key flag(std::string name, At at) {
     return key<Config>(
-        "fuse.debug", "true or false", false,
-        [](Config& config, const Value& value) {
-            if (value.boolean) config.fuse.debug = *value.boolean;
+        std::move(name), "true or false", false,
+        [=](Config& config, const Value& value) {
+            if (value.boolean) at(config) = *value.boolean;
             return value.boolean.has_value();
         },
-        [](const Config& config) -> std::string { return config.fuse.debug ? "true" : "false"; });
+        [=](const Config& config) -> std::string { return at(config) ? "true" : "false"; });
 }
 
 // A channel's setting: what `ctl` takes is allowed, and nothing else.
@@ -257,13 +258,16 @@ std::vector<Key> build() {
             "fuse.passthrough", false, kPassthroughs,
             [](auto& c) -> auto& { return c.fuse.passthrough; }),
         allow_other(),
+        flag(
+            "fuse.survive", [](auto& c) -> auto& { return c.fuse.survive; }),
         duration(
             "fuse.entry-timeout", false, 0, kYear,
             [](auto& c) -> auto& { return c.fuse.entry_timeout; }),
         duration(
             "fuse.attr-timeout", false, 0, kYear,
             [](auto& c) -> auto& { return c.fuse.attr_timeout; }),
-        debug(),
+        flag(
+            "fuse.debug", [](auto& c) -> auto& { return c.fuse.debug; }),
 
         word(
             "log.level", true, kLevelNames, [](auto& c) -> auto& { return c.log.level; }),

@@ -14,6 +14,7 @@
 #include <base/units.hpp>
 #include <daemon/config.hpp>
 #include <daemon/daemon.hpp>
+#include <daemon/holder.hpp>
 #include <daemon/instance.hpp>
 #include <daemon/log.hpp>
 #include <daemon/loop.hpp>
@@ -23,8 +24,9 @@
 namespace ipcfs::daemon {
 namespace {
 
-constexpr Nanos kStopPatience = kSecond;  // then it is said what holds the stop
-constexpr int kStopRounds = 5;            // then the mount is taken off, and the process ends
+constexpr Nanos kStopPatience = kSecond;        // then it is said what holds the stop
+constexpr Nanos kOneWord = 300 * kMillisecond;  // between two signals that are meant as two
+constexpr int kStopRounds = 5;                  // then the mount is taken off, and the process ends
 
 std::string show(std::uint64_t limit, bool bytes = false) {
     if (limit == kUnlimited) return "unlimited";
@@ -60,12 +62,16 @@ public:
           background_(std::move(background)) {}
 
     int run() {
-        int code = start();
+        int code = prepare();
+        if (code == kExitOk && config_.fuse.survive) {
+            if (auto over = hold()) return *over;
+        }
+        if (code == kExitOk) code = serve();
         if (code != kExitOk) {
             if (background_) background_->failed(code);
             return code;
         }
-        loop_.run();
+        loop_->run();
         if (stopper_.joinable()) stopper_.join();
         daemon_.reset();
         log_->info("stopped");
@@ -73,8 +79,8 @@ public:
     }
 
 private:
-    // Takes the mount point and serves it; everything that can fail fails here.
-    int start() {
+    // Takes the mount point.
+    int prepare() {
         config_.mount = canonical_mount(config_.mount);
         const char* runtime = std::getenv("XDG_RUNTIME_DIR");
         pid_t holder = 0;
@@ -87,9 +93,7 @@ private:
         if (auto made = ensure_directory(config_.state, 0700); !made) {
             return fail(made.error().message());
         }
-        auto log = DaemonLogger::open(config_.log, log_place());
-        if (!log) return fail(log.error().message());
-        log_ = std::move(*log);
+        if (auto opened = open_log(); !opened) return fail(opened.error().message());
         raise_descriptor_limit();
         introduce();
 
@@ -101,19 +105,73 @@ private:
         if (auto made = ensure_directory(config_.mount, 0755); !made) {
             return fail(made.error().message());
         }
+        return kExitOk;
+    }
 
-        loop_.on_signal([this](int signal) { on_signal(signal); });
-        auto daemon = Daemon::create(config_, *log_, loop_);
+    // Becomes the holder, and ends as that with an exit code; or goes on as the daemon, empty.
+    std::optional<int> hold() {
+        auto holder = Holder::make(session_config(config_));
+        if (!holder) return fail(holder.error().message());
+        holder_ = std::move(*holder);
+        log_.reset();  // the daemon's: two that rotate one file would fight
+        const auto over = holder_->run(manager_, [this] {
+            if (background_) background_->ready();
+        });
+        if (!over) {
+            become_daemon();
+            return std::nullopt;
+        }
+        if (!holder_->why().empty()) {
+            if (auto opened = open_log(); opened) log_->critical(holder_->why());
+            if (!log_ || log_->current().target != LogTarget::kStderr)
+                std::fprintf(stderr, "ipcfsd: %s\n", holder_->why().c_str());
+            manager_.status(holder_->why());
+        }
+        if (background_) background_->failed(*over);
+        return over;
+    }
+
+    void become_daemon() {
+        lock_->leave_to_parent();
+        manager_ = ServiceManager(holder_->take_line());
+        if (holder_->predecessor().empty()) return;
+        // As it would be read by a daemon that is started now.
+        Parsed wanted = load_config(options_, around_);
+        wanted.config.mount = canonical_mount(wanted.config.mount);
+        if (wanted.errors.empty()) config_ = plan_reload(config_, wanted.config).config;
+    }
+
+    // Serves it; everything that can fail fails here.
+    int serve() {
+        if (!log_) {
+            if (auto opened = open_log(); !opened) return fail(opened.error().message());
+        }
+        if (holder_ && !holder_->predecessor().empty()) {
+            log_->warn("the daemon with ", holder_->predecessor(), "; pid ", getpid(),
+                       " goes on in its place");
+        }
+        loop_.emplace();
+        loop_->on_signal([this](int signal) { on_signal(signal); });
+        auto daemon =
+            Daemon::create(config_, *log_, *loop_, holder_ ? holder_->succession() : Succession{});
         if (!daemon) return fail(daemon.error().message());
         daemon_ = std::move(*daemon);
         for (const std::string& line : daemon_->report()) log_->info(line);
         daemon_->on_end([this](bool plain, const std::string& why) {
-            loop_.post([this, plain, why] { on_end(plain, why); });
+            loop_->post([this, plain, why] { on_end(plain, why); });
         });
         log_->info("ready: ", config_.mount);
         if (background_) background_->ready();
+        if (holder_) Holder::say_ready(manager_.line());
         manager_.ready("serving " + config_.mount);
         return kExitOk;
+    }
+
+    Result<void> open_log() {
+        auto log = DaemonLogger::open(config_.log, log_place());
+        if (!log) return log.error();
+        log_ = std::move(*log);
+        return {};
     }
 
     int fail(const std::string& why) {
@@ -164,6 +222,10 @@ private:
             if (!stopping_) reload();
             return;
         }
+        const Nanos now = SystemClock().monotonic();
+        // A service manager that tells all processes, and the holder that hands on, are one word.
+        if (stopping_ && holder_ && now - told_ < kOneWord) return;
+        told_ = now;
         if (stopping_) {
             log_->warn("second signal ", signal, ": ending at once");
             leave(kExitFailed);
@@ -185,16 +247,17 @@ private:
 
     void stop() {
         stopping_ = true;
+        if (holder_) holder_->say_ending();
         manager_.stopping("unmounting " + config_.mount);
         stopper_ = std::thread([this] {
             daemon_->stop();
-            loop_.stop();
+            loop_->stop();
         });
         watch_stop(1);
     }
 
     void watch_stop(int round) {
-        loop_.after(kStopPatience, [this, round] {
+        loop_->after(kStopPatience, [this, round] {
             const std::string what = joined(daemon_->holding());
             log_->warn("still stopping after ", round,
                        " s, held by: ", what.empty() ? "(unknown)" : what);
@@ -209,6 +272,7 @@ private:
 
     // The way out when something does not end: nobody finds a dead mount, nothing is destroyed.
     [[noreturn]] void leave(int code) {
+        if (holder_) holder_->say_ending();
         if (ipcfs_mounted(config_.mount)) {
             if (auto detached = detach_mount(config_.mount); !detached) {
                 log_->error(detached.error().message());
@@ -252,10 +316,12 @@ private:
     ServiceManager manager_;
     std::optional<InstanceLock> lock_;
     std::unique_ptr<DaemonLogger> log_;
-    Loop loop_;
+    std::unique_ptr<Holder> holder_;
+    std::optional<Loop> loop_;        // none in the holder, nor before the fork
     std::unique_ptr<Daemon> daemon_;  // ends before the loop and the log
     std::thread stopper_;
     bool stopping_ = false;
+    Nanos told_ = 0;  // when
     int exit_code_ = kExitOk;
 };
 

@@ -91,8 +91,12 @@ ServiceManager::ServiceManager() {
 }
 
 void ServiceManager::ready(std::string_view status) {
-    send(std::string("READY=1\nMAINPID=") + std::to_string(getpid()) +
-         "\nSTATUS=" + std::string(status));
+    const std::string main = line_ ? "" : "\nMAINPID=" + std::to_string(getpid());
+    send("READY=1" + main + "\nSTATUS=" + std::string(status));
+}
+
+void ServiceManager::relay(std::string_view state) {
+    send(std::string(state) + "\nMAINPID=" + std::to_string(getpid()));
 }
 
 void ServiceManager::reloading() {
@@ -111,6 +115,13 @@ void ServiceManager::status(std::string_view status) {
 }
 
 void ServiceManager::send(std::string_view state) noexcept {
+    if (line_) {
+        const std::string word = "S" + std::string(state);
+        while (::send(line_.get(), word.data(), word.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+               errno == EINTR) {
+        }
+        return;
+    }
     if (socket_.empty()) return;
     sockaddr_un address{};
     address.sun_family = AF_UNIX;

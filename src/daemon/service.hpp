@@ -35,15 +35,20 @@ class ServiceManager {
 public:
     // Takes NOTIFY_SOCKET from the environment, and removes it there.
     ServiceManager();
+    // By way of the holder: the service manager listens to the main process alone.
+    explicit ServiceManager(Fd line) : line_(std::move(line)) {}
 
     void ready(std::string_view status);     // READY=1
     void reloading();                        // RELOADING=1; ready() ends it
     void stopping(std::string_view status);  // STOPPING=1
     void status(std::string_view status);    // STATUS=
+    void relay(std::string_view state);      // as a daemon's line brought it
+    int line() const noexcept { return line_.get(); }
 
 private:
     void send(std::string_view state) noexcept;
     std::string socket_;
+    Fd line_;  // to the holder
 };
 
 }  // namespace ipcfs::daemon

@@ -129,6 +129,7 @@ public:
                                std::uint64_t size, uid_t uid);
     // Ids from here on, so that none of an earlier life is used again. Before any payload is added.
     void start_ids(std::uint64_t first) noexcept { next_id_ = first; }
+    std::uint64_t next_id() const noexcept { return next_id_; }
     // EINVAL, EBUSY, EPERM as Pool::enqueue, and for a pool of another user or channel.
     Result<PayloadPtr> add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid);
     PayloadPtr add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,

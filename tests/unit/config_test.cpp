@@ -131,7 +131,8 @@ TEST(Config, TellsEveryErrorWithItsPlaceAndWhatIsAllowedInTheOrderOfTheFile) {
             "f.toml:3:11: log.level = \"loud\": must be one of \"trace\", \"debug\", \"info\", "
             "\"warn\", \"error\", \"critical\", \"off\"",
             "f.toml:5:1: unknown key \"fuse.queue-dept\"; known in [fuse] are: transport, "
-            "queue-depth, threads, passthrough, allow-other, entry-timeout, attr-timeout, debug",
+            "queue-depth, threads, passthrough, allow-other, survive, entry-timeout, attr-timeout, "
+            "debug",
             "f.toml:6:15: fuse.queue-depth = 0: must be a whole number from 1 to 65536",
             "f.toml:7:17: fuse.entry-timeout = \"5\": must be a duration such as \"5ms\", "
             "\"30s\", \"1h\" or 0, from 0 to 8760h",
@@ -338,7 +339,8 @@ TEST(Config, ReloadTakesOverLogLimitsAndChannelsAndNamesTheRest) {
     EXPECT_EQ(plan.config.mount, running.mount);
     EXPECT_EQ(plan.restart, (Errors{"mount", "state", "fuse.transport", "fuse.queue-depth",
                                     "fuse.threads", "fuse.passthrough", "fuse.allow-other",
-                                    "fuse.entry-timeout", "fuse.attr-timeout", "fuse.debug"}));
+                                    "fuse.survive", "fuse.entry-timeout", "fuse.attr-timeout",
+                                    "fuse.debug"}));
     EXPECT_EQ(plan.changed.size(), keys().size() - plan.restart.size() + 1) << "and limits.user";
     Reload nothing = plan_reload(running, running);
     EXPECT_EQ(nothing.changed, Errors{});

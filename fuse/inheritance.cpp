@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <cstring>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#include <fuse/inheritance.hpp>
+
+namespace ipcfs::fuse {
+
+namespace {
+
+void* map_shared(std::size_t bytes) {
+    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return nullptr;
+    ::madvise(at, bytes, MADV_DONTDUMP);
+    return at;
+}
+
+// SplitMix64's finalizer (Vigna).
+std::uint64_t mix(std::uint64_t x) {
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+    return x ^ x >> 31;
+}
+
+constexpr std::uint64_t kIdsALife = 1ULL << 32;
+
+}  // namespace
+
+Result<std::unique_ptr<Inheritance>> Inheritance::make(std::size_t ring_bytes) {
+    std::unique_ptr<Inheritance> made(new Inheritance);
+    made->shared_ = static_cast<Shared*>(map_shared(sizeof(Shared)));
+    made->slots_ = static_cast<HandleSlot*>(map_shared(kSlots * sizeof(HandleSlot)));
+    if (!made->shared_ || !made->slots_) return errno_fault("map what a successor inherits");
+    if (ring_bytes > 0) {
+        made->rings_ = static_cast<std::byte*>(map_shared(ring_bytes));
+        if (!made->rings_) return errno_fault("map the rings' buffers");
+        made->ring_bytes_ = ring_bytes;
+    }
+    if (::getrandom(&made->shared_->connection, sizeof made->shared_->connection, 0) < 0)
+        return errno_fault("getrandom");
+    made->shared_->next_id = 1;
+    return made;
+}
+
+Inheritance::~Inheritance() {
+    if (shared_) ::munmap(shared_, sizeof(Shared));
+    if (slots_) ::munmap(slots_, kSlots * sizeof(HandleSlot));
+    if (rings_) ::munmap(rings_, ring_bytes_);
+}
+
+std::uint64_t Inheritance::request_id(std::uint64_t unique) const noexcept {
+    const std::uint64_t plain = unique & ~(1ULL << 63);  // without FUSE_UNIQUE_RESEND
+    return mix(shared_->connection + mix(plain)) | 1;
+}
+
+void Inheritance::keep_init_reply(const void* header_and_body, std::size_t size) noexcept {
+    size = std::min(size, sizeof shared_->reply);
+    std::memcpy(shared_->reply, header_and_body, size);
+    shared_->reply_size.store(static_cast<std::uint32_t>(size));
+}
+
+std::size_t Inheritance::init_reply(void* to, std::size_t room) const noexcept {
+    const std::size_t size = std::min<std::size_t>(shared_->reply_size.load(), room);
+    std::memcpy(to, shared_->reply, size);
+    return size;
+}
+
+void Inheritance::begin_life() noexcept {
+    shared_->ending.store(false);
+    shared_->life.fetch_add(1);
+}
+
+std::uint64_t Inheritance::claim_ids(std::uint64_t least) noexcept {
+    const std::uint64_t first = std::max(least, shared_->next_id.load());
+    shared_->next_id.store(first + kIdsALife);
+    return first;
+}
+
+HandleSlot* Inheritance::take_slot() noexcept {
+    auto index = free_.with([this](std::vector<std::uint32_t>& list) -> std::size_t {
+        if (!list.empty()) {
+            const std::uint32_t last = list.back();
+            list.pop_back();
+            return last;
+        }
+        const std::size_t next = shared_->slots_used.load();
+        if (next < kSlots) shared_->slots_used.store(next + 1);
+        return next;
+    });
+    if (index >= kSlots) return nullptr;
+    HandleSlot& slot = slots_[index];
+    slot.generation.fetch_add(1);
+    slot.poll = 0;
+    slot.marks = slot.marks_before = 0;
+    slot.marked_by = 0;
+    slot.read_batch = 0;
+    slot.backing = 0;
+    return &slot;
+}
+
+void Inheritance::free_slot(HandleSlot& slot) noexcept {
+    slot.node.store(0);
+    free_.with([&](std::vector<std::uint32_t>& list) {
+        list.push_back(static_cast<std::uint32_t>(index_of(slot)));
+    });
+}
+
+std::uint64_t Inheritance::handle_of(const HandleSlot& slot) const noexcept {
+    return std::uint64_t{slot.generation.load()} << 32 | index_of(slot);
+}
+
+HandleSlot* Inheritance::slot_of(std::uint64_t handle) noexcept {
+    const std::size_t index = handle & 0xffffffff;
+    if (index >= shared_->slots_used.load()) return nullptr;
+    HandleSlot& slot = slots_[index];
+    if (slot.generation.load() != handle >> 32 || slot.node.load() == 0) return nullptr;
+    return &slot;
+}
+
+}  // namespace ipcfs::fuse

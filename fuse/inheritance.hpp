@@ -1,0 +1,151 @@
+// What a daemon that is killed leaves to its successor: memory that the holder (daemon/holder.hpp) maps
+// before it forks the first daemon, and that every daemon after it has at the same addresses. The
+// exchange of FUSE_INIT, the table of open files, and with io_uring the rings' buffers, where requests
+// lie that no daemon has answered yet.
+//
+// Whoever writes here may die between any two stores. So each part says in which order it is written,
+// and what its reader makes of every state in between. One daemon at a time; in it, any thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <sys/types.h>
+#include <vector>
+
+#include <base/guarded.hpp>
+#include <base/result.hpp>
+
+namespace ipcfs::fuse {
+
+// An open file of the kernel's, from the answer to OPEN to RELEASE.
+struct alignas(64) HandleSlot {
+    std::atomic<std::uint64_t> node;        // raw NodeId; 0: free. Written last, cleared first.
+    std::atomic<std::uint32_t> generation;  // of the handle; grows with each use of the slot
+    std::uint32_t flags;                    // open(2)'s
+    std::uint32_t reply_flags;              // FOPEN_*
+    std::int32_t backing;                   // 0: none
+    uid_t uid;                              // the opener
+    gid_t gid;
+    pid_t pid, tid;
+    std::uint64_t opened_by;  // unique of its OPEN: one that comes again was not answered
+    std::atomic<std::uint64_t>
+        poll;  // the kernel's name for it in FUSE_NOTIFY_POLL; 0: never polled
+    std::atomic<std::uint32_t> marks;         // tree::OpenFile::marks()
+    std::atomic<std::uint32_t> marks_before;  // what they were before the request `marked_by`
+    std::atomic<std::uint64_t> marked_by;
+    std::atomic<std::uint32_t> read_batch;
+};
+static_assert(sizeof(HandleSlot) == 128);
+
+// Where one io_uring entry's request and reply are, beside its RingHeader in the same page. `c` is the
+// commit id that the kernel wrote into that header; an older one in any of these means nothing.
+//   settled == c    the kernel has taken the reply: nothing is left to do
+//   answered == c   the reply lies there whole: to be committed (again)
+//   replying == c   a reply was being written over the request, whose overwritten part is `saved`
+//   seen == c       the request's headers are copied to in front of its payload
+//   none            the request is as the kernel wrote it
+struct RingNote {
+    std::atomic<std::uint64_t> seen, replying, answered, settled;
+    std::uint32_t op_bytes, payload_bytes;  // of the request
+    std::uint32_t saved_bytes;
+    std::byte saved[2048];
+};
+constexpr std::size_t kRingNoteAt = 512;  // in the entry's page
+
+class Inheritance {
+public:
+    static constexpr std::size_t kSlots = 1 << 22;
+    static constexpr std::size_t kQueues = 1024;
+
+    // Maps it. `ring_bytes` for the rings, 0: none. Memory is used as it is touched.
+    static Result<std::unique_ptr<Inheritance>> make(std::size_t ring_bytes);
+    ~Inheritance();
+    Inheritance(const Inheritance&) = delete;
+    Inheritance& operator=(const Inheritance&) = delete;
+
+    // ---- the connection
+    std::uint64_t connection() const noexcept { return shared_->connection; }
+    // A request's name among those of all connections and daemons; never 0.
+    std::uint64_t request_id(std::uint64_t unique) const noexcept;
+    // FUSE_INIT as the kernel sent it, read(2) right into here; its header's length says how long it is.
+    std::byte* init_request() noexcept { return shared_->init_request; }
+    static constexpr std::size_t kInitRoom = 16 << 10;
+    // The reply: kept before it is sent. `sent` after.
+    void keep_init_reply(const void* header_and_body, std::size_t size) noexcept;
+    std::size_t init_reply(void* to, std::size_t room) const noexcept;  // 0: none was made
+    void init_sent() noexcept { shared_->init_sent.store(true); }
+    bool init_was_sent() const noexcept { return shared_->init_sent.load(); }
+
+    // ---- lives
+    // Of the daemon that runs, from 1. By the holder, before each fork.
+    void begin_life() noexcept;
+    std::uint64_t life() const noexcept { return shared_->life.load(); }
+    // The first id that a daemon which needs none below `least` may give to channels, payloads and regions,
+    // so that no node id means two things to the kernel. 2^32 of them are its own.
+    std::uint64_t claim_ids(std::uint64_t least) noexcept;
+    // The session can be taken over; until it says so a death is the end of the mount.
+    void say_survivable(bool yes) noexcept { shared_->survivable.store(yes); }
+    bool survivable() const noexcept { return shared_->survivable.load(); }
+    // The daemon ends because it is to.
+    void say_ending() noexcept { shared_->ending.store(true); }
+    bool ending() const noexcept { return shared_->ending.load(); }
+    // Requests that the rings have brought, by queue.
+    std::atomic<std::uint64_t>& fetched(std::size_t queue) noexcept {
+        return shared_->fetched[queue % kQueues];
+    }
+
+    // ---- open files
+    // A free slot, to be filled by the caller, who stores `node` last; null when there is none.
+    HandleSlot* take_slot() noexcept;
+    void free_slot(HandleSlot& slot) noexcept;
+    std::uint64_t handle_of(const HandleSlot& slot) const noexcept;
+    // Null for a handle that is not open.
+    HandleSlot* slot_of(std::uint64_t handle) noexcept;
+    std::size_t index_of(const HandleSlot& slot) const noexcept {
+        return static_cast<std::size_t>(&slot - slots_);
+    }
+    // In a new daemon, before any other use of slots: calls `use` with each that is in use, which may
+    // clear its `node`.
+    template <class Use>
+    void recall(Use&& use) {
+        for_each(use);
+        free_.with([&](std::vector<std::uint32_t>& list) {
+            list.clear();
+            for (std::size_t i = shared_->slots_used.load(); i-- > 0;)
+                if (slots_[i].node.load() == 0) list.push_back(static_cast<std::uint32_t>(i));
+        });
+    }
+    template <class Use>
+    void for_each(Use&& use) {
+        const std::size_t used = shared_->slots_used.load();
+        for (std::size_t i = 0; i < used; ++i)
+            if (slots_[i].node.load() != 0) use(slots_[i]);
+    }
+
+    // ---- rings
+    std::byte* rings() noexcept { return rings_; }
+    std::size_t ring_bytes() const noexcept { return ring_bytes_; }
+
+private:
+    struct Shared {
+        std::uint64_t connection;
+        std::atomic<std::uint64_t> life, next_id, slots_used;
+        std::atomic<bool> survivable, ending, init_sent;
+        std::atomic<std::uint32_t> reply_size;
+        alignas(64) std::byte reply[512];
+        alignas(64) std::byte init_request[kInitRoom];
+        std::array<std::atomic<std::uint64_t>, kQueues> fetched;
+    };
+    Inheritance() = default;
+
+    Shared* shared_ = nullptr;
+    HandleSlot* slots_ = nullptr;
+    std::byte* rings_ = nullptr;
+    std::size_t ring_bytes_ = 0;
+    Guarded<std::vector<std::uint32_t>> free_;
+};
+
+}  // namespace ipcfs::fuse
