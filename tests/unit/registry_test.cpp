@@ -230,6 +230,70 @@ TEST(Registry, KeepsAttributesOfFilesThatWereChanged) {
     EXPECT_FALSE(names.registry.read(a->id(), 1, initial, [](const Attributes&) {}));
 }
 
+TEST(Registry, SubscriptionsHaveNamesOfTheirOwn) {
+    Names names;
+    auto topic = names.path("top/t");
+    ASSERT_TRUE(topic->control("type topic"));
+    auto make = [&](std::string_view name) {
+        return names.registry.create(topic->id(), name, Attributes{}, names.user,
+                                     Role::kSubscription);
+    };
+    auto alice = make("alice");
+    ASSERT_TRUE(alice);
+    names.path("top/t/alice");  // a channel of the same name
+    EXPECT_EQ(make("alice").error().code, EEXIST);
+    EXPECT_EQ((*alice)->role(), Role::kSubscription);
+    EXPECT_EQ(topic->role(), Role::kChannel);
+    EXPECT_EQ(names.registry.child_subscription(topic->id(), "alice"), *alice);
+    EXPECT_NE(names.registry.child(topic->id(), "alice"), *alice);
+    EXPECT_EQ(names.registry.find((*alice)->id()), *alice);
+    EXPECT_EQ(names.registry.parent((*alice)->id()), topic->id());
+    EXPECT_EQ(names.registry.path((*alice)->id()), "top/t/subs/alice");
+    EXPECT_EQ(names.registry.find_path("top/t/subs/alice"), *alice);
+    EXPECT_EQ(names.registry.find_path("top/t/subs/bob"), nullptr);
+    EXPECT_EQ(names.registry.find_path("top/t/subs"), nullptr);
+    EXPECT_EQ(names.registry.count_children(topic->id()), 1U);
+    EXPECT_EQ(names.registry.count_subscriptions(topic->id()), 1U);
+    Texts listed;
+    names.registry.list_subscriptions(topic->id(), 0, [&](std::uint64_t, std::string_view name) {
+        listed.emplace_back(name);
+        return true;
+    });
+    EXPECT_EQ(listed, (Texts{"alice"}));
+
+    EXPECT_TRUE(
+        names.registry.rename(topic->id(), "alice", topic->id(), "bob", true, Role::kSubscription));
+    EXPECT_EQ(names.registry.path((*alice)->id()), "top/t/subs/bob");
+    auto moved = names.registry.rename(topic->id(), "bob", names.registry.parent(topic->id()),
+                                       "bob", true, Role::kSubscription);
+    EXPECT_EQ(moved.error().code, EXDEV);
+
+    names.world.push(*topic, "x");
+    auto full = names.registry.remove(topic->id(), "bob", Role::kSubscription);
+    EXPECT_EQ(full.error().code, ENOTEMPTY);
+    EXPECT_EQ(next(**alice), "x");
+    EXPECT_TRUE(names.registry.remove(topic->id(), "bob", Role::kSubscription));
+    EXPECT_TRUE((*alice)->removed());
+    EXPECT_EQ(topic->snapshot().subscriptions, 0U);
+    EXPECT_EQ(names.user.used(access::Resource::kChannels), 3U);
+}
+
+TEST(Registry, OnlyTopicsHaveSubscriptions) {
+    Names names;
+    auto queue = names.path("q");
+    auto refused =
+        names.registry.create(queue->id(), "a", Attributes{}, names.user, Role::kSubscription);
+    EXPECT_EQ(refused.error().code, ENOTDIR);
+    EXPECT_EQ(
+        names.registry.create(99, "a", Attributes{}, names.user, Role::kSubscription).error().code,
+        ENOENT);
+    EXPECT_EQ(names.registry.create(kRoot, "a", Attributes{}, names.user, Role::kSubscription)
+                  .error()
+                  .code,
+              ENOENT);
+    EXPECT_EQ(names.user.used(access::Resource::kChannels), 1U);
+}
+
 TEST(Registry, NewChannelsGetTheDefaultsOfTheirTime) {
     Names names;
     auto before = names.path("before");
