@@ -58,7 +58,7 @@ struct LmdbStore::Found {
     std::vector<std::string> leftovers;  // names of files that do not count
     std::vector<std::uint64_t> requests;
     std::uint64_t checkpoint = 0;  // the highest that the journal knows
-    std::uint64_t torn = 0;        // bytes behind the end that look like records
+    bool torn = false;             // behind the end something looks like records
     bool newer = false;
     bool unreadable = false;  // LMDB's file
 
@@ -284,7 +284,9 @@ void LmdbStore::find_chain(Found& found) {
 
     // Those that LMDB contains, and those that never got beyond their name.
     std::erase_if(found.files, [&](const Found::File& file) {
-        if (file.number > segment_of(applied)) return false;
+        // One with a younger header was being made ready again when the power failed.
+        const bool again = file.header.number > file.number;
+        if (file.number > segment_of(applied) && !again) return false;
         found.leftovers.push_back(segment_name(file.number));
         return true;
     });
@@ -322,6 +324,7 @@ void LmdbStore::find_chain(Found& found) {
     // Forward until something is not there. Is it missed?
     Lsn end = 0;
     bool stopped = false;
+    bool reopened = false;
     Behind behind;
     for (auto& file : found.files) {
         if (!file.chain) {
@@ -356,6 +359,12 @@ void LmdbStore::find_chain(Found& found) {
             file.chain = false;
             continue;
         }
+        if (sealed) {
+            // Nothing came to be behind it: it is open again.
+            at -= static_cast<std::uint32_t>(sizeof(RecordHeader));
+            end = make_lsn(file.number, at);
+            reopened = true;
+        }
         file.end = at;
         stopped = true;
     }
@@ -365,7 +374,7 @@ void LmdbStore::find_chain(Found& found) {
     if (clean && end < epoch.end) found.damaged("the journal is shorter than when it was closed");
     if (clean && table_->state().number < epoch.checkpoint)
         found.damaged("LMDB is older than when it was closed");
-    found.torn = behind.anything ? 1 : 0;
+    found.torn = behind.anything || reopened;
 }
 
 void LmdbStore::replay(Found& found, bool tolerant) {
@@ -464,7 +473,7 @@ Result<void> LmdbStore::start_journal(Found& found) {
             segments.push_back(segment);
     }
     // Nothing that was never durable may come to light when the journal has grown up to it.
-    if (found.torn != 0 && !segments.empty()) {
+    if (found.torn && !segments.empty()) {
         const auto& last = segments.back();
         const auto rest = last->region->bytes().subspan(last->end);
         std::fill(rest.begin(), rest.end(), std::byte{0});

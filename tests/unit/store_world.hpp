@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <random>
+#include <set>
 #include <string>
 #include <unistd.h>
 #include <vector>
@@ -21,8 +22,8 @@ namespace ipcfs::store {
 
 class TempDirectory {
 public:
-    TempDirectory() {
-        const char* const base = std::getenv("TMPDIR");
+    explicit TempDirectory(const char* base = nullptr) {
+        if (base == nullptr) base = std::getenv("TMPDIR");
         std::string name = std::string(base != nullptr ? base : "/tmp") + "/ipcfs-store-XXXXXX";
         EXPECT_NE(::mkdtemp(name.data()), nullptr);
         path = name;
