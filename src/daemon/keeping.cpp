@@ -1,7 +1,9 @@
 // On the thread that starts the daemon.
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <sys/stat.h>
+#include <thread>
 
 #include <store/lmdb_store.hpp>
 #include <store/memory_store.hpp>
@@ -49,7 +51,13 @@ Result<std::unordered_set<std::uint64_t>> recover(store::Store& store, channel::
     channel::Environment& env = registry.environment();
     const Nanos began = env.clock.monotonic();
     channel::Recovered recovered(registry, payloads, store);
-    if (auto done = store.recover(recovered); !done) return done.error();
+    auto done = store.recover(recovered);
+    // A daemon that was killed a moment ago may still be on its way out.
+    for (int i = 0; i < 100 && !done && done.error().code == EBUSY; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        done = store.recover(recovered);
+    }
+    if (!done) return done.error();
     recovered.finish();
     for (const std::string& problem : recovered.problems()) {
         log.error("durable channels: lost: ", problem);
