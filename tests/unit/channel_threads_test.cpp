@@ -2,6 +2,7 @@
 #include <condition_variable>
 #include <map>
 #include <thread>
+#include <unistd.h>
 
 #include "engine_fixture.hpp"
 
@@ -136,6 +137,95 @@ TEST(ChannelThreads, EightWritersAndEightReadersLoseAndDoubleNothing) {
 
 TEST(ChannelThreads, NorDoTheyOnASyncChannel) {
     exchange("type sync\ntimeout 60s\n");
+}
+
+// Does by chance with leases what can be done with them; counts what it acked.
+void work(Channel& jobs, std::uint64_t seed, const std::atomic<bool>& over,
+          std::map<std::string, int>& acked) {
+    std::mt19937_64 random(seed);
+    while (!over) {
+        Awaited<queue::ReadWaiter> reader;
+        reader.leases = true;
+        reader.holder = getpid();
+        if (random() % 2) {
+            jobs.try_lease(reader.message, reader.lease, reader.holder);
+            if (!reader.message) std::this_thread::yield();
+        } else {
+            jobs.take(reader);
+            if (random() % 4 == 0) jobs.cancel(reader, Wake::kInterrupted);
+            reader.wait();
+        }
+        if (!reader.message) continue;
+        const Leased& lease = reader.lease;
+        EXPECT_TRUE(lease.envelope.redelivered || lease.envelope.deliveries == 1);
+        const std::string body = text(reader.message);
+        switch (random() % 8) {
+            case 0: jobs.nack(lease.id, 0); break;
+            case 1: jobs.nack(lease.id, static_cast<Nanos>(random() % 3) * kMillisecond); break;
+            case 2: jobs.end_lease(lease.id); break;
+            case 3: break;  // it times out
+            case 4: jobs.extend(lease.id, kMillisecond); [[fallthrough]];
+            default:
+                if (jobs.ack(lease.id)) ++acked[body];
+        }
+    }
+}
+
+TEST(ChannelThreads, LeasesThatEndInEveryWayAckEachMessageOnce) {
+    constexpr int kHolders = 4, kMessages = 3000;
+    World world;
+    SystemClock clock;
+    Environment env{clock, world.timers, world.pool, world.ledger};
+    const Settings settings =
+        parse_control("capacity 64\nlease 2ms\nmax-deliveries 4\nbatch 3 1ms\n", Settings{})
+            ->settings;
+    auto jobs = std::make_shared<Channel>(env, 1, settings);
+    std::atomic<bool> over{false};
+    std::vector<std::thread> threads;
+    std::vector<std::map<std::string, int>> acked(kHolders);
+    const std::uint64_t seed = test_seed();
+    SCOPED_TRACE("IPCFS_TEST_SEED=" + std::to_string(seed));
+    for (std::size_t i = 0; i < kHolders; ++i) {
+        threads.emplace_back([&, i] { work(*jobs, seed + i, over, acked[i]); });
+    }
+    threads.emplace_back([&] {
+        while (!over) {
+            world.timers.run(clock.monotonic());
+            sweep_leases(env);
+            (void)jobs->list(Lane::kDead);
+            std::this_thread::yield();
+        }
+    });
+    for (int i = 0; i < kMessages;) {
+        Batch one = world.batch(std::to_string(i));
+        if (jobs->try_push(one, Via::kOther, false, nullptr) == Push::kQueued) {
+            ++i;
+        } else {
+            EXPECT_TRUE(jobs->control("redrive"));
+            std::this_thread::yield();
+        }
+    }
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+    for (;;) {
+        EXPECT_TRUE(jobs->control("redrive"));
+        const Snapshot now = jobs->snapshot();
+        if (now.counters.acked == kMessages) break;
+        ASSERT_LT(std::chrono::steady_clock::now(), give_up) << now.counters.acked;
+        std::this_thread::yield();
+    }
+    over = true;
+    jobs->shut_down();  // for those that wait
+    for (std::thread& thread : threads) thread.join();
+    std::map<std::string, int> all;
+    for (const auto& one : acked) {
+        for (const auto& [body, times] : one) all[body] += times;
+    }
+    EXPECT_EQ(all.size(), std::size_t{kMessages});
+    for (const auto& [body, times] : all) EXPECT_EQ(times, 1) << body;
+    const Snapshot end = jobs->snapshot();
+    EXPECT_EQ(end.depth + end.leased + end.delayed + end.dead, 0U);
+    EXPECT_EQ(end.counters.leased, end.counters.acked + end.counters.nacked +
+                                       end.counters.lease_returns + end.counters.lease_timeouts);
 }
 
 TEST(ChannelThreads, OneReaderSeesEachWritersMessagesInTheirOrder) {
