@@ -68,46 +68,49 @@ std::uint64_t number_of(const ipcfs::Message& line) {
     return std::strtoull(std::string(line.text().substr(0, 20)).c_str(), nullptr, 10);
 }
 
-// Counts until the last line of the log is there; lines of one priority come in order.
+// A line of names, a line of values: what a subscription's `stats` says.
+std::map<std::string, std::uint64_t> read_stats(const ipcfs::Channel& channel) {
+    std::ifstream file(path_of(channel, "stats"));
+    std::string names;
+    std::string values;
+    std::getline(file, names);
+    std::getline(file, values);
+    std::istringstream keys(names);
+    std::istringstream cells(values);
+    std::map<std::string, std::uint64_t> row;
+    for (std::string key, cell; keys >> key && cells >> cell;)
+        row[key] = std::strtoull(cell.c_str(), nullptr, 10);
+    return row;
+}
+
+// Counts until it has what it should; lines of one priority come in order. The last line of the log is an
+// error, and an urgent line is not dropped for one that is not: the slow one gets that, too.
 int read_log(ipcfs::Subscription& subscription, const std::string& name, std::uint64_t lines,
              unsigned delay) {
-    const bool errors_only = name == "errors";
-    const std::uint64_t last = errors_only ? lines - (lines % kErrorEvery) : lines;
+    const bool slow = name == "slow";
+    const std::uint64_t due = name == "errors" ? lines / kErrorEvery : lines;
     std::map<std::uint8_t, std::uint64_t> latest;  // of each priority
     std::uint64_t got = 0;
     std::uint64_t disordered = 0;
-    while (true) {
+    for (bool complete = false; !complete;) {
         auto line = subscription.receive();
         if (!line) return fail(line.error());
         const std::uint64_t number = number_of(*line);
         ++got;
         if (number <= std::exchange(latest[line->priority()], number)) ++disordered;
-        if (name == "slow") ::usleep(delay);
-        // An error overtakes what is not urgent: the last line is not always the last to come.
-        const bool complete = name == "slow" ? number == last
-                              : errors_only  ? got == lines / kErrorEvery
-                                             : got == lines;
-        if (complete) break;
+        if (slow) ::usleep(delay);
+        complete = slow ? number == lines : got == due;
     }
-    // What it did not get was dropped for it, and counted.
-    std::ifstream stats(path_of(subscription.channel(), "stats"));
-    std::string names;
-    std::string values;
-    std::getline(stats, names);
-    std::getline(stats, values);
-    std::istringstream keys(names);
-    std::istringstream cells(values);
-    std::uint64_t dropped = 0;
-    for (std::string key, cell; keys >> key && cells >> cell;)
-        if (key == "dropped_oldest") dropped = std::strtoull(cell.c_str(), nullptr, 10);
-    const std::uint64_t due = errors_only ? lines / kErrorEvery : lines;
+    // What it did not get was dropped for it, and counted, or is still there.
+    auto stats = read_stats(subscription.channel());
+    const std::uint64_t dropped = stats["dropped_oldest"] + stats["dropped_newest"];
     std::printf("%-8s got %7llu of %llu, dropped %llu, out of order %llu\n", name.c_str(),
                 static_cast<unsigned long long>(got), static_cast<unsigned long long>(due),
                 static_cast<unsigned long long>(dropped),
                 static_cast<unsigned long long>(disordered));
     std::fflush(stdout);
-    const bool all = name == "slow" ? got + dropped == due : got == due && dropped == 0;
-    return all && disordered == 0 ? 0 : 1;
+    return got + dropped + stats["depth"] == due && (slow || dropped == 0) && disordered == 0 ? 0
+                                                                                              : 1;
 }
 
 int publish(ipcfs::Channel& topic, std::uint64_t lines) {
@@ -157,7 +160,8 @@ int main(int argc, char** argv) {
             return std::fputs(kUsage, stderr), 2;
         }
     }
-    if (name == nullptr || lines < kErrorEvery) return std::fputs(kUsage, stderr), 2;
+    lines -= lines % kErrorEvery;
+    if (name == nullptr || lines == 0) return std::fputs(kUsage, stderr), 2;
 
     ipcfs::ChannelOptions create;
     create.create = true;
@@ -189,7 +193,7 @@ int main(int argc, char** argv) {
         failed |= status != 0 ? 1 : 0;
     }
     for (const Reader& each : kReaders) {
-        // The slow one may still hold an urgent line that came after the last.
+        // The slow one may still hold lines that the last, being urgent, has overtaken.
         const std::string path = path_of(*topic, "subs/") + each.name;
         std::ofstream(path + "/ctl") << "purge\n" << std::flush;
         if (auto removed = ipcfs::Subscription::remove(name, each.name); !removed)

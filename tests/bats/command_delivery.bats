@@ -211,11 +211,16 @@ has_lines() { [ "$(wc -l <"$1")" = "$2" ]; }
 @test "what is held is nobody else's, and comes back when its holder is killed" {
     "$IPCFS" mkdir jobs --set lease=200ms
     "$IPCFS" send jobs mine
-    # Longer than the lease: it is renewed.
     bg "$IPCFS" lease jobs --hold 1h >out
     local holder=$BG_PID
-    wait_until has_line out mine || [ "$(cat out)" = mine ]
-    sleep 0.5 # nothing to wait for: that nothing happens
+    wait_until has_line out mine
+    # Another lease, taken later and not renewed, runs out: this one does not.
+    "$IPCFS" send jobs other
+    exec {lease}<>"$MNT/jobs/lease"
+    head -c 5 <&"$lease" >/dev/null
+    wait_until has_depth jobs 1
+    equal "$("$IPCFS" recv jobs --timeout 0)" other
+    exec {lease}>&-
     run -3 "$IPCFS" recv jobs --timeout 0
     kill -9 "$holder"
     equal "$("$IPCFS" recv jobs --timeout 20s --json | field '["redelivered"]')" True
