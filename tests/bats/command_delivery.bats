@@ -8,7 +8,7 @@ load helper
 setup() {
     start_daemon
     export IPCFS_MOUNT=$MNT
-    cd "$BATS_TEST_TMPDIR"
+    cd "$BATS_TEST_TMPDIR" || return
 }
 
 teardown() {
@@ -21,9 +21,6 @@ has_readers() { status_is "$1" readers "$2"; }
 has_depth() { status_is "$1" depth "$2"; }
 has_leased() { status_is "$1" leased "$2"; }
 has_line() { grep -qx "$2" "$1"; }
-exists() { [ -e "$1" ]; }
-# lines FILE N: it has N lines.
-has_lines() { [ "$(wc -l <"$1")" = "$2" ]; }
 
 # ---- topics ---------------------------------------------------------------------------------------
 
