@@ -251,6 +251,9 @@ bool LmdbStore::checkpoint(Work& work) {
         const Lock lock(mutex_);
         work.take(index_);
         work.requests = requests_;
+        const auto oldest = static_cast<std::ptrdiff_t>(next_request_ % kKeptRequests);
+        std::rotate(work.requests.begin(),
+                    work.requests.begin() + (next_request_ == 0 ? 0 : oldest), work.requests.end());
         durable = journal_.end();
     }
     if (!wait_durable(durable)) return false;

@@ -8,7 +8,6 @@ namespace ipcfs::store {
 
 namespace {
 
-constexpr std::size_t kKeptRequests = 1024;
 constexpr std::array<std::byte, 8> kZeros{};
 
 MessageHeader header_of(const Put& put) {

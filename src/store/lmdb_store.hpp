@@ -22,6 +22,8 @@
 
 namespace ipcfs::store {
 
+constexpr std::size_t kKeptRequests = 1024;
+
 struct Options {
     std::string directory;                   // made if it is not there; its parent has to be
     std::uint64_t max_bytes = 0;             // of journal and LMDB together; 0: the disk's size

@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <ctime>
 #include <fcntl.h>
-#include <sys/file.h>
+#include <set>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <store/files.hpp>
 #include <store/lmdb_store.hpp>
@@ -106,8 +107,12 @@ Result<void> LmdbStore::recover(Recovery& to) {
     if (auto made = make_directory(home); !made) return made;
     auto lock = open_file(home + "/lock", O_RDWR | O_CREAT);
     if (!lock) return lock.error();
-    if (::flock(lock->get(), LOCK_EX | LOCK_NB) != 0)
-        return Fault{errno == EWOULDBLOCK ? EBUSY : errno, "lock " + home};
+    // Of this process: not flock(2), which a forked child that outlives it would go on holding.
+    struct flock whole {};
+    whole.l_type = F_WRLCK;
+    whole.l_whence = SEEK_SET;
+    if (::fcntl(lock->get(), F_SETLK, &whole) != 0)
+        return Fault{errno == EAGAIN || errno == EACCES ? EBUSY : errno, "lock " + home};
     directory_lock_ = std::move(*lock);
     segment_bytes_ = options_.segment_bytes != 0 ? options_.segment_bytes : suggested_segment(home);
     table_reserve_ = std::max<std::uint64_t>(segment_bytes_ / 4, 128U << 10);
@@ -500,7 +505,11 @@ Result<void> LmdbStore::start_journal(Found& found) {
         journal_.current().synced = journal_.current().end;
     }
     durable_ = journal_.end();
-    for (const std::uint64_t request : found.requests) remember(request);
+    std::set<std::uint64_t> seen;  // LMDB's and the journal's overlap
+    std::vector<std::uint64_t> latest;
+    for (auto each = found.requests.rbegin(); each != found.requests.rend(); ++each)
+        if (seen.insert(*each).second) latest.push_back(*each);
+    for (auto each = latest.rbegin(); each != latest.rend(); ++each) remember(*each);
 
     EpochSlot slot;
     slot.generation = generation_;

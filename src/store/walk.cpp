@@ -1,8 +1,10 @@
 // A reader of LMDB's file that believes nothing. One thread; recursion is bounded by the depth.
 #include <algorithm>
+#include <csignal>
 #include <fcntl.h>
 #include <set>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -354,9 +356,12 @@ Verdict verify_in_child(const std::string& file) {
     if (::pipe2(ends, O_CLOEXEC) != 0) return {verify(file), false};
     Fd from(ends[0]);
     Fd to(ends[1]);
+    const pid_t parent = ::getpid();
     const pid_t child = ::fork();
     if (child < 0) return {verify(file), false};
     if (child == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (::getppid() != parent) ::_exit(1);
         const std::string wrong = verify(file);
         const auto put = ::write(to.get(), wrong.data(), wrong.size());
         ::_exit(put == static_cast<ssize_t>(wrong.size()) ? 0 : 1);
