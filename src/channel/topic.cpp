@@ -455,8 +455,10 @@ void Channel::close_down() noexcept {
 // ---- what is retained ---------------------------------------------------------------------------
 
 void Topic::drop_first(queue::MessageList& garbage) noexcept {
-    const Message& first = *retained.front();
+    Message& first = *retained.front();
     retained_bytes -= first.size();
+    first.charged_message.reset();  // it may live on in its shares
+    first.charged_bytes.reset();
     if (first.kept_sequence) (void)env_.store->erase({first.kept_channel, first.kept_sequence});
     garbage.push_back(*retained.front().detach());
     retained.pop_front();

@@ -536,6 +536,7 @@ TEST(TopicBlocking, APublisherGoesOnWhenTheSubscriptionIsPurgedRemovedOrBlocksNo
             ASSERT_TRUE(slow->control(way));
         }
         EXPECT_TRUE(writer.done()) << way;
+        next(*slow);
         EXPECT_EQ(topic->snapshot().state, State::kOk) << way;
     }
 }
