@@ -2,6 +2,7 @@
 #include <cstring>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <fuse/inheritance.hpp>
 
@@ -9,12 +10,17 @@ namespace ipcfs::fuse {
 
 namespace {
 
-void* map_shared(std::size_t bytes) {
-    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+// Of a memory file: its pages are accounted for as they are used, however strict the machine is.
+void* map_shared(const Fd& memory, std::size_t bytes) {
+    if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) return nullptr;
+    void* at =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.get(), 0);
     if (at == MAP_FAILED) return nullptr;
     ::madvise(at, bytes, MADV_DONTDUMP);
     return at;
+}
+Fd make_memory(const char* name) {
+    return Fd(::memfd_create(name, MFD_CLOEXEC));
 }
 
 // SplitMix64's finalizer (Vigna).
@@ -30,11 +36,13 @@ constexpr std::uint64_t kIdsALife = 1ULL << 32;
 
 Result<std::unique_ptr<Inheritance>> Inheritance::make(std::size_t ring_bytes) {
     std::unique_ptr<Inheritance> made(new Inheritance);
-    made->shared_ = static_cast<Shared*>(map_shared(sizeof(Shared)));
-    made->slots_ = static_cast<HandleSlot*>(map_shared(kSlots * sizeof(HandleSlot)));
+    made->shared_ = static_cast<Shared*>(map_shared(make_memory("ipcfs-lives"), sizeof(Shared)));
+    made->slots_ = static_cast<HandleSlot*>(
+        map_shared(make_memory("ipcfs-handles"), kSlots * sizeof(HandleSlot)));
     if (!made->shared_ || !made->slots_) return errno_fault("map what a successor inherits");
     if (ring_bytes > 0) {
-        made->rings_ = static_cast<std::byte*>(map_shared(ring_bytes));
+        made->ring_memory_ = make_memory("ipcfs-rings");
+        made->rings_ = static_cast<std::byte*>(map_shared(made->ring_memory_, ring_bytes));
         if (!made->rings_) return errno_fault("map the rings' buffers");
         made->ring_bytes_ = ring_bytes;
     }
@@ -48,6 +56,11 @@ Inheritance::~Inheritance() {
     if (shared_) ::munmap(shared_, sizeof(Shared));
     if (slots_) ::munmap(slots_, kSlots * sizeof(HandleSlot));
     if (rings_) ::munmap(rings_, ring_bytes_);
+}
+
+bool Inheritance::used(const std::byte* at) const noexcept {
+    const off_t offset = at - rings_;
+    return ::lseek(ring_memory_.get(), offset, SEEK_DATA) == offset;
 }
 
 std::uint64_t Inheritance::request_id(std::uint64_t unique) const noexcept {

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <base/fd.hpp>
 #include <base/guarded.hpp>
 #include <base/result.hpp>
 
@@ -128,6 +129,8 @@ public:
     // ---- rings
     std::byte* rings() noexcept { return rings_; }
     std::size_t ring_bytes() const noexcept { return ring_bytes_; }
+    // Whether anything was ever written at `at`, which looking there would hide. At most a page.
+    bool used(const std::byte* at) const noexcept;
 
 private:
     struct Shared {
@@ -145,6 +148,7 @@ private:
     HandleSlot* slots_ = nullptr;
     std::byte* rings_ = nullptr;
     std::size_t ring_bytes_ = 0;
+    Fd ring_memory_;
     Guarded<std::vector<std::uint32_t>> free_;
 };
 

@@ -457,6 +457,7 @@ std::string Session::prepare_rings(std::uint64_t offered) {
         settings.counts = ring_counts_.back().get();
         if (memory) {
             settings.region = memory + queue * depth * ring_stride(config_.max_write);
+            if (replaying_) settings.inheritance = config_.inheritance;
             settings.fetched = &config_.inheritance->fetched(queue);
         }
         settings.on_end = [this](const char* reason) { ended(reason); };

@@ -152,6 +152,9 @@ Result<void> RingQueue::create() {
         entry.memory = region_ + i * stride;
         entry.buffers[0] = {entry.memory, sizeof(RingHeader)};
         entry.buffers[1] = {payload_of(entry), stride - kPage};
+        // Its page is not looked at, and so not made, for nothing.
+        entry.left = settings_.inheritance && settings_.inheritance->used(entry.memory) &&
+                     left_in(entry) != Left::kNothing;
     }
 
     io_uring_params params{};
@@ -169,9 +172,8 @@ Result<void> RingQueue::create() {
 
 std::vector<LeftRequest> RingQueue::left() const {
     std::vector<LeftRequest> all;
-    if (!settings_.region) return all;
     for (const RingEntry& entry : entries_) {
-        if (left_in(entry) != Left::kRequest) continue;
+        if (!entry.left || left_in(entry) != Left::kRequest) continue;
         const auto& header = *reinterpret_cast<const RingHeader*>(entry.memory);
         const RingNote& note = note_of(entry);
         const bool copied = note.seen.load() == header.commit_id;
@@ -192,7 +194,7 @@ Result<void> RingQueue::register_entries() {
     await_mail();
     std::vector<RingEntry*> again;
     for (auto& entry : entries_) {
-        const Left what = settings_.region ? left_in(entry) : Left::kNothing;
+        const Left what = entry.left ? left_in(entry) : Left::kNothing;
         if (what == Left::kNothing) {
             submit_command(entry, RingCommand::kRegister);
             continue;

@@ -32,6 +32,10 @@
 struct fuse_session;
 
 namespace ipcfs::fuse {
+class Inheritance;
+}
+
+namespace ipcfs::fuse {
 
 class RingQueue;
 
@@ -59,6 +63,7 @@ struct RingEntry {
     iovec buffers[2] = {};
     RingCommand last = RingCommand::kRegister;
     std::uint64_t commit_id = 0;
+    bool left = false;     // a predecessor may have left a request or a reply in it
     bool adopted = false;  // what the kernel knows of it may be over: then it is registered anew
     RingEntry* next_mail = nullptr;
     // Under the queue's lists lock:
@@ -79,6 +84,7 @@ struct RingSettings {
     // Where successors find the buffers, and may have been left some: ring_stride() bytes an entry.
     // Null: private memory.
     std::byte* region = nullptr;
+    const Inheritance* inheritance = nullptr;  // that `region` is of, if there was a predecessor
     std::atomic<std::uint64_t>* fetched = nullptr;   // counts requests, for others to see
     std::function<void(const char* reason)> on_end;  // the connection ended; on the queue's thread
 };

@@ -103,6 +103,7 @@ Result<pid_t> Holder::fork_daemon() {
         line_ = std::move(ours);
         return {boost::system::in_place_value, child};
     }
+    in_daemon_ = true;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != holder) _exit(kExitFailed);
     // The terminal's signals come by the holder alone.
@@ -204,7 +205,8 @@ Holder::Next Holder::judge(Nanos lived) {
     const bool exited = WIFEXITED(wait_status_);
     exit_code_ = exited ? WEXITSTATUS(wait_status_) : kExitFailed;
     if (inheritance_->ending() || (exited && exit_code_ == kExitOk)) return Next::kOver;
-    if (exited && !ever_served_) return Next::kOver;  // it has said why it cannot start
+    // The first has said why it cannot start.
+    if (exited && inheritance_->life() == 1) return Next::kOver;
     if (stop_signal_) return Next::kOver;
     const std::string end = "the daemon " + describe(wait_status_);
     if (connection_is_over()) {

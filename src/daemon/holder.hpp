@@ -35,6 +35,12 @@ public:
     // Mounts, as a session of this configuration would, and maps what is passed on.
     static Result<std::unique_ptr<Holder>> make(const fuse::SessionConfig& config);
 
+    ~Holder() {
+        if (in_daemon_) mount_.leave();
+    }
+    Holder(const Holder&) = delete;
+    Holder& operator=(const Holder&) = delete;
+
     // Forks the daemon, and another when it dies. Returns in each daemon, empty; and in the holder with
     // an exit code, when all is over and unmounted. `ready` is called in the holder when the first
     // daemon serves.
@@ -77,6 +83,7 @@ private:
     std::string predecessor_;
     std::string why_;
 
+    bool in_daemon_ = false;
     int wait_status_ = 0;  // of the daemon that ended last
     bool served_ = false;  // it said that it was ready
     bool ever_served_ = false;

@@ -37,6 +37,7 @@ protected:
         const ssize_t length = readlink(at("kern/ipc/control").c_str(), target, sizeof target - 1);
         ASSERT_GT(length, 0);
         path_.assign(target, static_cast<std::size_t>(length));
+        server_ = daemon().server();
         const char* given = std::getenv("IPCFS_TEST_SEED");
         seed_ = given ? std::strtoull(given, nullptr, 0) : std::random_device{}();
         random_.seed(seed_);
@@ -51,7 +52,7 @@ protected:
         std::size_t count = 0;
         std::error_code ignored;
         for ([[maybe_unused]] auto& each : std::filesystem::directory_iterator(
-                 "/proc/" + std::to_string(daemon().pid()) + "/fd", ignored))
+                 "/proc/" + std::to_string(server_) + "/fd", ignored))
             ++count;
         return count;
     }
@@ -76,6 +77,7 @@ protected:
     std::uint64_t any(std::uint64_t below) { return random_() % below; }
 
     std::string path_;
+    pid_t server_ = -1;
     std::uint64_t seed_ = 0;
     std::mt19937_64 random_;
 };
@@ -346,7 +348,8 @@ TEST_F(Control, GoesOnWhenAFileSystemDoesNotAnswer) {
     for (int i = 0; i < 4; ++i) {
         traps.push_back(open_file(stopped.mount() + "/jobs/queue", O_RDWR | O_NONBLOCK));
     }
-    kill(stopped.pid(), SIGSTOP);
+    const pid_t server = stopped.server();
+    kill(server, SIGSTOP);
     ControlClient hostile = connect(), other = connect();
     ControlSend what;
     what.path_length = 4;
@@ -356,7 +359,7 @@ TEST_F(Control, GoesOnWhenAFileSystemDoesNotAnswer) {
     EXPECT_EQ(other.hello(), 0);
     const Fd memory = memory_of("goes through");
     EXPECT_EQ(other.send_memory("jobs", memory.get()), 0);
-    kill(stopped.pid(), SIGCONT);
+    kill(server, SIGCONT);
     EXPECT_EQ(drain("jobs").size(), 1u);
     // The closes come through, and whoever was shut out meanwhile may come again.
     EXPECT_TRUE(wait_until([&] { return connect().hello() == 0; }));

@@ -130,6 +130,12 @@ bool Daemon::running() {
     return pid_ > 0;
 }
 
+pid_t Daemon::server() const {
+    const auto version = slurp(mount_ + "/kern/ipc/version");
+    const auto pid = value_of(version, "pid");
+    return pid.empty() ? -1 : static_cast<pid_t>(std::stol(pid));
+}
+
 std::string Daemon::log() const {
     return slurp(directory_ + "/output") + slurp(directory_ + "/log");
 }

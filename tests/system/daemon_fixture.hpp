@@ -47,6 +47,8 @@ public:
     const std::string& mount() const { return mount_; }
     const std::string& directory() const { return directory_; }
     pid_t pid() const { return pid_; }
+    // The process that serves: pid() itself, or its child where pid() holds the mount for it. -1: none.
+    pid_t server() const;
     std::string log() const;
 
     // Asks it to end; its wait status, or -1 when it had to be killed.
