@@ -124,10 +124,12 @@ private:
     // ---- taking messages ----
 
     void hire() {
+        if (retry_at_ > now()) return;
         while (!taking_over() && jobs_.size() < options_.jobs) {
             if (!taker_ && !open_taker()) return;
             FrameView frame;
             int error = taker_->try_receive(frame);
+            if (error == 0 || error == EAGAIN) gone_since_ = retry_at_ = 0;
             if (error == 0) {
                 idle_since_ = 0;
                 reopened_ = 0;
@@ -136,10 +138,26 @@ private:
                 return be_idle();
             } else if ((error == ESTALE || error == EIO) && ++reopened_ < kReopen) {
                 taker_.reset();  // of a daemon that died and was started again
+            } else if (daemon_is_gone(error) && await_daemon()) {
+                return;
             } else {
                 give_up(error);
             }
         }
+    }
+
+    // Whether it is worth to wait for a daemon that is gone: it is started again, and makes the tree
+    // and its durable channels again, but no leases.
+    bool await_daemon() {
+        if (!survives_) return false;
+        for (Job& job : jobs_) lose(job);
+        if (gone_since_ == 0) {
+            gone_since_ = now();
+            remark("the daemon is gone; waiting for it to be started again");
+        }
+        taker_.reset();
+        retry_at_ = now() + kSecond / 10;
+        return now() - gone_since_ < kComeBack;
     }
 
     bool open_taker() {
@@ -147,6 +165,8 @@ private:
             taker_ = std::make_unique<MessageReader>(channel_, "framed/lease", kOpen);
             return true;
         } catch (Failure& failure) {
+            bool gone = gone_since_ != 0 || health(tree_.root()) == Health::kDead;
+            if (failure.code == kGone && gone && await_daemon()) return false;
             failure_ = std::move(failure);
             over_ = true;
             return false;
@@ -333,6 +353,7 @@ private:
             files.push_back({taker_->fd(), POLLIN, 0});
             if (options_.timeout) soon(idle_since_ + *options_.timeout);
         }
+        if (!taking_over() && !taker_ && retry_at_ != 0) soon(retry_at_);
         // The commands may write to the terminal: no line of ours among theirs.
         if (jobs_.empty()) {
             show_progress("waiting for messages; " + std::to_string(acked_) + " done, " +
@@ -360,6 +381,7 @@ private:
 
     static constexpr int kOpen = O_RDWR | O_NONBLOCK;
     static constexpr int kReopen = 10;
+    static constexpr std::int64_t kComeBack = 20 * kSecond;
 
     const Globals& globals_;
     const WorkOptions& options_;
@@ -369,6 +391,10 @@ private:
     std::vector<Job> jobs_;
     std::unique_ptr<MessageReader> taker_;  // where the next message comes from
     int reopened_ = 0;
+    const bool survives_ = find(parse_pairs(read_file(tree_.file("kern/ipc/version")).value_or("")),
+                                "survives") == "yes";
+    std::int64_t gone_since_ = 0;
+    std::int64_t retry_at_ = 0;
     bool over_ = false;  // no more is taken
     bool timed_out_ = false;
     int obeyed_ = 0;  // how often it was told to end
