@@ -134,8 +134,7 @@ Shape Tree::shape(NodeId node) const {
 // the name up again.
 bool Tree::hidden(NodeId node) const {
     const FileSpec* spec = spec_of(node.kind);
-    return spec && spec->reads != spec->writes && (spec->reads | spec->writes) != kAllShapes &&
-           !spec->shown(shape(node));
+    return spec && (spec->reads | spec->writes) != kAllShapes && !spec->shown(shape(node));
 }
 
 Result<NodeInfo> Tree::describe(NodeId node) const {

@@ -38,10 +38,10 @@ teardown() { clean_up; }
 }
 
 @test "a channel shows the files of its type and no others" {
-    equal "$(ls "$MNT/jobs" | sort)" "$(printf '%s\n' ctl framed next notify payload peek priority put queue share stats status stream)"
+    equal "$(ls "$MNT/jobs" | sort)" "$(printf '%s\n' ctl dead framed lease next notify payload peek priority put queue share stats status stream)"
     equal "$(ls "$MNT/jobs/priority" | sort)" "$(printf '%s\n' critical high low normal)"
-    equal "$(ls "$MNT/jobs/framed" | sort)" "$(printf '%s\n' next put queue stream)"
-    for name in lease dead call serve subs instances; do
+    equal "$(ls "$MNT/jobs/framed" | sort)" "$(printf '%s\n' lease next put queue stream)"
+    for name in filter call serve subs instances; do
         [ ! -e "$MNT/jobs/$name" ]
     done
 }

@@ -184,17 +184,25 @@ print(struct.unpack_from("<H", frame, 8)[0] & 0xffff, frame[96:].decode().strip(
 }
 
 @test "which files there are follows the type, for ls at once" {
-    has jobs/lease && has jobs/dead/queue && has jobs/framed/lease && has_not jobs/subs
+    has jobs/lease
+    has jobs/dead/queue
+    has jobs/framed/lease
+    has_not jobs/subs
     listed jobs >/dev/null
     listed jobs/framed >/dev/null
     echo 'type topic' >"$MNT/jobs/ctl"
     equal "$(listed jobs)" "ctl framed next notify payload priority put queue share stats status stream subs "
     equal "$(listed jobs/framed)" "next put queue stream "
-    has_not jobs/lease && has_not jobs/dead && has_not jobs/framed/lease && has jobs/subs
+    has_not jobs/lease
+    has_not jobs/dead
+    has_not jobs/framed/lease
+    has jobs/subs
     fails_with "No such file" cat "$MNT/jobs/lease"
     echo 'type stream' >"$MNT/jobs/ctl"
     equal "$(listed jobs)" "ctl notify share stats status stream "
-    has_not jobs/queue && has_not jobs/priority && has_not jobs/subs
+    has_not jobs/queue
+    has_not jobs/priority
+    has_not jobs/subs
     setfattr -n user.ipcfs.type -v queue "$MNT/jobs"
     equal "$(listed jobs)" \
         "ctl dead framed lease next notify payload peek priority put queue share stats status stream "
