@@ -21,6 +21,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <ipcfs/channel.hpp>
 #include <ipcfs/connection.hpp>
@@ -148,6 +149,9 @@ inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> me
     const std::string mount = channel.mount();
     if (mount.empty())
         return Error{ENOTSUP, kOperation, "the channel's mount has no control socket"};
+    std::vector<std::byte> storage;
+    const auto whole = detail::with_texts(options.send, storage);
+    if (!whole) return whole.error();
     const FrameHeader header = detail::header_for(options.send);
     ControlSend what;
     what.message_id = header.message_id;
@@ -157,9 +161,9 @@ inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> me
     what.flags = header.flags & kFrameExpires;
     what.priority = header.priority;
     what.type = static_cast<std::uint8_t>(header.type);
-    what.extensions_length = static_cast<std::uint32_t>(options.send.extensions.size());
-    const std::string_view extensions(reinterpret_cast<const char*>(options.send.extensions.data()),
-                                      options.send.extensions.size());
+    what.extensions_length = static_cast<std::uint32_t>(storage.size());
+    const std::string_view extensions(reinterpret_cast<const char*>(storage.data()),
+                                      storage.size());
     const detail::Deadline deadline(options.send.timeout);
     const detail::LazyTuning tuning{options.first_fill, options.read_ahead, options.spin};
     for (int attempt = 0;;) {

@@ -24,6 +24,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 #include <ipcfs/channel.hpp>
 #include <ipcfs/connection.hpp>
@@ -130,6 +131,9 @@ public:
         if (!directory_) return nameless(kOperation);
         if (target.mount() != directory_->mount())
             return Error{EXDEV, kOperation, "the channels are in different trees"};
+        std::vector<std::byte> storage;
+        const auto whole = detail::with_texts(options, storage);
+        if (!whole) return whole.error();
         const FrameHeader header = detail::header_for(options);
         ControlHandoff what;
         what.send.message_id = header.message_id;
@@ -138,10 +142,10 @@ public:
         what.send.flags = header.flags & kFrameExpires;
         what.send.priority = header.priority;
         what.send.type = static_cast<std::uint8_t>(FrameType::kHandoff);
-        what.send.extensions_length = static_cast<std::uint32_t>(options.extensions.size());
+        what.send.extensions_length = static_cast<std::uint32_t>(storage.size());
         what.name_length = static_cast<std::uint32_t>(name_.size());
-        const std::string_view extensions(reinterpret_cast<const char*>(options.extensions.data()),
-                                          options.extensions.size());
+        const std::string_view extensions(reinterpret_cast<const char*>(storage.data()),
+                                          storage.size());
         const detail::Deadline deadline(options.timeout);
         while (true) {
             const std::string path = directory_->relative();
