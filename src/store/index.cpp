@@ -36,12 +36,17 @@ void Entries::remove(std::uint64_t sequence) {
 }
 
 std::vector<std::uint64_t> Entries::sequences() const {
+    std::vector<std::uint64_t> numbers;
+    numbers.reserve(blocks_.size());
+    for (const auto& [number, block] : blocks_) numbers.push_back(number);
+    std::sort(numbers.begin(), numbers.end());
     std::vector<std::uint64_t> all;
     all.reserve(size_);
-    for (const auto& [number, block] : blocks_)
+    for (const std::uint64_t number : numbers) {
+        const std::uint16_t present = blocks_.find(number)->second->present;
         for (std::uint64_t i = 0; i < kBlock; ++i)
-            if ((block->present >> i & 1U) != 0) all.push_back(number * kBlock + i);
-    std::sort(all.begin(), all.end());
+            if ((present >> i & 1U) != 0) all.push_back(number * kBlock + i);
+    }
     return all;
 }
 
@@ -188,6 +193,13 @@ void Index::recount() {
     for (const auto& [key, links] : links_)
         if (links.origin.channel != 0)
             if (Entry* const origin = find(links.origin)) ++origin->references;
+}
+
+std::set<std::uint64_t> Index::referring_channels() const {
+    std::set<std::uint64_t> ids;
+    for (const auto& [key, links] : links_)
+        if (links.origin.channel != 0) ids.insert(key.channel);
+    return ids;
 }
 
 std::vector<Key> Index::settle() {

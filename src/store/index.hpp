@@ -8,6 +8,7 @@
 #include <bit>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -99,7 +100,8 @@ public:
     void put_channel(std::uint64_t id, Bytes record);
     void erase_channel(std::uint64_t id);
     void load_channel(std::uint64_t id, std::uint64_t last_sequence, bool erased, Bytes record);
-    void recount();  // references, once everything is loaded
+    std::set<std::uint64_t> referring_channels() const;  // with messages that have an origin
+    void recount();                                      // references, once everything is loaded
     // After replay: counts references anew, ends what only references held that are gone. The keys of
     // those whose origin is missing.
     std::vector<Key> settle();

@@ -59,8 +59,8 @@ public:
 private:
     using Lock = std::unique_lock<std::mutex>;
 
-    struct Found;  // recover.cpp: what reading gives
-    // recover.cpp
+    struct Found;  // found.hpp: what reading gives
+    // recover.cpp, chain.cpp, salvage.cpp
     Result<void> make_fresh(const std::string& directory);
     Result<void> open_current(Found& found);
     void read_segments(Found& found);
@@ -70,7 +70,6 @@ private:
     Result<void> put_aside(Found& found);
     Result<void> start_journal(Found& found);
     void tell(Recovery& to, Found& found);
-    std::optional<MessageView> content_of(Key key, const Found& found);
 
     // lmdb_store.cpp
     Result<void> make_room(Lock& lock, std::size_t length);

@@ -1,15 +1,13 @@
-// From what is on disk to a running store. What is wrong is either the end of what was never
-// durable (forgotten, nobody was told otherwise) or damage: provably durable once, and not there now.
-// A damaged store is renamed, and what is good in it goes into a new one. One thread, at the start.
+// From what is on disk to a running store; a damaged one is put aside (salvage.cpp) and what was saved
+// of it is opened instead. Reading the journal is in chain.cpp. One thread, at the start.
 #include <algorithm>
-#include <ctime>
 #include <fcntl.h>
 #include <set>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <store/files.hpp>
-#include <store/lmdb_store.hpp>
+#include <store/found.hpp>
 #include <store/walk.hpp>
 
 namespace ipcfs::store {
@@ -28,64 +26,7 @@ std::uint32_t suggested_segment(const std::string& directory) {
     return static_cast<std::uint32_t>(size & ~std::uint64_t{4095});
 }
 
-std::string time_for_name() {
-    const std::time_t now = std::time(nullptr);
-    std::tm parts{};
-    ::gmtime_r(&now, &parts);
-    char text[32];
-    std::strftime(text, sizeof text, "%Y-%m-%dT%H-%M-%SZ", &parts);
-    return text;
-}
-
-bool is_newer(const SegmentHeader& header) {
-    return header.version > kFormatVersion;
-}
-
 }  // namespace
-
-struct LmdbStore::Found {
-    struct File {
-        std::uint32_t number = 0;
-        std::vector<std::byte> bytes;  // as it is on disk
-        SegmentHeader header;
-        BeginBody begin;
-        bool used = false;      // it begins with a valid record
-        bool chain = false;     // and counts
-        bool dirty = false;     // does not count, but has records
-        std::uint32_t end = 0;  // of what is valid and counts
-    };
-    std::string damage;                  // empty: none
-    std::vector<File> files;             // in order of their number; younger than LMDB has
-    std::vector<std::string> leftovers;  // names of files that do not count
-    std::vector<std::uint64_t> requests;
-    std::uint64_t checkpoint = 0;  // the highest that the journal knows
-    bool torn = false;             // behind the end something looks like records
-    bool newer = false;
-    bool unreadable = false;  // LMDB's file
-
-    void damaged(std::string what) {
-        if (damage.empty()) damage = std::move(what);
-    }
-    // For a damaged journal: what its segments say of each other, as far as they can be read.
-    void link_back() {
-        File* later = nullptr;
-        for (auto each = files.rbegin(); each != files.rend(); ++each) {
-            each->chain = each->header.number == each->number &&
-                          (later == nullptr || !later->used ||
-                           later->begin.previous == each->number || !each->used);
-            if (!each->chain) continue;
-            each->end = later != nullptr && later->used && later->begin.previous == each->number
-                            ? later->begin.end
-                            : 0;
-            later = &*each;
-        }
-    }
-    const File* file(std::uint32_t number) const {
-        for (const auto& each : files)
-            if (each.number == number) return &each;
-        return nullptr;
-    }
-};
 
 Result<void> LmdbStore::make_fresh(const std::string& directory) {
     const std::string half = directory + ".new";
@@ -220,238 +161,6 @@ Result<void> LmdbStore::open_current(Found& found) {
     return {};
 }
 
-// The files of the journal and what their headers say.
-void LmdbStore::read_segments(Found& found) {
-    auto names = medium_->list();
-    if (!names) return found.damaged(names.error().message());
-    std::sort(names->begin(), names->end());
-    for (const auto& name : *names) {
-        Found::File file;
-        file.number = segment_number(name);
-        if (file.number == 0) {
-            found.leftovers.push_back(name);
-            continue;
-        }
-        next_number_ = std::max(next_number_, file.number + 1);
-        auto bytes = medium_->read(name);
-        if (!bytes) {
-            found.damaged(bytes.error().message());
-            continue;
-        }
-        file.bytes = std::move(*bytes);
-        if (const auto header = parse_segment(file.bytes)) {
-            if (is_newer(*header)) found.newer = true;
-            file.header = *header;
-            const auto first =
-                parse_record(file.bytes, kSegmentStart, header->number, header->salt);
-            if (first && first->header.type == static_cast<std::uint8_t>(RecordType::kBegin) &&
-                first->body.size() == sizeof(BeginBody)) {
-                file.used = true;
-                file.begin = load<BeginBody>(first->body);
-            }
-        }
-        found.files.push_back(std::move(file));
-    }
-}
-
-namespace {
-
-struct Behind {
-    bool anything = false;  // a valid record
-    Lsn synced = 0;         // what one of them says was on disk
-};
-
-// What is valid in a segment from `at` on, whatever lies between.
-Behind look_behind(Bytes segment, std::uint32_t at, std::uint32_t number, std::uint32_t salt) {
-    Behind behind;
-    while (at + sizeof(RecordHeader) <= segment.size()) {
-        const auto record = parse_record(segment, at, number, salt);
-        if (!record) {
-            at += 8;
-            continue;
-        }
-        behind.anything = true;
-        if (record->header.type == static_cast<std::uint8_t>(RecordType::kMark))
-            behind.synced = std::max(behind.synced, record->header.value);
-        at += record->header.length;
-    }
-    return behind;
-}
-
-}  // namespace
-
-// Which segments count, and where each ends.
-void LmdbStore::find_chain(Found& found) {
-    const Lsn applied = table_->state().applied;
-    const EpochSlot& epoch = epoch_->last();
-    const bool clean = epoch_->intact() && epoch.clean != 0;
-    const bool same_boot = !epoch.clean && std::string(epoch.boot.data()) == options_.boot;
-
-    // Those that LMDB contains, and those that never got beyond their name.
-    std::erase_if(found.files, [&](const Found::File& file) {
-        // One with a younger header was being made ready again when the power failed.
-        const bool again = file.header.number > file.number;
-        if (file.number > segment_of(applied) && !again) return false;
-        found.leftovers.push_back(segment_name(file.number));
-        return true;
-    });
-    Found::File* last = nullptr;
-    for (auto& file : found.files) {
-        const std::string name = "segment " + std::to_string(file.number);
-        if (file.header.number != file.number)
-            return found.damaged("the header of " + name + " is damaged");
-        if (file.bytes.size() < file.header.size)
-            return found.damaged(name + " is shorter than it should be");
-        if (file.used) last = &file;
-    }
-    if (last == nullptr) {
-        const bool begun = epoch.generation != 0 && (!clean || epoch.end != 0);
-        if (begun) found.damaged("the journal is missing");
-        return;
-    }
-    for (Found::File* each = last;;) {
-        each->chain = true;
-        const BeginBody begin = each->begin;
-        if (begin.previous == segment_of(applied)) {
-            if (begin.end != offset_of(applied) && applied != 0)
-                found.damaged("the journal does not go on where LMDB ends");
-            break;
-        }
-        Found::File* previous = nullptr;
-        for (auto& file : found.files)
-            if (file.number == begin.previous && file.used) previous = &file;
-        if (previous == nullptr || previous >= each)
-            return found.damaged("segment " + std::to_string(begin.previous) + " is missing");
-        previous->end = begin.end;
-        each = previous;
-    }
-
-    // Forward until something is not there. Is it missed?
-    Lsn end = 0;
-    bool stopped = false;
-    bool reopened = false;
-    Behind behind;
-    for (auto& file : found.files) {
-        if (!file.chain) {
-            // Prepared and not begun; or replaced, if one behind it counts.
-            const auto rest = look_behind(file.bytes, kSegmentStart, file.number, file.header.salt);
-            file.dirty = rest.anything;
-            if (&file > last) {
-                behind.anything = behind.anything || rest.anything;
-                behind.synced = std::max(behind.synced, rest.synced);
-            }
-            continue;
-        }
-        std::uint32_t at = kSegmentStart;
-        bool sealed = false;
-        if (!stopped) {
-            while (&file == last || at < file.end) {
-                const auto record = parse_record(file.bytes, at, file.number, file.header.salt);
-                if (!record) break;
-                at += record->header.length;
-                sealed = record->header.type == static_cast<std::uint8_t>(RecordType::kSeal);
-            }
-            end = make_lsn(file.number, at);
-        }
-        const bool complete = !stopped && &file != last && at == file.end;
-        if (complete) continue;
-        const auto rest = look_behind(file.bytes, at, file.number, file.header.salt);
-        behind.anything = behind.anything || rest.anything;
-        behind.synced = std::max(behind.synced, rest.synced);
-        if (!stopped && sealed && &file == &found.files.back())
-            found.damaged("the segment behind " + std::to_string(file.number) + " is missing");
-        if (stopped) {
-            file.chain = false;
-            continue;
-        }
-        if (sealed) {
-            // Nothing came to be behind it: it is open again.
-            at -= static_cast<std::uint32_t>(sizeof(RecordHeader));
-            end = make_lsn(file.number, at);
-            reopened = true;
-        }
-        file.end = at;
-        stopped = true;
-    }
-    if (behind.synced > end || (same_boot && behind.anything))
-        found.damaged("a record of segment " + std::to_string(segment_of(end)) + " at " +
-                      std::to_string(offset_of(end)) + " is damaged");
-    if (clean && end < epoch.end) found.damaged("the journal is shorter than when it was closed");
-    if (clean && table_->state().number < epoch.checkpoint)
-        found.damaged("LMDB is older than when it was closed");
-    found.torn = behind.anything || reopened;
-}
-
-void LmdbStore::replay(Found& found, bool tolerant) {
-    for (const auto& file : found.files) {
-        if (!found.damage.empty() && !tolerant) return;
-        if (!file.chain) continue;
-        Segment segment;
-        segment.number = file.number;
-        const auto most =
-            static_cast<std::uint32_t>(std::min<std::size_t>(file.bytes.size(), UINT32_MAX));
-        const std::uint32_t end = file.end != 0 ? std::min(file.end, most) : most;
-        for (std::uint32_t at = kSegmentStart; at < end;) {
-            const auto record = parse_record(file.bytes, at, file.number, file.header.salt);
-            if (!record) {
-                at += 8;  // only tolerantly: else all up to the end is valid
-                continue;
-            }
-            replay(*record, segment, found, tolerant);
-            at += record->header.length;
-        }
-    }
-}
-
-void LmdbStore::replay(const RecordView& record, const Segment& segment, Found& found,
-                       bool tolerant) {
-    const auto& header = record.header;
-    const auto wrong = [&] {
-        if (!tolerant)
-            found.damaged("a record of segment " + std::to_string(segment.number) +
-                          " makes no sense");
-    };
-    switch (static_cast<RecordType>(header.type)) {
-        case RecordType::kPut: {
-            Bytes rest = record.body;
-            std::uint32_t at = record.start + static_cast<std::uint32_t>(sizeof header);
-            for (std::uint32_t i = 0; i < header.count; ++i) {
-                auto message = parse_message(rest);
-                if (!message) return wrong();
-                if (tolerant) message->state.redelivered = true;
-                index_.put(*message, make_lsn(segment.number, at));
-                rest = rest.subspan(message->length);
-                at += static_cast<std::uint32_t>(message->length);
-            }
-            if (header.value != 0) found.requests.push_back(header.value);
-            return;
-        }
-        case RecordType::kMove: {
-            if (record.body.size() != sizeof(MoveBody)) return wrong();
-            const auto body = load<MoveBody>(record.body);
-            auto state = to_state(body.state);
-            if (!state) return wrong();
-            if (tolerant) state->redelivered = true;
-            index_.move(to_key(body.key), *state);
-            return;
-        }
-        case RecordType::kErase:
-            if (record.body.size() != sizeof(KeyBody)) return wrong();
-            return index_.erase(to_key(load<KeyBody>(record.body)));
-        case RecordType::kChannel:
-            if (header.count > record.body.size()) return wrong();
-            return index_.put_channel(header.value, record.body.first(header.count));
-        case RecordType::kEraseChannel: return index_.erase_channel(header.value);
-        case RecordType::kCheckpoint:
-            found.checkpoint = std::max(found.checkpoint, header.value);
-            return;
-        case RecordType::kBegin:
-        case RecordType::kSeal:
-        case RecordType::kMark: return;
-    }
-    wrong();
-}
-
 // The journal goes on where its valid part ends.
 Result<void> LmdbStore::start_journal(Found& found) {
     std::deque<SegmentRef> segments;
@@ -519,13 +228,7 @@ Result<void> LmdbStore::start_journal(Found& found) {
 }
 
 void LmdbStore::tell(Recovery& to, Found& found) {
-    const auto refers = [&](std::uint64_t id, ChannelEntry& channel) {
-        for (const std::uint64_t sequence : channel.entries.sequences()) {
-            const Entry& entry = *channel.entries.find(sequence);
-            if (entry.linked && index_.links({id, sequence}).origin.channel != 0) return true;
-        }
-        return false;
-    };
+    const auto referring = index_.referring_channels();
     const auto view_of = [&](Key key, const Entry& entry) {
         return entry.at != 0 ? parse_message(journal_.read(entry.at)) : table_->view(key);
     };
@@ -557,7 +260,7 @@ void LmdbStore::tell(Recovery& to, Found& found) {
     std::vector<std::uint64_t> later;
     for (auto& [id, channel] : index_.channels()) {
         if (channel.erased) continue;
-        if (refers(id, channel))
+        if (referring.contains(id))
             later.push_back(id);
         else
             tell_channel(id, channel);
@@ -577,104 +280,6 @@ void LmdbStore::tell(Recovery& to, Found& found) {
             payloads_->remove(id);
     }
     index_.unused_payloads.clear();
-}
-
-// Renames what is damaged, and makes a new store of what is good in it: every record whose checksum
-// is right. Erasures and states may be among what is lost, so all of it counts as redelivered.
-Result<void> LmdbStore::put_aside(Found& found) {
-    const std::string& home = options_.directory;
-    const std::string current = home + "/current";
-    std::string aside = home + "/quarantine-" + time_for_name();
-    for (int i = 2; exists(aside); ++i)
-        aside = home + "/quarantine-" + time_for_name() + "-" + std::to_string(i);
-    log_.critical("store: ", current, " is damaged: ", found.damage, ". It is put aside as ", aside,
-                  "; what is provably good in it goes on, all of it flagged as redelivered");
-    if (table_) table_->end_view();
-    table_.reset();
-
-    index_ = Index();
-    std::map<Key, Bytes> kept;  // out of LMDB
-    std::optional<Salvage> salvage;
-    if (!found.unreadable) {
-        salvage.emplace(path("lmdb/data.mdb"));
-        salvage->for_each([&](Bytes value, bool is_channel) {
-            if (is_channel) {
-                const auto body = load<ChannelBody>(value);
-                index_.load_channel(body.id, body.last_sequence, body.erased != 0,
-                                    value.subspan(sizeof body));
-            } else if (const auto message = parse_message(value)) {
-                index_.load(*message);
-                kept.emplace(to_key(message->header.key), value);
-            }
-        });
-    }
-    index_.recount();
-    found.link_back();
-    replay(found, true);
-    for (const Key key : index_.settle()) index_.forget(key);
-    index_.settle();
-
-    if (auto made = make_fresh(current); !made) return made;
-    const std::string half = current + ".new";
-    std::uint64_t count = 0;
-    {
-        auto table = Table::open(half + "/lmdb");
-        if (!table) return table.error();
-        const auto fill = [&]() -> Result<void> {
-            count = 0;
-            if (auto done = (*table)->begin(); !done) return done;
-            for (auto& [id, channel] : index_.channels()) {
-                const auto length = static_cast<std::uint32_t>(channel.record.size());
-                const ChannelBody body{id, channel.last_sequence, channel.erased ? 1U : 0U, length};
-                if (auto done = (*table)->put_channel(body, channel.record); !done) return done;
-                for (const std::uint64_t sequence : channel.entries.sequences()) {
-                    const Entry& entry = *channel.entries.find(sequence);
-                    Bytes from;
-                    if (entry.at == 0)
-                        from = kept[{id, sequence}];
-                    else
-                        from = Bytes(found.file(segment_of(entry.at))->bytes)
-                                   .subspan(offset_of(entry.at));
-                    auto view = parse_message(from);
-                    IPCFS_CHECK(view.has_value());
-                    State state = entry.state();
-                    state.redelivered = true;
-                    view->header.state = to_body(state);
-                    view->header.state.hidden = entry.hidden ? 1 : 0;
-                    auto done = (*table)->put(view->header, view->head, view->content);
-                    if (!done) return done;
-                    ++count;
-                }
-            }
-            return (*table)->commit(0);
-        };
-        for (;;) {
-            const auto done = fill();
-            if (done) break;
-            if (!(*table)->abort()) return done;
-        }
-    }
-    if (auto linked = payloads_->link_into(half + "/payload"); !linked)
-        log_.error("store: ", linked.error().message());
-    auto epoch = Epoch::open(half + "/epoch");
-    if (!epoch) return epoch.error();
-    EpochSlot slot;
-    slot.generation = epoch_->last().generation + 2;  // one of its slots may be lost
-    slot.clean = 1;
-    if (auto done = epoch->write(slot); !done) return done;
-    const std::string text = "the store was damaged (" + found.damage + ") and was put aside as " +
-                             aside + "; " + std::to_string(count) + " messages were saved";
-    if (auto done = replace_file(half + "/salvaged", std::as_bytes(std::span(text))); !done)
-        return done;
-    if (auto done = rename_file(current, aside); !done) return done;
-    if (auto done = rename_file(half, current); !done) return done;
-    if (auto done = sync_directory(home); !done) return done;
-    health_.quarantine = aside;
-    health_.salvaged = count;
-    index_ = Index();
-    next_number_ = 1;
-    medium_.reset();
-    return {};
 }
 
 }  // namespace ipcfs::store
