@@ -349,5 +349,94 @@ TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
     }
 }
 
+// The mount survives the daemon: who has a file open, reads or writes, notices nothing but the time.
+TEST_F(Durable, OpenFilesGoOnOverKillsAndNoWriteIsDoneTwice) {
+    constexpr int kKills = 15;
+    const std::array<std::string, 2> channels{"async", "sync"};
+    for (const auto& channel : channels) {
+        make_channel(channel, "durable " + channel + "\ncapacity 100000\n");
+    }
+    const auto serving = [&] {
+        return static_cast<pid_t>(number(value_of(slurp(at("kern/ipc/version")), "pid")));
+    };
+    if (serving() == daemon().pid()) GTEST_SKIP() << "fuse.survive is off here";
+    const bool is_uring = value_of(slurp(at("kern/ipc/version")), "transport") == "uring";
+    const Fd end(memfd_create("end", 0));
+    const auto over = [&end] {
+        char byte = 0;
+        return pread(end.get(), &byte, 1, 0) == 1;
+    };
+    std::vector<Child> writers, readers;
+    for (const auto& channel : channels) {
+        for (int w = 0; w < 2; ++w) {
+            writers.emplace_back([&, w, path = at(channel + "/queue")](std::string& said) {
+                const Fd out = open_file(path, O_WRONLY);
+                long n = 0;
+                for (; !over(); ++n) {
+                    const std::string text = std::to_string(w) + " " + std::to_string(n);
+                    const long done = write_to(out.get(), text);
+                    if (done == static_cast<long>(text.size())) continue;
+                    // The kernel's word for what the dying daemon was never given.
+                    if (is_uring && (done == -ECANCELED || done == -EINTR)) {
+                        --n;
+                        continue;
+                    }
+                    said = "write " + std::to_string(n) + ": " + strerror(static_cast<int>(-done));
+                    return 1;
+                }
+                said = std::to_string(n);
+                return 0;
+            });
+        }
+        readers.emplace_back([is_uring, path = at(channel + "/framed/stream")](std::string& seen) {
+            const Fd in = open_file(path, O_RDONLY);
+            for (;;) {
+                const auto got = read_patiently(in.get());
+                if (is_uring && got.result == -ECANCELED) continue;
+                if (got.result <= 0) {
+                    seen = "read: " + std::to_string(got.result);
+                    return 1;
+                }
+                const Received frame = parse_frame(got.data);
+                if (frame.body == "end") return 0;
+                seen += std::to_string(frame.header.sequence) + " " + frame.body + "\n";
+            }
+        });
+    }
+    for (int i = 0; i < kKills; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30 + any(100)));
+        const pid_t pid = serving();
+        ASSERT_GT(pid, 0);
+        kill(pid, SIGKILL);
+        ASSERT_TRUE(wait_until([&] {
+            const pid_t now = serving();
+            return now > 0 && now != pid;
+        })) << daemon().log();
+    }
+    ASSERT_EQ(pwrite(end.get(), "x", 1, 0), 1);
+    for (auto& writer : writers) ASSERT_EQ(writer.wait(), 0) << writer.text();
+    for (std::size_t c = 0; c < 2; ++c) {
+        ASSERT_EQ(send(channels[c], "end", "priority/low"), 0);
+        ASSERT_EQ(readers[c].wait(), 0) << readers[c].text();
+        std::map<std::uint64_t, std::string> by_sequence;
+        std::istringstream lines(readers[c].text());
+        std::uint64_t sequence = 0;
+        std::string w, n;
+        while (lines >> sequence >> w >> n) by_sequence[sequence] = w + " " + n;
+        for (int writer = 0; writer < 2; ++writer) {
+            const long sent = number(writers[c * 2 + std::size_t(writer)].text());
+            EXPECT_GT(sent, 20);
+            long next = 0;
+            for (const auto& [at_sequence, body] : by_sequence) {
+                if (body[0] != '0' + writer) continue;
+                ASSERT_EQ(body, std::to_string(writer) + " " + std::to_string(next))
+                    << channels[c] << " at " << at_sequence << ": lost, doubled or out of order";
+                ++next;
+            }
+            EXPECT_EQ(next, sent) << channels[c];
+        }
+    }
+}
+
 }  // namespace
 }  // namespace ipcfs::test
