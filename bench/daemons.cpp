@@ -101,15 +101,11 @@ Daemon::Daemon(std::string directory, std::vector<std::string> words,
 }
 
 Daemon::~Daemon() {
-    if (pid_ > 0) {
-        kill(pid_, SIGTERM);
-        if (!wait_for(pid_, 5'000'000'000)) {
-            kill(pid_, SIGKILL);
-            wait_for(pid_, kPatience);
-        }
-    }
-    std::error_code ignored;
-    std::filesystem::remove_all(directory_, ignored);
+    if (pid_ < 0) return;
+    kill(pid_, SIGTERM);
+    if (wait_for(pid_, 5'000'000'000)) return;
+    kill(pid_, SIGKILL);
+    wait_for(pid_, kPatience);
 }
 
 Fd connect_unix(const std::string& path) {

@@ -1,6 +1,6 @@
 // Other people's servers that a group compares ipcfs with: each is started in a directory of its own,
-// with its data there, told to listen on nothing but a Unix socket or the loopback, and ended by its
-// pid. One thread.
+// with its data there (it goes with the run's), told to listen on nothing but a Unix socket or the
+// loopback, and ended by its pid. One thread.
 #pragma once
 
 #include <functional>

@@ -13,12 +13,12 @@
 
 #include "contest.hpp"
 #include "durable.hpp"
+#include "durable_store.hpp"
 #include "links.hpp"
+#include "payload_client.hpp"
 #include "processes.hpp"
 #include "senders.hpp"
 #include "servers.hpp"
-#include <ipcfs/channel.hpp>
-
 namespace ipcfs::bench {
 namespace {
 
@@ -30,19 +30,10 @@ const std::array<std::byte, 1024> kBody{};
 // The client header. Each sender has opened the channel for itself.
 class HeaderSender final : public Sender {
 public:
-    explicit HeaderSender(const std::string& channel) : channel_(open(channel)) {}
-    void send(std::span<const std::byte> body) override {
-        if (auto sent = channel_.send(body); !sent) {
-            throw std::runtime_error(sent.error().message());
-        }
-    }
+    explicit HeaderSender(const std::string& channel) : channel_(need(Channel::open(channel))) {}
+    void send(std::span<const std::byte> body) override { need(channel_.send(body)); }
 
 private:
-    static Channel open(const std::string& name) {
-        auto opened = Channel::open(name);
-        if (!opened) throw std::runtime_error(opened.error().message());
-        return std::move(*opened);
-    }
     Channel channel_;
 };
 
@@ -177,6 +168,20 @@ void measure_durable_rates(Run& run) {
         field.add("write + fdatasync", std::move(disk), [] {});
     }
     add_others(run, field, kept);
+    run.part([&] {
+        auto store = std::make_shared<StoreUnderTest>(run.options().directory + "/store");
+        const auto empty = [one = store.get()] { one->empty(); };
+        for (const unsigned count : {1U, kMany}) {
+            for (const bool waits : {true, false}) {
+                Senders to;
+                for (unsigned i = 0; i < count; ++i) to.push_back(store->sender(waits));
+                field.add(std::string(waits ? "store" : "store, async") + ", " +
+                              std::to_string(count) + (count == 1 ? " thread" : " threads"),
+                          std::move(to), empty);
+            }
+        }
+        kept.push_back(std::move(store));
+    });
     std::vector<std::string> transports;
     for (const Transport transport : kTransports) {
         run.part([&] {
@@ -233,6 +238,11 @@ void measure_durable_rates(Run& run) {
                                       which));
         }
     }
+    row("store alone, sync, 1 thread", "store, 1 thread", "write + fdatasync");
+    row("store alone, sync, 64 threads", "store, 64 threads", "store, 1 thread");
+    row("store alone, sync, 64 threads", "store, 64 threads", always + ", 64 clients");
+    row("store alone, async, 1 thread", "store, async, 1 thread", "store, 1 thread");
+    row("store alone, async, 64 threads", "store, async, 64 threads", "store, 64 threads");
     for (const auto& system : {always, std::string("NATS")}) {
         row(system + ", 1 client", system + ", 1 client", "write + fdatasync");
         row(system + ", 64 clients", system + ", 64 clients", system + ", 1 client");
@@ -243,6 +253,7 @@ void measure_durable_rates(Run& run) {
 
 void run_durable(Run& run) {
     run.part([&] { measure_durable_rates(run); });
+    run.part([&] { measure_recovery_of_the_store(run); });
     run.part([&] { measure_recovery(run); });
 }
 

@@ -51,9 +51,16 @@ public:
     std::unique_ptr<Sender> sender() const;
     // Forgets all messages.
     void empty() const;
+    // Sends that many without waiting for each.
+    void fill(unsigned count, std::span<const std::byte> body) const;
+    // Ends it and starts it again: the time from its start until it serves, ns. Throws unless it then
+    // has `count` messages.
+    double restart(unsigned count);
     static bool there() { return has_program("redis-server"); }
 
 private:
+    void start();
+    const std::string directory_, fsync_;
     std::string socket_;
     std::unique_ptr<Daemon> daemon_;
 };

@@ -43,22 +43,48 @@ private:
 
 }  // namespace
 
-Redis::Redis(const Run& run, const std::string& fsync) {
-    const std::string directory = make_directory(run, "redis");
-    socket_ = directory + "/socket";
+Redis::Redis(const Run& run, const std::string& fsync)
+    : directory_(make_directory(run, "redis")), fsync_(fsync), socket_(directory_ + "/socket") {
+    start();
+}
+
+void Redis::start() {
     daemon_ = std::make_unique<Daemon>(
-        directory,
+        directory_,
         std::vector<std::string>{"redis-server", "--port", "0", "--unixsocket", socket_, "--dir",
-                                 directory, "--appendonly", "yes", "--appendfsync", fsync, "--save",
-                                 "", "--auto-aof-rewrite-percentage", "0", "--daemonize", "no",
-                                 "--loglevel", "warning"},
+                                 directory_, "--appendonly", "yes", "--appendfsync", fsync_,
+                                 "--save", "", "--auto-aof-rewrite-percentage", "0", "--daemonize",
+                                 "no", "--loglevel", "warning"},
         [&] {
-            if (access(socket_.c_str(), F_OK) != 0) return false;
             Stream stream(connect_unix(socket_));
             if (stream.fd() < 0) return false;
             stream.send("PING\r\n");
-            return stream.line() == "+PONG";
+            return stream.line() == "+PONG";  // or that it is loading
         });
+}
+
+double Redis::restart(unsigned count) {
+    daemon_.reset();
+    const auto from = now_ns();
+    start();
+    const double took = static_cast<double>(now_ns() - from);
+    Stream stream(connect_unix(socket_));
+    stream.send("XLEN jobs\r\n");
+    if (const auto has = reply(stream); has != ":" + std::to_string(count)) {
+        throw std::runtime_error("redis has " + has);
+    }
+    return took;
+}
+
+void Redis::fill(unsigned count, std::span<const std::byte> body) const {
+    constexpr unsigned kTogether = 100;
+    RedisSender sender(connect_unix(socket_));
+    for (unsigned done = 0; done < count;) {
+        const unsigned part = std::min(kTogether, count - done);
+        for (unsigned i = 0; i < part; ++i) sender.submit(body);
+        for (unsigned i = 0; i < part; ++i) sender.await();
+        done += part;
+    }
 }
 
 std::unique_ptr<Sender> Redis::sender() const {

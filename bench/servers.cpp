@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <poll.h>
 #include <signal.h>
 #include <sstream>
 #include <stdexcept>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,18 +45,21 @@ Server::Server(const Run& run, const Start& how) : transport_(how.transport) {
 }
 
 void Server::start(const Run& run, Program program, int stream, const Start* how) {
+    is_ipcfs_ = program == Program::kIpcfs;
     directory_ = run.options().directory + "/XXXXXX";
     if (mkdtemp(directory_.data()) == nullptr) must(-1, "mkdtemp " + directory_);
-    mount_ = directory_ + "/mnt";
-    must(mkdir(mount_.c_str(), 0755), "mkdir " + mount_);
+    // The state of a daemon is that of its mount point.
+    const bool lasts = how && !how->directory.empty();
+    const std::string state = lasts ? how->directory : directory_;
+    mount_ = state + "/mnt";
+    if (mkdir(mount_.c_str(), 0755) != 0 && errno != EEXIST) must(-1, "mkdir " + mount_);
     const std::string output = directory_ + "/output";
 
     const std::string carried_by = transport_ == Transport::kUring ? "uring" : "classic";
     std::vector<std::string> words;
     if (program == Program::kIpcfs) {
-        words = {run.options().daemon,  "--foreground", "--mount",  mount_,         "--state",
-                 directory_ + "/state", "--transport",  carried_by, "--log-target", "stderr"};
-        if (how && !how->state.empty()) words[5] = how->state;
+        words = {run.options().daemon, "--foreground", "--mount",  mount_,         "--state",
+                 state + "/state",     "--transport",  carried_by, "--log-target", "stderr"};
         for (const auto& setting : how ? how->settings : std::vector<std::string>()) {
             words.insert(words.end(), {"--set", setting});
         }
@@ -115,9 +120,18 @@ Server::~Server() {
     std::filesystem::remove_all(directory_, ignored);
 }
 
+pid_t Server::pid() const {
+    const std::string serves = is_ipcfs_ ? value("kern/ipc/version", "pid") : "";
+    return serves.empty() ? pid_ : std::stoi(serves);
+}
+
 void Server::end(int signal) {
+    const Fd daemon(static_cast<int>(syscall(SYS_pidfd_open, pid(), 0)));
     kill(pid_, signal);
-    if (!wait_for(pid_, kPatience)) throw std::runtime_error("ipcfsd does not end");
+    bool ended = wait_for(pid_, kPatience);
+    pollfd gone{daemon.get(), POLLIN, 0};
+    ended = ended && (!daemon || poll(&gone, 1, kPatience / 1'000'000) == 1);
+    if (!ended) throw std::runtime_error("ipcfsd does not end");
     pid_ = -1;
     umount2(mount_.c_str(), MNT_DETACH);
 }
@@ -130,7 +144,7 @@ bool Server::serves() const {
 }
 
 void Server::put(Place place) const {
-    if (transport_ == Transport::kClassic) put_server(pid_, place);
+    if (transport_ == Transport::kClassic) put_server(pid(), place);
 }
 
 void Server::make_channel(const std::string& name, const std::string& settings) const {
@@ -150,11 +164,11 @@ std::string Server::value(const std::string& file, const std::string& key) const
 }
 
 std::uint64_t Server::resident() const {
-    std::istringstream lines(slurp("/proc/" + std::to_string(pid_) + "/status"));
+    std::istringstream lines(slurp("/proc/" + std::to_string(pid()) + "/status"));
     for (std::string line; std::getline(lines, line);) {
         if (line.rfind("VmRSS:", 0) == 0) return std::stoull(line.substr(6)) * 1024;
     }
-    throw std::runtime_error("no VmRSS of " + std::to_string(pid_));
+    throw std::runtime_error("no VmRSS of " + std::to_string(pid()));
 }
 
 }  // namespace ipcfs::bench

@@ -24,11 +24,11 @@ public:
     // Starts it and waits until it serves. Throws, with the end of its output, when it does not.
     // The null servers stream the file `stream`, where there is one; else it is -1.
     Server(const Run& run, Program program, Transport transport, int stream = -1);
-    // ipcfsd with settings of its configuration, `key=value` each, and the state of a directory that
-    // outlasts it.
+    // ipcfsd with settings of its configuration, `key=value` each. `directory`, where it is given, has its
+    // mount point and its state, and outlasts it.
     struct Start {
         Transport transport = Transport::kUring;
-        std::string state;
+        std::string directory;
         std::vector<std::string> settings;
     };
     Server(const Run& run, const Start& start);
@@ -46,8 +46,10 @@ public:
     void put(Place place) const;
     // Resident memory, bytes.
     std::uint64_t resident() const;
-    pid_t pid() const { return pid_; }
-    // Ends it with that signal; returns when it has ended.
+    // Of the process that serves, which is another than the one that was started where the mount
+    // outlives a killed daemon.
+    pid_t pid() const;
+    // Ends it, and whoever would start it again, with that signal; returns when all have ended.
     void end(int signal);
 
 private:
@@ -57,6 +59,7 @@ private:
     std::string directory_, mount_;
     const Transport transport_;
     pid_t pid_ = -1;
+    bool is_ipcfs_ = false;
 };
 
 }  // namespace ipcfs::bench

@@ -1,0 +1,33 @@
+// The store of durable channels, without channels or a daemon: what its journal and its recovery
+// take. One thread, besides the store's own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "senders.hpp"
+
+namespace ipcfs::bench {
+
+class StoreUnderTest {
+public:
+    // Opens or makes it; what it holds is counted.
+    explicit StoreUnderTest(const std::string& directory);
+    ~StoreUnderTest();
+
+    // Each puts, and where `waits` is awaits the disk, under a channel of its own.
+    std::unique_ptr<Sender> sender(bool waits);
+    // Erases all channels and makes new ones of the same ids.
+    void empty();
+    // That many messages of one channel, and waits until they are on disk.
+    void fill(unsigned count, std::span<const std::byte> body);
+    std::uint64_t recovered() const;
+
+private:
+    struct Parts;  // its headers and the client's do not go together
+    const std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace ipcfs::bench
