@@ -48,12 +48,16 @@ protected:
     }
 
     ControlClient connect() const { return ControlClient(path_); }
+    // But for those of the durable store, which opens some in its own time.
     std::size_t daemon_files() {
+        const std::string state = daemon().directory() + "/state/";
         std::size_t count = 0;
         std::error_code ignored;
-        for ([[maybe_unused]] auto& each : std::filesystem::directory_iterator(
-                 "/proc/" + std::to_string(server_) + "/fd", ignored))
-            ++count;
+        for (const auto& each : std::filesystem::directory_iterator(
+                 "/proc/" + std::to_string(server_) + "/fd", ignored)) {
+            const auto target = std::filesystem::read_symlink(each.path(), ignored);
+            count += !target.string().starts_with(state);
+        }
         return count;
     }
     long charged(const std::string& resource, uid_t uid = 0) {
