@@ -142,13 +142,13 @@ void Index::remove(Key key, Entry& entry) {
     if (links.origin.channel == 0) return;
     Entry* const origin = find(links.origin);
     if (origin == nullptr || origin->references == 0) return;
-    if (--origin->references == 0 && origin->hidden) remove(links.origin, *origin);
+    if (--origin->references == 0 && origin->hidden && !replaying_) remove(links.origin, *origin);
 }
 
 void Index::erase(Key key) {
     Entry* const entry = find(key);
     if (entry == nullptr || entry->hidden) return;
-    if (entry->references == 0) return remove(key, *entry);
+    if (entry->references == 0 && !replaying_) return remove(key, *entry);
     entry->hidden = true;
     --messages_;
     if (entry->in_table && !std::exchange(entry->changed, true)) changes.changed.push_back(key);
@@ -167,7 +167,10 @@ void Index::put_channel(std::uint64_t id, Bytes record) {
 
 void Index::erase_channel(std::uint64_t id) {
     auto* const found = channel(id);
-    if (found == nullptr || found->erased) return;
+    if (found == nullptr) return;
+    // At replay LMDB may know already that it is erased, and what the journal put before is not.
+    found->erased = false;
+    found->last_sequence = 0;
     for (const std::uint64_t sequence : found->entries.sequences()) erase({id, sequence});
     if (found->entries.size() == 0) {
         changes.dropped.push_back(id);
@@ -184,6 +187,11 @@ void Index::load_channel(std::uint64_t id, std::uint64_t last_sequence, bool era
     channel.last_sequence = last_sequence;
     channel.erased = erased;
     channel.record.assign(record.begin(), record.end());
+}
+
+void Index::begin_replay() {
+    replaying_ = true;
+    recount();
 }
 
 void Index::recount() {
@@ -203,11 +211,9 @@ std::set<std::uint64_t> Index::referring_channels() const {
 }
 
 std::vector<Key> Index::settle() {
+    replaying_ = false;
     recount();
-    std::vector<Key> orphans;
     std::vector<Key> unneeded;
-    for (const auto& [key, links] : links_)
-        if (links.origin.channel != 0 && find(links.origin) == nullptr) orphans.push_back(key);
     for (auto& [id, channel] : channels_) {
         for (const std::uint64_t sequence : channel.entries.sequences()) {
             const Entry& entry = *channel.entries.find(sequence);
@@ -216,6 +222,15 @@ std::vector<Key> Index::settle() {
     }
     for (const Key key : unneeded)
         if (Entry* const entry = find(key)) remove(key, *entry);
+    std::erase_if(channels_, [&](const auto& each) {
+        if (!each.second.erased || each.second.entries.size() != 0) return false;
+        changes.dropped.push_back(each.first);
+        return true;
+    });
+    // Of those that are left, not before: what is erased may well miss its origin.
+    std::vector<Key> orphans;
+    for (const auto& [key, links] : links_)
+        if (links.origin.channel != 0 && find(links.origin) == nullptr) orphans.push_back(key);
     return orphans;
 }
 

@@ -101,7 +101,9 @@ public:
     void erase_channel(std::uint64_t id);
     void load_channel(std::uint64_t id, std::uint64_t last_sequence, bool erased, Bytes record);
     std::set<std::uint64_t> referring_channels() const;  // with messages that have an origin
-    void recount();                                      // references, once everything is loaded
+    // Once everything is loaded. What LMDB knows may be younger than what is replayed: so nothing goes
+    // for want of references until `settle`, as what comes later may need it.
+    void begin_replay();
     // After replay: counts references anew, ends what only references held that are gone. The keys of
     // those whose origin is missing.
     std::vector<Key> settle();
@@ -119,6 +121,7 @@ public:
     std::vector<std::uint64_t> unused_payloads;  // nobody refers to them any more
 
 private:
+    void recount();
     void link(Key key, Entry& entry, const MessageHeader& header);
     void remove(Key key, Entry& entry);
     void touch(std::uint64_t id, ChannelEntry& channel);
@@ -127,6 +130,7 @@ private:
     boost::unordered_flat_map<Key, Links, KeyHash> links_;
     boost::unordered_flat_map<std::uint64_t, std::uint32_t> payloads_;
     std::size_t messages_ = 0;
+    bool replaying_ = false;
 };
 
 }  // namespace ipcfs::store

@@ -153,6 +153,7 @@ Result<Lsn> MemoryStore::erase_channel(std::uint64_t id) {
     if (closed_) return Fault{EIO, "erase_channel: the store is closed"};
     if (const auto channel = contents_->channels.find(id); channel != contents_->channels.end()) {
         channel->second.erased = true;
+        channel->second.last_sequence = 0;
         std::vector<std::uint64_t> sequences;
         for (const auto& [sequence, message] : channel->second.messages)
             sequences.push_back(sequence);

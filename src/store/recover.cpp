@@ -148,7 +148,7 @@ Result<void> LmdbStore::open_current(Found& found) {
         found.damaged(done.error().message());
         return {};
     }
-    index_.recount();
+    index_.begin_replay();
     find_chain(found);
     replay(found, false);
     if (found.damage.empty()) {

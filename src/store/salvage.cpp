@@ -49,7 +49,7 @@ Result<void> LmdbStore::put_aside(Found& found) {
             }
         });
     }
-    index_.recount();
+    index_.begin_replay();
     found.link_back();
     replay(found, true);
     for (const Key key : index_.settle()) index_.forget(key);
