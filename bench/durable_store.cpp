@@ -85,6 +85,45 @@ private:
     std::uint64_t sequence_ = 0;
 };
 
+// One of many that wait. All but the constructor on the commit thread.
+class Chain final : public store::Completion {
+public:
+    Chain(StoreSender& sender, store::Store& store, std::span<const std::byte> body,
+          std::int64_t until, std::atomic<unsigned>& busy)
+        : sender_(sender), store_(store), body_(body), until_(until), busy_(busy) {}
+    void go() {
+        from_ = now_ns();
+        store_.when_durable(sender_.put(body_), *this);
+    }
+    void durable(int error) noexcept override {
+        took.push_back(static_cast<double>(now_ns() - from_));
+        if (error == 0 && now_ns() < until_) return go();
+        busy_.fetch_sub(1);
+        busy_.notify_one();
+    }
+    std::vector<double> took;
+
+private:
+    StoreSender& sender_;
+    store::Store& store_;
+    const std::span<const std::byte> body_;
+    const std::int64_t until_;
+    std::atomic<unsigned>& busy_;
+    std::int64_t from_ = 0;
+};
+
+// Starts them on the commit thread, where all else of theirs happens.
+class Starter final : public store::Completion {
+public:
+    explicit Starter(std::span<const std::unique_ptr<Chain>> chains) : chains_(chains) {}
+    void durable(int) noexcept override {
+        for (const auto& chain : chains_) chain->go();
+    }
+
+private:
+    const std::span<const std::unique_ptr<Chain>> chains_;
+};
+
 }  // namespace
 
 struct StoreUnderTest::Parts {
@@ -103,6 +142,7 @@ struct StoreUnderTest::Parts {
     store::LmdbStore store;
     std::uint64_t recovered = 0;
     std::uint64_t channels = 0;
+    std::unique_ptr<StoreSender> waiting;
 };
 
 StoreUnderTest::StoreUnderTest(const std::string& directory)
@@ -117,6 +157,37 @@ std::uint64_t StoreUnderTest::recovered() const {
 std::unique_ptr<Sender> StoreUnderTest::sender(bool waits) {
     must_have(parts_->store.put_channel(++parts_->channels, {}));
     return std::make_unique<StoreSender>(parts_->store, parts_->channels, waits);
+}
+
+Figures StoreUnderTest::rate_of_waiting(unsigned count, std::span<const std::byte> body,
+                                        std::int64_t lasting) {
+    if (!parts_->waiting) {
+        must_have(parts_->store.put_channel(++parts_->channels, {}));
+        parts_->waiting =
+            std::make_unique<StoreSender>(parts_->store, parts_->channels, /*waits=*/false);
+    }
+    std::atomic<unsigned> busy{count};
+    std::vector<std::unique_ptr<Chain>> chains;
+    const auto from = now_ns();
+    for (unsigned i = 0; i < count; ++i) {
+        chains.push_back(
+            std::make_unique<Chain>(*parts_->waiting, parts_->store, body, from + lasting, busy));
+    }
+    {
+        Starter starter(chains);
+        parts_->store.when_durable(0, starter);
+        for (unsigned left = 0; (left = busy.load()) != 0;) busy.wait(left);
+    }
+    std::vector<double> took;
+    for (const auto& chain : chains)
+        took.insert(took.end(), chain->took.begin(), chain->took.end());
+    const double seconds = static_cast<double>(now_ns() - from) / 1e9;
+    return {static_cast<double>(took.size()) / seconds, percentile(took, 0.5),
+            percentile(took, 0.99)};
+}
+
+std::uint64_t StoreUnderTest::syncs() {
+    return parts_->store.health().syncs;
 }
 
 void StoreUnderTest::empty() {

@@ -19,6 +19,11 @@ public:
 
     // Each puts, and where `waits` is awaits the disk, under a channel of its own.
     std::unique_ptr<Sender> sender(bool waits);
+    // `count` puts wait for the disk at any time, each followed by the next as soon as it is told: what
+    // a daemon does, which has no thread that waits. As rate_of_threads().
+    Figures rate_of_waiting(unsigned count, std::span<const std::byte> body, std::int64_t lasting);
+    // Syncs of the journal until now.
+    std::uint64_t syncs();
     // Erases all channels and makes new ones of the same ids.
     void empty();
     // That many messages of one channel, and waits until they are on disk.
