@@ -128,7 +128,6 @@ public:
     }
 
 private:
-
     Channel& channel_;
     std::unique_lock<std::mutex> hold_;
     Locked* topic_ = nullptr;

@@ -134,7 +134,8 @@ private:
         for (auto&& [name, node] : content) {
             std::string key = prefix + std::string(name.str());
             const bool section = key == "fuse" || key == "log" || key == "limits" ||
-                                 key == "payload" || key == "channel" || key == "limits.user";
+                                 key == "payload" || key == "store" || key == "channel" ||
+                                 key == "limits.user";
             const bool of_user = prefix == kUserSection;
             if (node.is_table() && (section || of_user)) {
                 table(*node.as_table(), key + '.');
@@ -173,7 +174,7 @@ private:
             return;
         }
         for (std::string_view section :
-             {"fuse", "log", "limits", "payload", "channel", "limits.user"}) {
+             {"fuse", "log", "limits", "payload", "store", "channel", "limits.user"}) {
             if (name == section) return refuse(where, name, value, "a section, [" + name + "]");
         }
         std::string_view section = section_of(name);

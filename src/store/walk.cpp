@@ -362,7 +362,7 @@ Verdict verify_in_child(const std::string& file) {
     if (child == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() != parent) ::_exit(1);
-        const std::string wrong = verify(file);
+        const std::string wrong = verify(file) + "\n";
         const auto put = ::write(to.get(), wrong.data(), wrong.size());
         ::_exit(put == static_cast<ssize_t>(wrong.size()) ? 0 : 1);
     }
@@ -377,10 +377,15 @@ Verdict verify_in_child(const std::string& file) {
     }
     int status = 0;
     while (::waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        verdict.crashed = true;
-        if (verdict.wrong.empty()) verdict.wrong = "it cannot be read";
+    if (!verdict.wrong.empty() && verdict.wrong.back() == '\n') {
+        verdict.wrong.pop_back();
+        return verdict;
     }
+    // It did not come to its end. Unless it was the disk, that says nothing about the file.
+    const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    if (signal != SIGBUS && signal != SIGSEGV && signal != SIGABRT) return {verify(file), false};
+    verdict.crashed = true;
+    verdict.wrong = "it cannot be read";
     return verdict;
 }
 

@@ -78,6 +78,9 @@ total-bytes = 12345
 payload-bytes = "3G"
 [payload]
 reserve = "1M"
+[store]
+kind = "memory"
+max-size = "1G"
 [channel]
 overflow = "drop-oldest"
 schedule = "fair"
@@ -102,6 +105,8 @@ max-message = "64K"
     EXPECT_EQ(c.limits.total_bytes, 12345u);
     EXPECT_EQ(c.limits.user.payload_bytes, 3ULL << 30);
     EXPECT_EQ(c.payload.reserve, 1ULL << 20);
+    EXPECT_EQ(c.store.kind, StoreKind::kMemory);
+    EXPECT_EQ(c.store.max_size, 1ULL << 30);
     EXPECT_EQ(c.channel.overflow, channel::Overflow::kDropOldest);
     EXPECT_EQ(c.channel.schedule, queue::Schedule::kFair);
     EXPECT_EQ(c.channel.ttl, 3600 * kSecond);
@@ -291,6 +296,8 @@ const std::vector<Setting> kAllChanged{{"mount", "/a \"b\"\\\t\x01", "t"},
                                        {"limits.payload-bytes", "5G", "t"},
                                        {"limits.total-bytes", "unlimited", "t"},
                                        {"payload.reserve", "0", "t"},
+                                       {"store.kind", "off", "t"},
+                                       {"store.max-size", "1G", "t"},
                                        {"channel.capacity", "5", "t"},
                                        {"channel.bytes", "6K", "t"},
                                        {"channel.max-message", "7", "t"},
@@ -337,10 +344,10 @@ TEST(Config, ReloadTakesOverLogLimitsAndChannelsAndNamesTheRest) {
     EXPECT_EQ(plan.config.channel, wanted.channel);
     EXPECT_EQ(plan.config.fuse, running.fuse);
     EXPECT_EQ(plan.config.mount, running.mount);
-    EXPECT_EQ(plan.restart, (Errors{"mount", "state", "fuse.transport", "fuse.queue-depth",
-                                    "fuse.threads", "fuse.passthrough", "fuse.allow-other",
-                                    "fuse.survive", "fuse.entry-timeout", "fuse.attr-timeout",
-                                    "fuse.debug"}));
+    EXPECT_EQ(plan.restart,
+              (Errors{"mount", "state", "fuse.transport", "fuse.queue-depth", "fuse.threads",
+                      "fuse.passthrough", "fuse.allow-other", "fuse.survive", "fuse.entry-timeout",
+                      "fuse.attr-timeout", "fuse.debug", "store.kind", "store.max-size"}));
     EXPECT_EQ(plan.changed.size(), keys().size() - plan.restart.size() + 1) << "and limits.user";
     Reload nothing = plan_reload(running, running);
     EXPECT_EQ(nothing.changed, Errors{});

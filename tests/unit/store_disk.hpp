@@ -27,9 +27,13 @@ public:
     enum class Rest { kNothing, kAll, kSome };  // of what was not synced
 
     // The power goes off at the operation of that index (from 0).
-    void end_at(std::uint64_t operation) { end_at_ = operation; }
+    void end_at(std::uint64_t operation) {
+        const std::scoped_lock hold(mutex_);
+        end_at_ = operation;
+    }
     // The sync of that number (from 0) fails; and so do those after it, if `for_good`.
     void fail_sync(std::uint64_t number, bool for_good = false) {
+        const std::scoped_lock hold(mutex_);
         fail_sync_ = number;
         fail_for_good_ = for_good;
     }
