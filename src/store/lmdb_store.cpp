@@ -54,11 +54,10 @@ Result<void> LmdbStore::gate(const char* operation) const {
 Result<void> LmdbStore::make_room(Lock& lock, std::size_t length) {
     for (;;) {
         if (auto open = gate("put"); !open) return open;
-        if (!overflow_.empty() || length > UINT32_MAX / 2) {
-            checkpoint_wake_.notify_one();
-            return Fault{ENOSPC, "put: no room in " + options_.directory};
-        }
-        switch (journal_.fit(length, false)) {
+        if (length > UINT32_MAX / 2) return Fault{EMSGSIZE, "put: more than a segment holds"};
+        // What must not fail goes first, in a burst of erasing into the next segment.
+        if (!overflow_.empty()) flush_overflow();
+        switch (overflow_.empty() ? journal_.fit(length, false) : Journal::Fit::kFull) {
             case Journal::Fit::kFits:
                 if (wants_spare()) checkpoint_wake_.notify_one();
                 return {};
