@@ -267,8 +267,11 @@ private:
         }
     }
 
+    // By ioctl where it fits: the kernel lets one write(2) at a time into a file, so threads and processes
+    // that send to one channel would queue up there, and wait for one flush after the other if it is
+    // durable.
     ssize_t write_once(int fd, std::span<const iovec> parts, std::size_t length) {
-        if (length <= kMaxIoctlSend && waits_for_disk()) {
+        if (length <= kMaxIoctlSend && takes_ioctl_.load(std::memory_order_relaxed)) {
             std::array<std::byte, kMaxIoctlSend> joined;
             const void* frames = parts.front().iov_base;
             if (parts.size() > 1) {
@@ -280,22 +283,9 @@ private:
             }
             if (::ioctl(fd, ioctl_send(length), frames) == 0) return static_cast<ssize_t>(length);
             if (errno != ENOTTY && errno != ENOSYS) return -1;
-            durable_.store(Durable::kNoIoctl, std::memory_order_relaxed);  // an older daemon
+            takes_ioctl_.store(false, std::memory_order_relaxed);  // an older daemon
         }
         return ::writev(fd, parts.data(), static_cast<int>(parts.size()));
-    }
-
-    // Whether messages are sent by ioctl: the kernel lets one write(2) at a time into a file, and each
-    // would wait for a flush of its own. Asked again now and then: the setting may change.
-    bool waits_for_disk() {
-        constexpr std::uint32_t kAsk = 1024;
-        const Durable known = durable_.load(std::memory_order_relaxed);
-        if (known == Durable::kNoIoctl) return false;
-        if (sends_.fetch_add(1, std::memory_order_relaxed) % kAsk != 0)
-            return known == Durable::kSync;
-        const bool sync = directory_->setting("durable") == "sync";
-        durable_.store(sync ? Durable::kSync : Durable::kNo, std::memory_order_relaxed);
-        return sync;
     }
 
     bool is_sync() {
@@ -442,9 +432,7 @@ private:
     std::atomic<int> fd_{-1};
     std::atomic<bool> type_known_{false};
     std::atomic<bool> sync_{false};
-    enum class Durable : std::uint8_t { kNo, kSync, kNoIoctl };
-    std::atomic<Durable> durable_{Durable::kNo};
-    std::atomic<std::uint32_t> sends_{0};
+    std::atomic<bool> takes_ioctl_{true};
     SendPools pools_;
 };
 
