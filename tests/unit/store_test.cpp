@@ -284,6 +284,15 @@ TEST_P(Stores, TellWhatAPlainModelTellsAfterRandomOperations) {
                 ASSERT_TRUE(same != told.channels.end() && same->second.messages.contains(sequence))
                     << id << "/" << sequence << " is lost in round " << round << ", origin "
                     << message.origin.channel << "/" << message.origin.sequence;
+                const auto& there = same->second.messages.at(sequence);
+                ASSERT_TRUE(there == message)
+                    << id << "/" << sequence << " has changed in round " << round << ": place "
+                    << static_cast<int>(there.state.place) << " for "
+                    << static_cast<int>(message.state.place) << ", deliveries "
+                    << there.state.deliveries << " for " << message.state.deliveries << ", content "
+                    << there.content.size() << " for " << message.content.size() << ", origin "
+                    << there.origin.channel << "/" << there.origin.sequence << " for "
+                    << message.origin.channel << "/" << message.origin.sequence;
             }
         }
         ASSERT_EQ(told.messages, expected.messages);
