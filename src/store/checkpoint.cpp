@@ -168,7 +168,7 @@ Result<void> LmdbStore::prepare() {
         if (auto done = medium_->rename(spare, segment_name(segment->number)); !done) return done;
         return medium_->sync_names();
     };
-    const auto made = make();
+    auto made = make();
     if (!made) {
         segment->region.reset();
         (void)medium_->remove(spare);
@@ -306,7 +306,7 @@ Result<void> LmdbStore::apply(Work& work) {
     bool complete = false;
     // In one go where there is room, else little by little, erasing first: that makes room.
     if (table_->secure(work.pages(), table_reserve_)) {
-        const auto done = apply_part(work, true, complete);
+        auto done = apply_part(work, true, complete);
         if (done || done.error().code != ENOSPC) return done;
     }
     while (!complete) {
@@ -360,7 +360,7 @@ Result<void> LmdbStore::apply_part(Work& work, bool all, bool& complete) {
                                    : table_->state().applied);
     };
     for (;;) {
-        const auto done = tell();
+        auto done = tell();
         if (done) break;
         if (!table_->abort()) return done;  // else the map has grown
     }

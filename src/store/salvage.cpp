@@ -90,7 +90,7 @@ Result<void> LmdbStore::put_aside(Found& found) {
             return (*table)->commit(0);
         };
         for (;;) {
-            const auto done = fill();
+            auto done = fill();
             if (done) break;
             if (!(*table)->abort()) return done;
         }

@@ -100,7 +100,8 @@ private:
 
 int Walk::compare(Kind kind, Bytes a, Bytes b) {
     if (kind == Kind::kMain) {
-        const int order = std::memcmp(a.data(), b.data(), std::min(a.size(), b.size()));
+        const std::size_t size = std::min(a.size(), b.size());
+        const int order = size == 0 ? 0 : std::memcmp(a.data(), b.data(), size);
         if (order != 0) return order;
         return a.size() < b.size() ? -1 : a.size() > b.size() ? 1 : 0;
     }

@@ -21,11 +21,56 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// A disk that takes a millisecond for a sync, wherever the test runs.
+class SlowMedium final : public Medium {
+public:
+    explicit SlowMedium(std::unique_ptr<Medium> real) : real_(std::move(real)) {}
+    Result<std::vector<std::string>> list() override { return real_->list(); }
+    Result<std::unique_ptr<Region>> make(const std::string& name, std::size_t size) override {
+        return slow(real_->make(name, size));
+    }
+    Result<std::unique_ptr<Region>> open(const std::string& name) override {
+        return slow(real_->open(name));
+    }
+    Result<std::vector<std::byte>> read(const std::string& name) override {
+        return real_->read(name);
+    }
+    Result<void> rename(const std::string& from, const std::string& to) override {
+        return real_->rename(from, to);
+    }
+    Result<void> remove(const std::string& name) override { return real_->remove(name); }
+    Result<void> sync_names() override { return real_->sync_names(); }
+
+private:
+    class SlowRegion final : public Region {
+    public:
+        explicit SlowRegion(std::unique_ptr<Region> real) : real_(std::move(real)) {}
+        std::span<std::byte> bytes() noexcept override { return real_->bytes(); }
+        Result<void> sync() override {
+            ::usleep(1000);
+            return real_->sync();
+        }
+
+    private:
+        std::unique_ptr<Region> real_;
+    };
+    static Result<std::unique_ptr<Region>> slow(Result<std::unique_ptr<Region>> region) {
+        if (!region) return region;
+        return std::make_unique<SlowRegion>(std::move(*region));
+    }
+    std::unique_ptr<Medium> real_;
+};
+
 TEST(StoreLoad, WritersThatWaitShareSyncs) {
     TempDirectory directory;
     SilentLogger silent;
     Options options;
     options.directory = directory.path + "/store";
+    options.medium = [](const std::string& path) -> Result<std::unique_ptr<Medium>> {
+        auto real = file_medium(path);
+        if (!real) return real;
+        return std::make_unique<SlowMedium>(std::move(*real));
+    };
     constexpr std::uint64_t kThreads = 32;
     constexpr std::uint64_t kEach = 60;
     {
