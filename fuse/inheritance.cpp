@@ -38,10 +38,10 @@ Result<std::unique_ptr<Inheritance>> Inheritance::make(std::size_t ring_bytes) {
     std::unique_ptr<Inheritance> made(new Inheritance);
     made->shared_ = static_cast<Shared*>(map_shared(make_memory("ipcfs-lives"), sizeof(Shared)));
     made->slots_ = static_cast<HandleSlot*>(
-        map_shared(make_memory("ipcfs-handles"), kSlots * sizeof(HandleSlot)));
+        map_shared(make_memory("fuse-handles"), kSlots * sizeof(HandleSlot)));
     if (!made->shared_ || !made->slots_) return errno_fault("map what a successor inherits");
     if (ring_bytes > 0) {
-        made->ring_memory_ = make_memory("ipcfs-rings");
+        made->ring_memory_ = make_memory("fuse-rings");
         made->rings_ = static_cast<std::byte*>(map_shared(made->ring_memory_, ring_bytes));
         if (!made->rings_) return errno_fault("map the rings' buffers");
         made->ring_bytes_ = ring_bytes;

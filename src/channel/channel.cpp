@@ -431,9 +431,13 @@ void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexce
 }
 
 void Channel::delivered(Message& message) noexcept {
-    // Without the lock: it is the reader's, and the store has one of its own.
+    // Without the lock: it is the reader's.
     if (message.kept_sequence) {
-        (void)env_.store->erase({message.kept_channel, message.kept_sequence});
+        if (env_.lingering) {
+            env_.lingering->add(message.kept_channel, message.kept_sequence);
+        } else {
+            (void)env_.store->erase({message.kept_channel, message.kept_sequence});
+        }
     }
     if (!message.writer) return;  // set before the message was taken, by the taking thread's lock
     Locked locked(*this);

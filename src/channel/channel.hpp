@@ -76,6 +76,9 @@ struct Environment {
     Guarded<std::vector<std::weak_ptr<Channel>>> leasing{};  // channels that may have leases
     store::Store* store = nullptr;      // of durable channels; null: there are none. Set before use
     payload::Worker* worker = nullptr;  // for what takes long: saving payloads
+    // Where a door's replies are on their way for a moment when it says that they are sent: erases what was
+    // delivered some time later. Null: at once. Set before use; see Lingering.
+    std::shared_ptr<class Lingering> lingering{};
     // A channel's record has to be in the store before it keeps anything there: with these settings, or
     // those that it has. Set before use; called without locks of channels.
     std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record{};
@@ -91,6 +94,29 @@ struct Environment {
 // Ends the leases of processes that are gone, of all channels. How many there were. To be called now
 // and then, without locks; costs nothing while there is no lease.
 std::size_t sweep_leases(Environment& environment);
+
+// Delivered messages of durable channels that the store still has. A ring hands several replies over to
+// the kernel at once, a moment after they were made; if the daemon dies in that moment, such a message must
+// not be gone: it comes back, flagged. Any thread.
+class Lingering final : public Timed, public std::enable_shared_from_this<Lingering> {
+public:
+    explicit Lingering(Environment& environment) : env_(environment) {}
+    void add(std::uint64_t channel, std::uint64_t sequence) noexcept;
+    void on_time(Nanos now) noexcept override;
+    // All of it, now: the doors are closed.
+    void finish() noexcept;
+
+private:
+    static constexpr Nanos kMoment = 10 * kMillisecond;  // erased after one to two of it
+    using Keys = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+    struct Waiting {
+        Keys young, old;
+    };
+    void erase(const Keys& keys) noexcept;
+
+    Environment& env_;
+    Guarded<Waiting> waiting_;
+};
 
 // A registered poll: notified at most once, then gone.
 class PollTicket : public boost::intrusive::list_base_hook<> {

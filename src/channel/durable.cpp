@@ -33,6 +33,36 @@ store::State state_of(const Message& message, store::Place place) {
 
 }  // namespace
 
+void Lingering::add(std::uint64_t channel, std::uint64_t sequence) noexcept {
+    const bool first = waiting_.with([&](Waiting& waiting) {
+        waiting.young.emplace_back(channel, sequence);
+        return waiting.young.size() == 1 && waiting.old.empty();
+    });
+    if (first) env_.timers.arm(weak_from_this(), env_.clock.monotonic() + kMoment);
+}
+
+void Lingering::on_time(Nanos now) noexcept {
+    Keys done;
+    const bool more = waiting_.with([&](Waiting& waiting) {
+        done.swap(waiting.old);
+        waiting.old.swap(waiting.young);
+        return !waiting.old.empty();
+    });
+    erase(done);
+    if (more) env_.timers.arm(weak_from_this(), now + kMoment);
+}
+
+void Lingering::finish() noexcept {
+    Waiting all;
+    waiting_.with([&](Waiting& waiting) { std::swap(all, waiting); });
+    erase(all.old);
+    erase(all.young);
+}
+
+void Lingering::erase(const Keys& keys) noexcept {
+    for (const auto& [channel, sequence] : keys) (void)env_.store->erase({channel, sequence});
+}
+
 // Owns itself from the put until the commit thread has called it.
 struct Channel::Commit final : store::Completion {
     Commit(std::shared_ptr<Channel> to, Batch&& all, WriteWaiter& by)

@@ -273,6 +273,11 @@ std::string print(const Settings& settings) {
     return text;
 }
 
+void simplify(Settings& s) noexcept {
+    if (auto own = std::exchange(s.batch, std::nullopt); own && *own != s.batch_gate())
+        s.batch = own;
+}
+
 Result<Control> parse_control(std::string_view text, const Settings& now) {
     if (text.size() > 65536) return Fault{EINVAL, "more than 65536 bytes"};
     Control control{now, {}};
@@ -300,10 +305,7 @@ Result<Control> parse_control(std::string_view text, const Settings& now) {
         if (auto done = set(control.settings, key, value); !done) return at_line(done.error());
     }
     if (auto consistent = check(control.settings); !consistent) return consistent.error();
-    Settings& s = control.settings;
-    // What a type has anyway follows the type when that changes.
-    if (auto own = std::exchange(s.batch, std::nullopt); own && *own != s.batch_gate())
-        s.batch = own;
+    simplify(control.settings);
     return control;
 }
 

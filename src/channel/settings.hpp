@@ -96,6 +96,8 @@ std::string get(const Settings& settings, std::string_view key);
 Result<void> set(Settings& settings, std::string_view key, std::string_view value);
 // EINVAL where settings contradict each other (low above high, a durable stream, a batch on sync).
 Result<void> check(const Settings& settings);
+// What a type has anyway follows the type when that changes: it is not kept as a setting of its own.
+void simplify(Settings& settings) noexcept;
 // One `key value` line for each setting.
 std::string print(const Settings& settings);
 

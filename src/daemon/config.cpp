@@ -223,6 +223,7 @@ private:
 
     // What no key shows alone.
     void check_whole() {
+        channel::simplify(parsed_.config.channel);
         const Config& config = parsed_.config;
         if (auto checked = channel::check(config.channel); !checked) {
             error(where("channel.low-watermark", "channel.high-watermark"),

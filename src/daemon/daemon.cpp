@@ -294,6 +294,9 @@ Result<void> Daemon::State::restore(const Config& wanted) {
     kept = std::move(*made);
     environment.store = kept.get();
     environment.worker = &worker;
+    if (wanted.fuse.transport != Transport::kClassic) {
+        environment.lingering = std::make_shared<channel::Lingering>(environment);
+    }
     payloads.on_saved_gone([this](std::uint64_t id) { kept->drop_payload(id); });
     auto requests = recover(*kept, registry, payloads, log);
     if (!requests) return requests.error();
@@ -343,6 +346,7 @@ void Daemon::State::stop() noexcept {
     }
     if (kept) {
         holding = "writing the last of the durable channels";
+        if (environment.lingering) environment.lingering->finish();
         payloads.on_saved_gone(nullptr);  // what is queued stays
         kept->close();
     }

@@ -66,7 +66,7 @@ Result<std::unordered_set<std::uint64_t>> recover(store::Store& store, channel::
     if (!health.text.empty()) log.warn("durable channels: ", health.text);
     // What an earlier life gave out is never given again: a client's kernel may still know it.
     constexpr unsigned kLifeBits = 32;
-    const std::uint64_t life = store.generation() << kLifeBits;
+    const std::uint64_t life = (store.generation() - 1) << kLifeBits;
     registry.start_ids(life + 1);
     payloads.start_ids(std::max(life + 1, store.first_free_payload()));
     env.next_message_id = life + 1;

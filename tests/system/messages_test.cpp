@@ -208,7 +208,7 @@ TEST_F(Messages, OpenedTheWrongWayAreRefused) {
     EXPECT_EQ(open_error(at("jobs/peek"), O_WRONLY), EACCES);
     EXPECT_EQ(open_error(at("jobs/put"), O_RDONLY), EACCES);
     EXPECT_EQ(open_error(at("jobs/put"), O_RDWR), EACCES);
-    EXPECT_EQ(open_error(at("jobs/lease"), O_RDWR), ENOENT) << "shown before it exists";
+    EXPECT_EQ(open_error(at("jobs/call"), O_RDWR), ENOENT) << "shown before it exists";
 }
 
 }  // namespace
