@@ -203,6 +203,17 @@ std::string MountedTest::status(std::string_view name, std::string_view key) {
     return value_of(slurp(at(std::string(name) + "/status")), key);
 }
 
+bool MountedTest::wait_for_kept(long count) {
+    return wait_until([&] {
+        for (const Row& row : parse_table(slurp(at("kern/ipc/stats/resources")))) {
+            if (row.at("scope") == "store" && row.at("resource") == "messages") {
+                return number(row.at("used")) == count;
+            }
+        }
+        return false;
+    });
+}
+
 bool MountedTest::wait_for_waiting(std::string_view name, long count) {
     return wait_until([&] { return waiting(name) == count; });
 }

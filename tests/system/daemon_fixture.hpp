@@ -88,6 +88,8 @@ protected:
     int ctl(std::string_view name, std::string_view lines);
     // The value of `key` in the channel's status, as text and as a number (-1: not there).
     std::string status(std::string_view name, std::string_view key);
+    // Waits until the durable store has so many messages: what was delivered is erased a moment later.
+    bool wait_for_kept(long count);
     long depth(std::string_view name) { return number(status(name, "depth")); }
     long waiting(std::string_view name) { return number(status(name, "waiting")); }
     bool wait_for_waiting(std::string_view name, long count);

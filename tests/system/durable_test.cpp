@@ -131,6 +131,7 @@ TEST_F(Durable, MessagesComeBackInOrderWithTheirEnvelope) {
             EXPECT_EQ(each.header.sender_uid, 0u);
         }
     }
+    ASSERT_TRUE(wait_for_kept(0));
     kill_and_start();
     for (const char* mode : {"async", "sync"}) {
         EXPECT_EQ(depth(mode), 0) << mode << ": what was delivered is gone";
@@ -209,6 +210,7 @@ TEST_F(Durable, SubscriptionsComeBackWithWhatTheyHold) {
     kill_and_start();
     EXPECT_EQ(drain("news/subs/alice"), (std::vector<std::string>{"a1", "b1", "a2", "b2"}));
     EXPECT_EQ(drain("news/subs/bob"), (std::vector<std::string>{"b1", "b2"}));
+    ASSERT_TRUE(wait_for_kept(0));
     ASSERT_EQ(send("news", "b3"), 0);
     kill_and_start();
     EXPECT_EQ(drain("news/subs/alice"), std::vector<std::string>{"b3"});

@@ -73,6 +73,7 @@ TEST_F(Faults, AFullDiskIsTheWritersErrorAndReadingMakesRoom) {
         })) << "round "
             << round << ": " << again << " of " << written / 4;
     }
+    ASSERT_TRUE(wait_for_kept(next_write - next_read));
     daemon().kill();
     daemon().start();
     ASSERT_TRUE(daemon().running()) << daemon().log();
@@ -111,6 +112,7 @@ TEST_F(Faults, AFailedFlushLatchesTheChannelAndTheOthersGoOn) {
     EXPECT_EQ(drain("bad"), std::vector<std::string>{"before"}) << "reading goes on";
     ASSERT_EQ(ctl("bad", "resume\n"), 0);
     EXPECT_EQ(send("bad", "after"), 0);
+    ASSERT_TRUE(wait_for_kept(2));
     daemon().kill();
     daemon().start();
     EXPECT_EQ(drain("bad"), std::vector<std::string>{"after"});
