@@ -35,7 +35,7 @@ std::string find_program(const std::string& name) {
     const char* path = std::getenv("PATH");
     std::istringstream folders(std::string(path ? path : "") + ":/usr/sbin:/sbin:/usr/local/sbin");
     for (std::string folder; std::getline(folders, folder, ':');) {
-        const std::string file = folder + "/" + name;
+        std::string file = folder + "/" + name;
         if (!folder.empty() && access(file.c_str(), X_OK) == 0) return file;
     }
     return "";

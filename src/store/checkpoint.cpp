@@ -56,16 +56,24 @@ struct LmdbStore::Work {
             channels.push_back(
                 {{id, channel->last_sequence, channel->erased ? 1U : 0U, length}, channel->record});
         }
+        // LMDB is told changes only of what it has. What waits for room in it goes there as it is by
+        // then, and what has gone since is not there.
+        const auto absent = [&](Key key) {
+            const Entry* const entry = index.find(key);
+            return entry == nullptr || entry->at != 0;
+        };
+        std::erase_if(changed, [&](const Changed& each) { return absent(each.key); });
         for (const Key key : changes.changed) {
             Entry* const entry = index.find(key);
             if (entry == nullptr || !std::exchange(entry->changed, false)) continue;
-            changed.push_back({key, body_of(*entry)});
+            if (entry->at == 0) changed.push_back({key, body_of(*entry)});
         }
-        const auto lost = [&](const Moving& each) {
+        std::erase_if(moving, [&](Moving& each) {
             const Entry* const entry = index.find(each.key);
-            return entry == nullptr || entry->at != each.at;
-        };
-        std::erase_if(moving, lost);
+            if (entry == nullptr || entry->at != each.at) return true;
+            each.state = body_of(*entry);
+            return false;
+        });
         std::erase_if(channels,
                       [&](const Channel& each) { return index.channel(each.body.id) == nullptr; });
     }
