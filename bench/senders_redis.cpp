@@ -19,7 +19,7 @@ std::string command(std::span<const std::string_view> words) {
 
 // One reply, a simple one or a string.
 std::string reply(Stream& from) {
-    const std::string line = from.line();
+    std::string line = from.line();
     if (line.empty() || line[0] == '-') throw std::runtime_error("redis: " + line);
     if (line[0] != '$') return line;
     const std::string text = from.bytes(std::stoul(line.substr(1)) + 2);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <utility>
 
 #include <base/check.hpp>
 #include <base/guarded.hpp>
@@ -49,7 +50,7 @@ struct Door::Handles {
 };
 
 Door::Door(tree::Tree& tree, Logger& log, DoorConfig config)
-    : tree_(tree), log_(log), config_(config), handles_(std::make_unique<Handles>()) {}
+    : tree_(tree), log_(log), config_(std::move(config)), handles_(std::make_unique<Handles>()) {}
 
 Door::~Door() {
     handles_->open.with(
