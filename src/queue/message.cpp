@@ -25,9 +25,8 @@ MessagePool::~MessagePool() {
 }
 
 void MessagePool::destroy(Message* message) noexcept {
-    const std::size_t bytes = bytes_of(message->is_share_);
     message->~Message();
-    ::operator delete(message, bytes);
+    ::operator delete(message);  // without its size: clang does not know that form
 }
 
 Message* MessagePool::take(bool is_share) noexcept {
