@@ -192,7 +192,7 @@ void Exchange::send(const Caller& caller, std::string_view path, const ControlSe
                     std::span<const std::byte> extensions, Fd memory, Done done) {
     auto ready = prepare(caller, path, what, extensions, std::move(memory));
     if (!ready) return done(ready.error());
-    push_detached(std::move(ready->channel), std::move(ready->batch),
+    push_detached(ready->channel, std::move(ready->batch),
                   [done = std::move(done), sent = ready->sent](int error) {
                       done(error ? Result<Sent>(refusal(error)) : Result<Sent>(sent));
                   });

@@ -1,4 +1,6 @@
 // Any thread.
+#include <new>
+
 #include <store/store.hpp>
 
 #include <tree/pushing.hpp>
@@ -90,14 +92,18 @@ void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWa
     });
 }
 
-void push_detached(std::shared_ptr<channel::Channel> channel, queue::Batch batch,
+void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
                    std::function<void(int error)> done) noexcept {
     const Push push = channel->try_push(batch, queue::Via::kOther, false, nullptr);
     if (!waits_for_disk(push)) {
         if (push != Push::kQueued) batch.withdraw();
         return done(error_of(push));
     }
-    auto* waiter = new Detached(std::move(done));
+    auto* waiter = new (std::nothrow) Detached(std::move(done));
+    if (!waiter) {
+        batch.withdraw();
+        return done(ENOMEM);
+    }
     waiter->batch = std::move(batch);
     waiter->via = queue::Via::kOther;
     start_push(channel, *waiter, nullptr);

@@ -27,7 +27,7 @@ void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWa
 
 // A push that no client's request waits for: it does not wait for room. `done` is called once with an
 // errno, on any thread, possibly before this returns; by then the batch is queued or gone.
-void push_detached(std::shared_ptr<channel::Channel> channel, queue::Batch batch,
+void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
                    std::function<void(int error)> done) noexcept;
 
 }  // namespace ipcfs::tree

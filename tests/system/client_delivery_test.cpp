@@ -428,8 +428,8 @@ TEST_F(ClientDelivery, CallbacksComeFromASubscriptionToo) {
     auto channel = std::make_shared<ipcfs::Channel>(std::move(subscription.channel()));
     std::atomic<int> calls{0};
     auto callbacks = ipcfs::on_message(
-        channel, [](std::function<void()> task) { task(); },
-        [&](Expected<Message> message) { calls += message ? 1 : 0; });
+        channel, [](const std::function<void()>& task) { task(); },
+        [&](const Expected<Message>& message) { calls += message ? 1 : 0; });
     ASSERT_TRUE(callbacks);
     EXPECT_OK(topic.send("one"));
     EXPECT_OK(topic.send("two"));

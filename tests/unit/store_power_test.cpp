@@ -252,6 +252,7 @@ TEST_F(Power, ASyncThatFailsIsEioForThoseWhoWaitedForItAlone) {
                 EXPECT_TRUE(health.degraded());
                 EXPECT_FALSE(log.lines().empty());
             }
+            disk_.fail_sync(UINT64_MAX);  // should it not have come to that one yet
             ASSERT_EQ(wait_durable(store, *put_one(store, {1, ++sequence_}, "goes on")), 0);
             history_.messages[{1, sequence_}] = {"goes on", true, false, false, false};
             // What nobody waited for was appended again, and is durable with the rest by now.
