@@ -294,7 +294,7 @@ TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
     }
     ASSERT_TRUE(wait_until([&] {
         if (!daemon().running()) daemon().start();
-        return slurp(mount + "/sync/status").size() > 0;
+        return !slurp(mount + "/sync/status").empty();
     })) << daemon().log();
     ASSERT_EQ(pwrite(end.get(), "x", 1, 0), 1);
     std::array<std::vector<Seen>, 2> seen;
