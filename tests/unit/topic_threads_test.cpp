@@ -171,7 +171,6 @@ TEST(TopicThreads, CompetingReadersShareANamedSubscription) {
     Topics t;
     auto topic = t.topic("type topic\ncapacity 100000");
     auto alice = t.named(topic, "alice");
-    std::atomic<int> read{0};
     std::vector<std::thread> readers;
     std::vector<Texts> seen(3);
     for (auto& mine : seen) {
@@ -194,7 +193,6 @@ TEST(TopicThreads, SubscribersComeAndGoAndTheTopicIsRemovedWhilePublished) {
         t.world.env.may_receive = [](std::uint64_t, const access::Subject&) { return true; };
         auto top = t.make(Registry::kRootId, "top");
         auto topic = t.make(top->id(), "t", "type topic\nretain 5");
-        std::atomic<bool> is_over{false};
         std::vector<std::thread> threads;
         for (int i = 0; i < 2; ++i) {
             threads.emplace_back([&] {
