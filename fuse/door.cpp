@@ -85,6 +85,7 @@ int Door::add(std::unique_ptr<Handle> handle, const Noted& noted) noexcept {
 }
 
 void Door::remove(Handle& handle) noexcept {
+    (void)handle.answers.load(std::memory_order_acquire);
     if (handle.slot) {
         handles_->set(config_.inheritance->index_of(*handle.slot), nullptr);
         config_.inheritance->free_slot(*handle.slot);

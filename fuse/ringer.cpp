@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -28,7 +29,13 @@ void serve_line(int line) {
         path[size] = '\0';
         // mtime alone: that is what inotify reports as IN_MODIFY.
         const timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
-        int error = ::utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+        int error = ECANCELED;
+        // While the rings of a killed daemon come down, the kernel ends calls undone: a bell must ring.
+        for (int tries = 0; tries < 100 && (error == ECANCELED || error == EINTR); ++tries) {
+            constexpr timespec kMoment{0, 10'000'000};
+            if (tries > 0) ::nanosleep(&kMoment, nullptr);
+            error = ::utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+        }
         if (::send(line, &error, sizeof error, MSG_NOSIGNAL) < 0) return;
     }
 }

@@ -64,11 +64,13 @@ void Door::note(Handle& handle, std::uint64_t unique) noexcept {
     HandleSlot& slot = *handle.slot;
     const std::uint32_t marks = handle.file->marks();
     const std::uint32_t before = slot.marks.load(std::memory_order_relaxed);
-    if (marks == before) return;
-    // In this order: a request that comes again finds what was before it.
-    slot.marks_before.store(before);
-    slot.marked_by.store(unique & ~kUniqueResent);
-    slot.marks.store(marks);
+    if (marks != before) {
+        // In this order: a request that comes again finds what was before it.
+        slot.marks_before.store(before);
+        slot.marked_by.store(unique & ~kUniqueResent);
+        slot.marks.store(marks);
+    }
+    handle.answers.fetch_add(1, std::memory_order_release);
 }
 
 void Door::take_over(Session& session, std::span<const LeftRequest> left) {

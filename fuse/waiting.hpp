@@ -27,6 +27,9 @@ struct Handle : boost::intrusive::list_base_hook<> {
     std::int32_t backing = 0;
     HandleSlot* slot = nullptr;  // where it is noted for a successor; null: nowhere
     std::uint64_t number = 0;    // what the kernel calls it
+    // What was done with it before an answer is over for whoever releases it after: the kernel says so,
+    // this tells the compiler and its sanitizer.
+    std::atomic<std::uint32_t> answers{0};
 };
 
 // An open that is going to be answered.

@@ -24,6 +24,11 @@ namespace ipcfs::test {
 namespace {
 
 constexpr uid_t kUser = 1001;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr bool kInstrumented = true;  // a start takes many times longer
+#else
+constexpr bool kInstrumented = false;
+#endif
 
 class Durable : public MountedTest {
 protected:
@@ -227,7 +232,7 @@ struct Seen {
 };
 
 TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
-    constexpr int kWriters = 4, kReaders = 4, kKills = 50;
+    constexpr int kWriters = 4, kReaders = 4, kKills = kInstrumented ? 12 : 50;
     const std::array<std::string, 2> channels{"async", "sync"};
     for (const auto& channel : channels) {
         make_channel(channel, "durable " + channel + "\ncapacity 100000\n");
@@ -353,7 +358,7 @@ TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
 
 // The mount survives the daemon: who has a file open, reads or writes, notices nothing but the time.
 TEST_F(Durable, OpenFilesGoOnOverKillsAndNoWriteIsDoneTwice) {
-    constexpr int kKills = 15;
+    constexpr int kKills = kInstrumented ? 5 : 15;
     const std::array<std::string, 2> channels{"async", "sync"};
     for (const auto& channel : channels) {
         make_channel(channel, "durable " + channel + "\ncapacity 100000\n");
