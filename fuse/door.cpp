@@ -170,6 +170,7 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening ope
         size = sizeof(fuse_entry_out);
     }
     std::memcpy(answer.data() + size, &out, sizeof out);
+    added.answers.fetch_add(1, std::memory_order_release);
     if (fuse_reply_buf(req, answer.data(), size + sizeof out) == 0) return true;
     door.remove(added);
     return false;
