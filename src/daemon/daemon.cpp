@@ -227,7 +227,6 @@ fuse::SessionConfig session_config(const Config& config) {
 
 Result<void> Daemon::State::start() {
     Config wanted = config.with([](const Config& c) { return c; });
-    if (auto restored = restore(wanted); !restored) return restored;
     tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
     exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
     // Names that clients' kernels know of files that are not shown any more go, too.
@@ -248,7 +247,6 @@ Result<void> Daemon::State::start() {
         return done_requests.contains(request);
     };
     door = std::make_unique<fuse::Door>(*tree, log, std::move(door_config));
-    claim_ids();
 
     fuse::SessionConfig session_config = daemon::session_config(wanted);
     session_config.mount = succession.mount;
@@ -266,6 +264,9 @@ Result<void> Daemon::State::start() {
     bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
     if (auto rings = bell->start(); !rings) return rings;
     environment.doorbell.store(bell.get(), std::memory_order_release);
+    // The bell is a process of its own, forked before there are threads; the store has some.
+    if (auto restored = restore(wanted); !restored) return restored;
+    claim_ids();
     // And what kern/ipc/control names is there as soon as that is.
     control = std::make_unique<control::Server>(
         control::ServerConfig{.path = control_path(mount, own_uid), .mount = mount}, loop.context(),
