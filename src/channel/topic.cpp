@@ -21,13 +21,9 @@ namespace {
 
 // An entry for one subscriber, charged to it. False when that is not to be had.
 bool add_share(queue::MessagePool& pool, Message& origin, access::Account& account, Batch& to) {
-    auto one = access::Charge::take(account, access::Resource::kMessages, 1);
-    auto bytes = access::Charge::take(account, access::Resource::kBytes, origin.size());
-    MessageRef share = one && bytes ? pool.share(MessageRef(&origin)) : nullptr;
-    if (!share) return false;
+    MessageRef share = pool.share(MessageRef(&origin));
+    if (!share || !share->charge(account)) return false;
     share->envelope.redelivered = origin.envelope.redelivered;
-    share->charged_message = std::move(*one);
-    share->charged_bytes = std::move(*bytes);
     to.add(std::move(share));
     return true;
 }

@@ -16,6 +16,15 @@ void intrusive_ptr_release(Message* message) noexcept {
     }
 }
 
+bool Message::charge(access::Account& account) noexcept {
+    auto one = access::Charge::take(account, access::Resource::kMessages, 1);
+    auto bytes = access::Charge::take(account, access::Resource::kBytes, size());
+    if (!one || !bytes) return false;
+    charged_message = std::move(*one);
+    charged_bytes = std::move(*bytes);
+    return true;
+}
+
 MessagePool::~MessagePool() {
     free_.with([](Lists& lists) {
         for (Free& free : lists) {

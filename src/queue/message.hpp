@@ -72,6 +72,8 @@ public:
 
     access::Charge charged_message;
     access::Charge charged_bytes;
+    // Takes both; false, and nothing is taken, over a limit.
+    bool charge(access::Account& account) noexcept;
     // The writer that waits until this message was taken (type sync). Under the channel's lock.
     WriteWaiter* writer = nullptr;
 

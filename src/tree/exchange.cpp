@@ -120,11 +120,9 @@ Result<queue::Batch> Exchange::batch_of(Channel& channel, const Caller& caller,
     queue::MessageRef message = channel.environment().messages.make(all, {});
     if (!message) return Fault{ENOMEM, "memory for the message"};
     access::Account& account = store_.ledger().account(caller.subject.uid);
-    auto one = access::Charge::take(account, access::Resource::kMessages, 1);
-    auto bytes = access::Charge::take(account, access::Resource::kBytes, message->size());
-    if (!one || !bytes) return Fault{EDQUOT, "the user's limit of messages or bytes is reached"};
-    message->charged_message = std::move(*one);
-    message->charged_bytes = std::move(*bytes);
+    if (!message->charge(account)) {
+        return Fault{EDQUOT, "the user's limit of messages or bytes is reached"};
+    }
     message->payload = std::move(payload);
     queue::Envelope& e = message->envelope;
     e.sender = caller.subject;

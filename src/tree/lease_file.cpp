@@ -17,27 +17,18 @@ using queue::Wake;
 Result<std::shared_ptr<LeaseFile>> LeaseFile::open(std::shared_ptr<channel::Channel> channel,
                                                    bool framed, OpenMode mode,
                                                    const access::Subject& subject) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
-    if (!channel->opened(true, false)) return Fault{EPIPE, "open: the channel is gone"};
-    return std::make_shared<LeaseFile>(std::move(channel), framed, mode, subject.pid, account,
-                                       std::move(*charge));
+    // For the channel it is a reader, whatever it may say of what it has read.
+    auto entry = Entry::take(std::move(channel), {true, false, mode.nonblocking}, subject);
+    if (!entry) return entry.error();
+    return std::make_shared<LeaseFile>(std::move(*entry), framed, mode.writes, subject.pid);
 }
 
-LeaseFile::LeaseFile(std::shared_ptr<channel::Channel> channel, bool framed, OpenMode mode,
-                     pid_t opener, access::Account& account, access::Charge charge)
-    : channel_(std::move(channel)),
-      framed_(framed),
-      mode_(mode),
-      opener_(opener),
-      account_(account),
-      charge_(std::move(charge)) {}
+LeaseFile::LeaseFile(Entry entry, bool framed, bool writes, pid_t opener)
+    : ChannelFile(std::move(entry)), framed_(framed), writes_(writes), opener_(opener) {}
 
 LeaseFile::~LeaseFile() {
     if (current_.lease) channel_->end_lease(current_.lease);
     channel_->forget(poll_slot_);
-    channel_->closed(true, false);
 }
 
 // Who must live for a lease to last: the process that opened the file, since the programs that a shell
@@ -147,26 +138,14 @@ void LeaseFile::start_read(ReadOperation& operation) noexcept {
     channel_->take(operation);
 }
 
-void LeaseFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
 void LeaseFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
     if (operation.why == Wake::kPurged) {  // another read was faster
         to.error = EBUSY;
         return;
     }
-    switch (operation.why) {
-        case Wake::kServed: {
-            MessageRef message = std::move(operation.message);
-            if (!refuses(*message, operation.lease, to)) {
-                adopt(std::move(message), operation.lease, operation.request(), to);
-            }
-            break;
-        }
-        case Wake::kRemoved: break;
-        case Wake::kShutdown: to.error = ENOTCONN; break;
-        default: to.error = operation.cancel_error(); break;
+    to.error = operation.error();
+    if (operation.why == Wake::kServed && !refuses(*operation.message, operation.lease, to)) {
+        adopt(std::move(operation.message), operation.lease, operation.request(), to);
     }
     std::scoped_lock hold(mutex_);
     taking_ = false;
@@ -252,7 +231,7 @@ Outcome LeaseFile::try_write(const WriteRequest& request, queue::Batch&, int& er
 // ---- polling --------------------------------------------------------------------------------------
 
 unsigned LeaseFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
-    unsigned ready = mode_.writes ? POLLOUT : 0U;
+    unsigned ready = writes_ ? POLLOUT : 0U;
     std::unique_ptr<channel::PollTicket> old;
     {
         std::scoped_lock hold(mutex_);
@@ -268,10 +247,6 @@ unsigned LeaseFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
     }
     return ready |
            (channel_->poll(poll_slot_, std::move(ticket)) & ~static_cast<unsigned>(POLLOUT));
-}
-
-std::optional<access::Charge> LeaseFile::charge_waiter() noexcept {
-    return access::Charge::take(account_, access::Resource::kWaiters, 1);
 }
 
 // ---- a daemon that was killed ---------------------------------------------------------------------

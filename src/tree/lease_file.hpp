@@ -12,14 +12,13 @@
 
 namespace ipcfs::tree {
 
-class LeaseFile final : public OpenFile {
+class LeaseFile final : public ChannelFile {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
     static Result<std::shared_ptr<LeaseFile>> open(std::shared_ptr<channel::Channel> channel,
                                                    bool framed, OpenMode mode,
                                                    const access::Subject& subject);
-    LeaseFile(std::shared_ptr<channel::Channel> channel, bool framed, OpenMode mode, pid_t opener,
-              access::Account& account, access::Charge charge);
+    LeaseFile(Entry entry, bool framed, bool writes, pid_t opener);
     ~LeaseFile() override;
 
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
@@ -28,9 +27,7 @@ public:
                       int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     void start_read(ReadOperation& operation) noexcept override;
-    void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;
     void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
-    std::optional<access::Charge> charge_waiter() noexcept override;
     std::uint32_t marks() const noexcept override;
     int resume(std::uint32_t marks) noexcept override;
 
@@ -55,12 +52,9 @@ private:
     bool refuses(const queue::Message& message, const queue::Leased& lease, Delivery& to) noexcept;
     int obey(const Order& order) noexcept;
 
-    std::shared_ptr<channel::Channel> channel_;
     const bool framed_;
-    const OpenMode mode_;
+    const bool writes_;
     const pid_t opener_;
-    access::Account& account_;
-    access::Charge charge_;
     channel::PollSlot poll_slot_;
 
     mutable std::mutex mutex_;

@@ -6,12 +6,10 @@
 #include <channel/subscription.hpp>
 #include <ipcfs/control.hpp>
 #include <tree/message_file.hpp>
-#include <tree/pushing.hpp>
 #include <tree/shown.hpp>
 
 namespace ipcfs::tree {
 
-using channel::Push;
 using channel::Take;
 using queue::MessageRef;
 using queue::Wake;
@@ -48,48 +46,36 @@ Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::
                                                        Kind kind, OpenMode mode,
                                                        const access::Subject& subject,
                                                        payload::Store& payloads) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
-    if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
+    auto entry = Entry::take(std::move(channel), mode, subject);
+    if (!entry) return entry.error();
     std::shared_ptr<channel::Subscription> subscription;
-    if (mode.reads && channel->is_topic()) {
-        subscription = channel->subscribe(subject, account);
-        if (!subscription) {
-            channel->closed(mode.reads, mode.writes);
-            return Fault{EPIPE, "open: the channel is gone"};
-        }
+    if (mode.reads && entry->channel->is_topic()) {
+        subscription = entry->channel->subscribe(subject, *entry->account);
+        if (!subscription) return Fault{EPIPE, "open: the channel is gone"};
     }
-    return std::make_shared<MessageFile>(std::move(channel), std::move(subscription), kind, mode,
-                                         subject.pid, payloads, account, std::move(*charge));
+    return std::make_shared<MessageFile>(std::move(*entry), std::move(subscription), kind,
+                                         subject.pid, payloads);
 }
 
-MessageFile::MessageFile(std::shared_ptr<channel::Channel> channel,
-                         std::shared_ptr<channel::Subscription> subscription, Kind kind,
-                         OpenMode mode, pid_t opener, payload::Store& payloads,
-                         access::Account& account, access::Charge charge)
-    : channel_(std::move(channel)),
+MessageFile::MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription,
+                         Kind kind, pid_t opener, payload::Store& payloads)
+    : SendingFile(std::move(entry),
+                  kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
       subscription_(std::move(subscription)),
       source_(subscription_ ? subscription_->channel() : *channel_),
       kind_(kind),
-      mode_(mode),
       style_(style_of(kind)),
       framed_(is_framed(kind)),
       lane_(kind == Kind::kDeadQueue || kind == Kind::kDeadNext ? queue::Lane::kDead
                                                                 : queue::Lane::kMain),
       priority_(priority_of(kind)),
-      via_(kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
       opener_(opener),
-      payloads_(payloads),
-      account_(account),
-      charge_(std::move(charge)) {
+      payloads_(payloads) {
     turn_.critical = kind == Kind::kCritical;
 }
 
 MessageFile::~MessageFile() {
-    channel_->leave(turn_);
     source_.forget(poll_slot_);
-    channel_->closed(mode_.reads, mode_.writes);
 }
 
 // ---- reading --------------------------------------------------------------------------------------
@@ -266,16 +252,9 @@ void MessageFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
 }
 
 void MessageFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
-    switch (operation.why) {
-        case Wake::kServed:
-            if (refuses(operation.message, to)) return;
-            return adopt(std::move(operation.message), operation.request().offset,
-                         operation.request().size, to);
-        case Wake::kEnded:
-        case Wake::kRemoved: return;
-        case Wake::kShutdown: to.error = ENOTCONN; return;
-        default: to.error = operation.cancel_error(); return;
-    }
+    to.error = operation.error();
+    if (operation.why != Wake::kServed || refuses(operation.message, to)) return;
+    adopt(std::move(operation.message), operation.request().offset, operation.request().size, to);
 }
 
 // ---- writing --------------------------------------------------------------------------------------
@@ -283,11 +262,7 @@ void MessageFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
 int MessageFile::add(MessageRef message, const access::Subject& sender, access::Account& account,
                      queue::Batch& batch) {
     if (!message) return ENOMEM;
-    auto one = access::Charge::take(account, access::Resource::kMessages, 1);
-    auto bytes = access::Charge::take(account, access::Resource::kBytes, message->size());
-    if (!one || !bytes) return EDQUOT;
-    message->charged_message = std::move(*one);
-    message->charged_bytes = std::move(*bytes);
+    if (!message->charge(account)) return EDQUOT;
     message->envelope.sender = sender;
     batch.add(std::move(message));
     return 0;
@@ -384,49 +359,12 @@ Outcome MessageFile::try_write(const WriteRequest& request, queue::Batch& pendin
     error = parse(request, pending);
     if (error) pending.withdraw();
     if (error || pending.count == 0) return Outcome::kDone;
-    const Push push = channel_->try_push(pending, via_, !request.nonblocking, &turn_);
-    if (push == Push::kQueued) return Outcome::kDone;
-    if (waits_for_disk(push) || (push == Push::kWait && !request.nonblocking)) {
-        return Outcome::kWait;
-    }
-    error = error_of(push);
-    pending.withdraw();
-    return Outcome::kDone;
+    const Outcome outcome = push(pending, request.nonblocking, error);
+    if (error) pending.withdraw();
+    return outcome;
 }
 
-void MessageFile::start_write(WriteOperation& operation) noexcept {
-    operation.via = via_;
-    start_push(channel_, operation, &turn_);
-}
-
-void MessageFile::cancel_write(WriteOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
-// ---- opening and polling --------------------------------------------------------------------------
-
-Outcome MessageFile::try_gate(int& error) noexcept {
-    error = 0;
-    if (mode_.reads || mode_.nonblocking) return Outcome::kDone;
-    switch (channel_->try_gate(turn_)) {
-        case channel::Gate::kOpen: return Outcome::kDone;
-        case channel::Gate::kRemoved: error = EPIPE; return Outcome::kDone;
-        case channel::Gate::kWait: break;
-    }
-    return Outcome::kWait;
-}
-
-void MessageFile::start_gate(GateOperation& operation) noexcept {
-    channel_->gate(operation, turn_);
-}
-
-void MessageFile::cancel_gate(GateOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
-std::optional<access::Charge> MessageFile::charge_waiter() noexcept {
-    return access::Charge::take(account_, access::Resource::kWaiters, 1);
-}
+// ---- polling --------------------------------------------------------------------------------------
 
 unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
     unsigned ready = source_.poll(poll_slot_, std::move(ticket), turn_.critical, lane_);

@@ -7,29 +7,20 @@
 
 #include <payload/payload.hpp>
 
+#include <tree/channel_file.hpp>
 #include <tree/node.hpp>
-#include <tree/open_file.hpp>
 
 namespace ipcfs::tree {
 
-// How a message file was opened.
-struct OpenMode {
-    bool reads = false;
-    bool writes = false;
-    bool nonblocking = false;
-};
-
-class MessageFile final : public OpenFile, public std::enable_shared_from_this<MessageFile> {
+class MessageFile final : public SendingFile, public std::enable_shared_from_this<MessageFile> {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
     static Result<std::shared_ptr<MessageFile>> open(std::shared_ptr<channel::Channel> channel,
                                                      Kind kind, OpenMode mode,
                                                      const access::Subject& subject,
                                                      payload::Store& payloads);
-    MessageFile(std::shared_ptr<channel::Channel> channel,
-                std::shared_ptr<channel::Subscription> subscription, Kind kind, OpenMode mode,
-                pid_t opener, payload::Store& payloads, access::Account& account,
-                access::Charge charge);
+    MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription, Kind kind,
+                pid_t opener, payload::Store& payloads);
     ~MessageFile() override;
 
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
@@ -37,17 +28,11 @@ public:
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
-    Outcome try_gate(int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
 
     void start_read(ReadOperation& operation) noexcept override;
     void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;
     void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
-    void start_write(WriteOperation& operation) noexcept override;
-    void cancel_write(WriteOperation& operation, queue::Wake why) noexcept override;
-    void start_gate(GateOperation& operation) noexcept override;
-    void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
-    std::optional<access::Charge> charge_waiter() noexcept override;
     // Puts a message of the sender's, charged to `account`, into `batch`. An errno, or 0.
     static int add(queue::MessageRef message, const access::Subject& sender,
                    access::Account& account, queue::Batch& batch);
@@ -82,23 +67,17 @@ private:
     int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
     int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
 
-    std::shared_ptr<channel::Channel> channel_;
     // On a topic, a reader's own; what is published goes there.
     std::shared_ptr<channel::Subscription> subscription_;
     channel::Channel& source_;  // what is read comes from here
     const Kind kind_;
-    const OpenMode mode_;
     const Style style_;
     const bool framed_;
     const queue::Lane lane_;
     const std::uint8_t priority_;
-    const queue::Via via_;
     const pid_t opener_;
     payload::Store& payloads_;
-    access::Account& account_;
-    access::Charge charge_;
     std::atomic<std::uint32_t> read_batch_{0};
-    channel::Turn turn_;
     channel::PollSlot poll_slot_;
     mutable std::mutex mutex_;
     Current current_;

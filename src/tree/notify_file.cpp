@@ -187,8 +187,7 @@ void NotifyFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
         std::scoped_lock hold(mutex_);
         return show(std::move(operation.text), operation.request(), to);
     }
-    if (operation.why == queue::Wake::kShutdown) to.error = ENOTCONN;
-    if (operation.why == queue::Wake::kInterrupted) to.error = operation.cancel_error();
+    to.error = operation.error();
 }
 
 Outcome NotifyFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {

@@ -80,7 +80,8 @@ public:
     void start() noexcept;
     // Ends it with `error` unless it is completing already. Any thread, any time.
     void cancel(int error) noexcept;
-    int cancel_error() const noexcept { return cancel_error_.load(std::memory_order_relaxed); }
+    // What it ends with if it was not served: an errno, or 0 at the end of the file.
+    int error() const noexcept;
 
     void finish() noexcept final;
 

@@ -1,27 +1,19 @@
 // The life of operations that wait: charged, started, finished once. Any thread.
 #include <tree/open_file.hpp>
+#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
-namespace {
-
 using queue::Wake;
 
-int write_error(Wake why, int cancelled, bool sync) {
+int ReadOperation::error() const noexcept {
     switch (why) {
-        case Wake::kServed: return 0;
-        case Wake::kRemoved: return EPIPE;
-        case Wake::kTimedOut: return sync ? ETIMEDOUT : EAGAIN;
-        case Wake::kInterrupted: return cancelled;
+        case Wake::kServed:
+        case Wake::kEnded:
+        case Wake::kRemoved: return 0;
         case Wake::kShutdown: return ENOTCONN;
-        case Wake::kPurged: return sync ? ECANCELED : ENOBUFS;
-        case Wake::kNoSpace: return ENOSPC;
-        case Wake::kDiskFailed: return EIO;
-        case Wake::kEnded: break;  // of readers
+        default: return cancel_error_.load(std::memory_order_relaxed);
     }
-    return EIO;
 }
-
-}  // namespace
 
 void ReadOperation::start() noexcept {
     self_ = shared_from_this();
@@ -73,7 +65,7 @@ void WriteOperation::finish() noexcept {
     charge_.reset();
     int error = result_ >= 0
                     ? result_
-                    : write_error(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
+                    : error_of(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
     if (error) batch.withdraw();
     batch.clear();
     reply(error, error ? 0 : size_);
@@ -99,9 +91,8 @@ void GateOperation::cancel(int error) noexcept {
 void GateOperation::finish() noexcept {
     auto self = std::move(self_);
     charge_.reset();
-    int error = result_ >= 0
-                    ? result_
-                    : write_error(why, cancel_error_.load(std::memory_order_relaxed), false);
+    int error = result_ >= 0 ? result_
+                             : error_of(why, cancel_error_.load(std::memory_order_relaxed), false);
     reply(error, file_);
 }
 

@@ -39,16 +39,7 @@ public:
     explicit Detached(std::function<void(int)> done) : done_(std::move(done)) {}
     void finish() noexcept override {
         std::unique_ptr<Detached> self(this);
-        int error = 0;
-        switch (why) {
-            case Wake::kServed: break;
-            case Wake::kRemoved: error = EPIPE; break;
-            case Wake::kTimedOut: error = EAGAIN; break;
-            case Wake::kShutdown: error = ENOTCONN; break;
-            case Wake::kPurged: error = ENOBUFS; break;
-            case Wake::kNoSpace: error = ENOSPC; break;
-            default: error = EIO;
-        }
+        const int error = error_of(why, EINTR, false);
         if (error) batch.withdraw();
         batch.clear();
         done_(error);
@@ -74,6 +65,21 @@ int error_of(Push push) noexcept {
     return EAGAIN;
 }
 
+int error_of(Wake why, int cancelled, bool is_sync) noexcept {
+    switch (why) {
+        case Wake::kServed: return 0;
+        case Wake::kRemoved: return EPIPE;
+        case Wake::kTimedOut: return is_sync ? ETIMEDOUT : EAGAIN;
+        case Wake::kInterrupted: return cancelled;
+        case Wake::kShutdown: return ENOTCONN;
+        case Wake::kPurged: return is_sync ? ECANCELED : ENOBUFS;
+        case Wake::kNoSpace: return ENOSPC;
+        case Wake::kDiskFailed: return EIO;
+        case Wake::kEnded: break;  // of readers
+    }
+    return EIO;
+}
+
 void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
                 channel::Turn* turn) noexcept {
     const channel::Environment& env = channel->environment();
@@ -95,7 +101,7 @@ void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWa
 void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
                    std::function<void(int error)> done) noexcept {
     const Push push = channel->try_push(batch, queue::Via::kOther, false, nullptr);
-    if (!waits_for_disk(push)) {
+    if (push != Push::kCommit) {
         if (push != Push::kQueued) batch.withdraw();
         return done(error_of(push));
     }

@@ -16,10 +16,8 @@ namespace ipcfs::tree {
 // 0 when it is queued; EAGAIN where it would wait.
 int error_of(channel::Push push) noexcept;
 
-// Whether a write has to go through start_push() although its writer does not want to wait for room.
-inline bool waits_for_disk(channel::Push push) noexcept {
-    return push == channel::Push::kCommit;
-}
+// The same of a write or an open that waited; `cancelled` is what an interrupted one ends with.
+int error_of(queue::Wake why, int cancelled, bool is_sync) noexcept;
 
 // Channel::push, after what it needs is saved. The waiter is finished once, as by that.
 void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,

@@ -15,8 +15,6 @@
 
 namespace ipcfs::tree {
 
-using channel::Push;
-
 namespace {
 
 constexpr std::uint64_t kPlainBody = 64U << 10;  // up to here a message carries its body itself
@@ -57,31 +55,25 @@ Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Channel>
                                                NodeId node, OpenMode mode,
                                                const access::Subject& subject,
                                                payload::Store& payloads) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    auto entry = Entry::take(channel, mode, subject);
+    if (!entry) return entry.error();
     if (auto room = payloads.budget().check(0); !room) {
         channel->note_error(room.error().operation);
         return room.error();
     }
     auto memory = payload::make_memory("ipcfs-put-" + std::to_string(channel->id()));
     if (!memory) return memory.error();
-    if (!channel->opened(false, true)) return Fault{EPIPE, "open: the channel is gone"};
-    return std::make_shared<PutFile>(std::move(channel), node, mode, subject, payloads, account,
-                                     std::move(*charge), std::move(*memory));
+    return std::make_shared<PutFile>(std::move(*entry), node, subject, payloads,
+                                     std::move(*memory));
 }
 
-PutFile::PutFile(std::shared_ptr<channel::Channel> channel, NodeId node, OpenMode mode,
-                 const access::Subject& opener, payload::Store& payloads, access::Account& account,
-                 access::Charge charge, Fd memory)
-    : channel_(std::move(channel)),
+PutFile::PutFile(Entry entry, NodeId node, const access::Subject& opener, payload::Store& payloads,
+                 Fd memory)
+    : SendingFile(std::move(entry), queue::Via::kOther),
       node_(node),
-      mode_(mode),
       opener_(opener),
       framed_(node.kind == Kind::kFramedPut),
       payloads_(payloads),
-      account_(account),
-      charge_(std::move(charge)),
       memory_(std::move(memory)) {}
 
 PutFile::~PutFile() {
@@ -97,9 +89,7 @@ PutFile::~PutFile() {
             });
         }
     }
-    channel_->leave(turn_);
     channel_->forget(poll_slot_);
-    channel_->closed(false, true);
 }
 
 // ---- filling ------------------------------------------------------------------------------------
@@ -289,11 +279,9 @@ int PutFile::make_message(queue::Batch& batch) {
         e.deadline = static_cast<Nanos>(header_->deadline);
         e.drop_when_late = (header_->flags & kFrameExpires) != 0;
     }
-    auto one = access::Charge::take(account_, access::Resource::kMessages, 1);
-    auto bytes = access::Charge::take(account_, access::Resource::kBytes, (*message)->size());
-    if (!one || !bytes) return spoil(EDQUOT, "put: the user's limit of messages or bytes");
-    (*message)->charged_message = std::move(*one);
-    (*message)->charged_bytes = std::move(*bytes);
+    if (!(*message)->charge(account_)) {
+        return spoil(EDQUOT, "put: the user's limit of messages or bytes");
+    }
     batch.add(std::move(*message));
     state_ = State::kDone;
     memory_.reset();
@@ -331,45 +319,10 @@ Outcome PutFile::try_flush(const access::Subject& by, bool nonblocking, queue::B
     if (state_ != State::kFilling) return Outcome::kDone;
     error = make_message(pending);
     if (error || pending.count == 0) return Outcome::kDone;
-    const Push push = channel_->try_push(pending, queue::Via::kOther, !nonblocking, &turn_);
-    if (waits_for_disk(push) || (push == Push::kWait && !nonblocking)) return Outcome::kWait;
-    error = error_of(push);
-    return Outcome::kDone;
+    return push(pending, nonblocking, error);
 }
 
-void PutFile::start_write(WriteOperation& operation) noexcept {
-    operation.via = queue::Via::kOther;
-    start_push(channel_, operation, &turn_);
-}
-
-void PutFile::cancel_write(WriteOperation& operation, queue::Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
-// ---- opening and polling ------------------------------------------------------------------------
-
-Outcome PutFile::try_gate(int& error) noexcept {
-    error = 0;
-    if (mode_.nonblocking) return Outcome::kDone;
-    switch (channel_->try_gate(turn_)) {
-        case channel::Gate::kOpen: return Outcome::kDone;
-        case channel::Gate::kRemoved: error = EPIPE; return Outcome::kDone;
-        case channel::Gate::kWait: break;
-    }
-    return Outcome::kWait;
-}
-
-void PutFile::start_gate(GateOperation& operation) noexcept {
-    channel_->gate(operation, turn_);
-}
-
-void PutFile::cancel_gate(GateOperation& operation, queue::Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
-std::optional<access::Charge> PutFile::charge_waiter() noexcept {
-    return access::Charge::take(account_, access::Resource::kWaiters, 1);
-}
+// ---- polling ------------------------------------------------------------------------------------
 
 unsigned PutFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
     return channel_->poll(poll_slot_, std::move(ticket)) & ~static_cast<unsigned>(POLLIN);

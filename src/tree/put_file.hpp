@@ -17,16 +17,15 @@
 
 namespace ipcfs::tree {
 
-class PutFile final : public OpenFile, public std::enable_shared_from_this<PutFile> {
+class PutFile final : public SendingFile, public std::enable_shared_from_this<PutFile> {
 public:
     // EPIPE, EDQUOT as a message file; ENOSPC when memory is short already.
     static Result<std::shared_ptr<PutFile>> open(std::shared_ptr<channel::Channel> channel,
                                                  NodeId node, OpenMode mode,
                                                  const access::Subject& subject,
                                                  payload::Store& payloads);
-    PutFile(std::shared_ptr<channel::Channel> channel, NodeId node, OpenMode mode,
-            const access::Subject& opener, payload::Store& payloads, access::Account& account,
-            access::Charge charge, Fd memory);
+    PutFile(Entry entry, NodeId node, const access::Subject& opener, payload::Store& payloads,
+            Fd memory);
     ~PutFile() override;
 
     std::optional<Backing> backing() noexcept override;
@@ -39,17 +38,11 @@ public:
                       int& error) noexcept override;
     Outcome try_flush(const access::Subject& by, bool nonblocking, queue::Batch& pending,
                       int& error) noexcept override;
-    Outcome try_gate(int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
 
     void start_read(ReadOperation& operation) noexcept override { operation.finish(); }
     void cancel_read(ReadOperation&, queue::Wake) noexcept override {}
     void finish_read(ReadOperation&, Delivery& to) noexcept override { to.error = EBADF; }
-    void start_write(WriteOperation& operation) noexcept override;
-    void cancel_write(WriteOperation& operation, queue::Wake why) noexcept override;
-    void start_gate(GateOperation& operation) noexcept override;
-    void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
-    std::optional<access::Charge> charge_waiter() noexcept override;
 
 private:
     // Looks every few milliseconds at what clients write past the daemon.
@@ -66,15 +59,10 @@ private:
     int make_message(queue::Batch& batch);
     Result<queue::MessageRef> message_of(std::uint64_t size);
 
-    std::shared_ptr<channel::Channel> channel_;
     const NodeId node_;
-    const OpenMode mode_;
     const access::Subject opener_;
     const bool framed_;
     payload::Store& payloads_;
-    access::Account& account_;
-    access::Charge charge_;
-    channel::Turn turn_;
     channel::PollSlot poll_slot_;
 
     mutable std::mutex mutex_;

@@ -3,12 +3,10 @@
 #include <iterator>
 #include <poll.h>
 
-#include <tree/pushing.hpp>
 #include <tree/stream_file.hpp>
 
 namespace ipcfs::tree {
 
-using channel::Push;
 using channel::Take;
 using queue::MessageRef;
 using queue::Wake;
@@ -16,22 +14,14 @@ using queue::Wake;
 Result<std::shared_ptr<StreamFile>> StreamFile::open(std::shared_ptr<channel::Channel> channel,
                                                      OpenMode mode,
                                                      const access::Subject& subject) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
     const std::uint64_t since = channel->stream_since();
-    if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
-    return std::make_shared<StreamFile>(std::move(channel), mode, since, account,
-                                        std::move(*charge));
+    auto entry = Entry::take(std::move(channel), mode, subject);
+    if (!entry) return entry.error();
+    return std::make_shared<StreamFile>(std::move(*entry), since);
 }
 
-StreamFile::StreamFile(std::shared_ptr<channel::Channel> channel, OpenMode mode,
-                       std::uint64_t since, access::Account& account, access::Charge charge)
-    : channel_(std::move(channel)),
-      mode_(mode),
-      account_(account),
-      charge_(std::move(charge)),
-      view_{since, false} {}
+StreamFile::StreamFile(Entry entry, std::uint64_t since)
+    : SendingFile(std::move(entry), queue::Via::kQueueFile), view_{since, false} {}
 
 StreamFile::~StreamFile() {
     // The last one first: each goes to the front.
@@ -52,9 +42,7 @@ StreamFile::~StreamFile() {
         }
         channel_->give_back(std::move(message));
     }
-    channel_->leave(turn_);
     channel_->forget(poll_slot_);
-    channel_->closed(mode_.reads, mode_.writes);
 }
 
 // ---- reading --------------------------------------------------------------------------------------
@@ -153,23 +141,13 @@ void StreamFile::start_read(ReadOperation& operation) noexcept {
     channel_->take(operation);
 }
 
-void StreamFile::cancel_read(ReadOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
 void StreamFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
-    switch (operation.why) {
-        case Wake::kServed: {
-            Pieces pieces;
-            pieces.push_back({std::move(operation.message), 0});
-            (void)gather(pieces, operation.request().size);
-            return deliver(std::move(pieces), operation.request().size, to);
-        }
-        case Wake::kEnded:
-        case Wake::kRemoved: return;
-        case Wake::kShutdown: to.error = ENOTCONN; return;
-        default: to.error = operation.cancel_error(); return;
-    }
+    to.error = operation.error();
+    if (operation.why != Wake::kServed) return;
+    Pieces pieces;
+    pieces.push_back({std::move(operation.message), 0});
+    (void)gather(pieces, operation.request().size);
+    deliver(std::move(pieces), operation.request().size, to);
 }
 
 // ---- writing --------------------------------------------------------------------------------------
@@ -187,46 +165,10 @@ Outcome StreamFile::try_write(const WriteRequest& request, queue::Batch& pending
         error = MessageFile::add(env.messages.make({}, part), request.subject, account, pending);
     }
     if (error || pending.count == 0) return Outcome::kDone;
-    const Push push =
-        channel_->try_push(pending, queue::Via::kQueueFile, !request.nonblocking, &turn_);
-    if (push == Push::kWait && !request.nonblocking) return Outcome::kWait;
-    error = error_of(push);
-    return Outcome::kDone;
+    return push(pending, request.nonblocking, error);
 }
 
-void StreamFile::start_write(WriteOperation& operation) noexcept {
-    operation.via = queue::Via::kQueueFile;
-    channel_->push(operation, &turn_);
-}
-
-void StreamFile::cancel_write(WriteOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
-// ---- opening and polling --------------------------------------------------------------------------
-
-Outcome StreamFile::try_gate(int& error) noexcept {
-    error = 0;
-    if (mode_.reads || mode_.nonblocking) return Outcome::kDone;
-    switch (channel_->try_gate(turn_)) {
-        case channel::Gate::kOpen: return Outcome::kDone;
-        case channel::Gate::kRemoved: error = EPIPE; return Outcome::kDone;
-        case channel::Gate::kWait: break;
-    }
-    return Outcome::kWait;
-}
-
-void StreamFile::start_gate(GateOperation& operation) noexcept {
-    channel_->gate(operation, turn_);
-}
-
-void StreamFile::cancel_gate(GateOperation& operation, Wake why) noexcept {
-    channel_->cancel(operation, why);
-}
-
-std::optional<access::Charge> StreamFile::charge_waiter() noexcept {
-    return access::Charge::take(account_, access::Resource::kWaiters, 1);
-}
+// ---- polling --------------------------------------------------------------------------------------
 
 unsigned StreamFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
     const channel::StreamView now = view();

@@ -11,13 +11,12 @@
 
 namespace ipcfs::tree {
 
-class StreamFile final : public OpenFile {
+class StreamFile final : public SendingFile {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
     static Result<std::shared_ptr<StreamFile>> open(std::shared_ptr<channel::Channel> channel,
                                                     OpenMode mode, const access::Subject& subject);
-    StreamFile(std::shared_ptr<channel::Channel> channel, OpenMode mode, std::uint64_t since,
-               access::Account& account, access::Charge charge);
+    StreamFile(Entry entry, std::uint64_t since);
     ~StreamFile() override;
 
     bool positionless() const noexcept override { return true; }
@@ -25,16 +24,9 @@ public:
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
-    Outcome try_gate(int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     void start_read(ReadOperation& operation) noexcept override;
-    void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;
     void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
-    void start_write(WriteOperation& operation) noexcept override;
-    void cancel_write(WriteOperation& operation, queue::Wake why) noexcept override;
-    void start_gate(GateOperation& operation) noexcept override;
-    void cancel_gate(GateOperation& operation, queue::Wake why) noexcept override;
-    std::optional<access::Charge> charge_waiter() noexcept override;
     // Nothing of it outlives the daemon.
     std::uint32_t marks() const noexcept override { return kTouched; }
 
@@ -52,11 +44,6 @@ private:
     void deliver(Pieces pieces, std::size_t size, Delivery& to) noexcept;
     void keep(Pieces rest) noexcept;
 
-    std::shared_ptr<channel::Channel> channel_;
-    const OpenMode mode_;
-    access::Account& account_;
-    access::Charge charge_;
-    channel::Turn turn_;
     channel::PollSlot poll_slot_;
     mutable std::mutex mutex_;
     channel::StreamView view_;
