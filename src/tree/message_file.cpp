@@ -225,6 +225,11 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
     }
     settle_one(*message);
     for (const MessageRef& each : delivery.more) settle_one(*each);
+    // Before the kernel is told, which may take its time: the reader may have the next one already, and
+    // a payload is gone then.
+    message.reset();
+    delivery.more.clear();
+    delivery.payload.reset();
     if (kind_ != Kind::kQueue &&
         channel_->attributes_cached.exchange(false, std::memory_order_relaxed)) {
         if (auto* bell = channel_->environment().doorbell.load(std::memory_order_acquire)) {
