@@ -82,6 +82,7 @@ public:
         look_at_libfuse();
         look_at_uring();
         look_at_passthrough();
+        look_at_survival();
         look_at_fusermount();
         look_at_user_allow_other();
         look_at_userfaultfd();
@@ -241,6 +242,34 @@ private:
         }
         return "Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH; everything works without, with "
                "more copying";
+    }
+
+    // Whether the mount outlives a daemon that is killed.
+    void look_at_survival() {
+        std::string_view state = find(daemon_, "survives");
+        if (state == "yes") return ok("survival", "a killed daemon is replaced under the mount");
+        if (!state.empty()) {
+            std::string why(find(daemon_, "why-not-survives"));
+            return warn("survival", "the mount ends with its daemon: " + why, survival_advice(why));
+        }
+        if (kernel_ < Version{6, 16}) {
+            return warn("survival", "on this kernel the mount ends with its daemon",
+                        survival_advice({}));
+        }
+        ok("survival",
+           "this kernel can keep a mount for the next daemon; a daemon that runs knows");
+    }
+
+    static std::string survival_advice(std::string_view why) {
+        if (why.find("nobody holds") != std::string_view::npos) {
+            return "fuse.survive = true in the configuration (see kern/ipc/config), then restart "
+                   "the daemon";
+        }
+        if (why.find("custom io") != std::string_view::npos) {
+            return "another libfuse: scripts/up builds one into a private prefix";
+        }
+        return "Linux 6.16 or newer; without it those who have files open get an error when the "
+               "daemon is killed, what is durable comes back";
     }
 
     void look_at_fusermount() {

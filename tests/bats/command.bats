@@ -381,7 +381,14 @@ daemon = [c for c in report["checks"] if c["check"] == "daemon"][0]
 assert daemon["level"] == "ok" and sys.argv[2] in daemon["found"], daemon
 assert report["ok"] == all(c["level"] != "fail" for c in report["checks"])
 assert all(c["advice"] for c in report["checks"] if c["level"] != "ok")
+survival = [c for c in report["checks"] if c["check"] == "survival"][0]
+survives = "survives yes\n" in open(sys.argv[2] + "/kern/ipc/version").read()
+assert (survival["level"] == "ok") == survives, survival
 P
+    stop_daemon
+    start_daemon --set fuse.survive=false
+    "$IPCFS" doctor >"$BATS_TEST_TMPDIR/out" || true
+    grep -A1 '^warn  survival .*nobody holds' "$BATS_TEST_TMPDIR/out" | grep -q 'fuse.survive = true'
 }
 
 @test "version tells both, and help has examples everywhere" {
