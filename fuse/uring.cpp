@@ -94,8 +94,8 @@ RingQueue::~RingQueue() {
 }
 
 Result<void> RingQueue::prepare() {
-    wake_.reset(::eventfd(0, EFD_CLOEXEC));
-    if (!wake_) return errno_fault("eventfd");
+    alarm_->event.reset(::eventfd(0, EFD_CLOEXEC));
+    if (!alarm_->event) return errno_fault("eventfd");
     auto prepared = prepared_.get_future();
     try {
         thread_ = std::thread([this] { run(); });
@@ -116,9 +116,8 @@ Result<void> RingQueue::await_registered() {
 void RingQueue::stop() noexcept {
     stop_.store(true);
     if (!gone_.exchange(true)) go_.set_value(false);
-    const std::uint64_t one = 1;
-    if (wake_) [[maybe_unused]]
-        const auto sent = ::write(wake_.get(), &one, sizeof one);
+    alarm_->sleeping.store(true);
+    alarm_->wake();
 }
 
 void RingQueue::join() noexcept {
@@ -252,8 +251,8 @@ void RingQueue::serve() {
         drain_mail();
         const Nanos due = next_tick();
         int result = 0;
-        // A poster that sees `sleeping_` writes the eventfd; one that came before left its mail.
-        sleeping_.store(true);
+        // A poster that sees `sleeping` writes the eventfd; one that came before left its mail.
+        alarm_->sleeping.store(true);
         if (mail_.load() != nullptr || stop_.load()) {
             result = submit();
         } else if (due != 0) {
@@ -264,7 +263,7 @@ void RingQueue::serve() {
         } else {
             result = ::io_uring_submit_and_wait(&ring_, 1);
         }
-        sleeping_.store(false);
+        alarm_->sleeping.store(false);
         settle();
         if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN &&
             result != -EBUSY) {
@@ -440,16 +439,19 @@ ssize_t RingQueue::end_reply(RingEntry& entry, fuse_out_header out, ssize_t byte
         RingEntry* head = mail_.load(std::memory_order_relaxed);
         do entry.next_mail = head;
         while (!mail_.compare_exchange_weak(head, &entry));
-        if (sleeping_.exchange(false)) {
-            const std::uint64_t one = 1;
-            [[maybe_unused]] const auto sent = ::write(wake_.get(), &one, sizeof one);
-        }
+        Burst::wake(alarm_);
     }
     if (bytes < 0) {
         errno = static_cast<int>(-bytes);
         return -1;
     }
     return out.len;
+}
+
+void RingQueue::Alarm::wake() noexcept {
+    if (!sleeping.exchange(false)) return;
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto sent = ::write(event.get(), &one, sizeof one);
 }
 
 void RingQueue::drain_mail() {
@@ -500,7 +502,7 @@ void RingQueue::submit_command(RingEntry& entry, RingCommand command) {
 
 void RingQueue::await_mail() {
     io_uring_sqe* sqe = take_sqe();
-    ::io_uring_prep_read(sqe, wake_.get(), &wake_value_, sizeof wake_value_, 0);
+    ::io_uring_prep_read(sqe, alarm_->event.get(), &wake_value_, sizeof wake_value_, 0);
     sqe->user_data = kWakeTag;
 }
 

@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include <base/burst.hpp>
 #include <base/clock.hpp>
 #include <base/fd.hpp>
 #include <base/guarded.hpp>
@@ -135,6 +136,12 @@ private:
         std::array<RingEntry*, kParkRanks> newest{};
     };
     using Lease = std::shared_ptr<Parked>;
+    // Ends the sleep of the queue's thread, which looks for mail before it sleeps.
+    struct Alarm final : Burst::Wakeable {
+        void wake() noexcept override;
+        Fd event;
+        std::atomic<bool> sleeping{false};
+    };
 
     void run() noexcept;
     void serve();
@@ -167,11 +174,10 @@ private:
         committing_;  // replies that are not submitted yet, where there is a region
     io_uring ring_{};
     bool ring_made_ = false;
-    Fd wake_;
     std::uint64_t wake_value_ = 0;
 
     std::atomic<RingEntry*> mail_{nullptr};
-    std::atomic<bool> sleeping_{false};
+    std::shared_ptr<Alarm> alarm_ = std::make_shared<Alarm>();  // bursts may outlive the queue
     std::atomic<bool> stop_{false};
     std::atomic<bool> ended_{false};
 

@@ -3,6 +3,7 @@
 
 #include <boost/container/small_vector.hpp>
 
+#include <base/burst.hpp>
 #include <channel/channel.hpp>
 
 namespace ipcfs::channel {
@@ -98,6 +99,7 @@ public:
     const bool listening;
 
     static void run(Channel& channel, Effects& effects) noexcept {
+        const Burst burst;
         while (!effects.finish.empty()) {
             queue::Waiter& waiter = effects.finish.front();
             effects.finish.pop_front();

@@ -4,6 +4,8 @@
 
 #include <store/store.hpp>
 
+#include <base/burst.hpp>
+
 namespace ipcfs::store {
 
 class Waiting {
@@ -42,6 +44,7 @@ public:
 
     // Calls all of them, each once, and forgets them. A completion may be gone after its call.
     void call(int error) noexcept {
+        const Burst burst;
         Completion* each = first_;
         first_ = last_ = nullptr;
         while (each != nullptr) {
