@@ -205,6 +205,16 @@ int refuse_writable(NodeId node, tree::OpenMode mode, const fuse_file_info* fi) 
     return 0;
 }
 
+// Parks and starts an operation that could not be done at once.
+template <class Waiting>
+void start_waiting(fuse_req_t req, ParkRank rank, const std::shared_ptr<Waiting>& operation) {
+    if (!Session::of(req).park(operation, rank, operation->ticket)) {
+        fuse_reply_err(req, EINTR);
+        return;
+    }
+    operation->start();
+}
+
 }  // namespace
 
 void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
@@ -246,12 +256,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
         }
         return;
     }
-    auto operation = std::make_shared<WaitingOpen>(req, std::move(*file), std::move(opening));
-    if (!session.park(operation, ParkRank::kOpen, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
-    }
-    operation->start();
+    start_waiting(req, ParkRank::kOpen,
+                  std::make_shared<WaitingOpen>(req, std::move(*file), std::move(opening)));
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
@@ -292,12 +298,10 @@ void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
         fuse_reply_err(req, error);
         return;
     }
-    auto operation = std::make_shared<WaitingFlush>(req, std::move(file), std::move(pending));
-    if (!Session::of(req).park(operation, ParkRank::kWrite, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
-    }
-    operation->start();
+    start_waiting(req, ParkRank::kWrite,
+                  std::make_shared<WaitingWrite>(
+                      req, std::move(file), std::move(pending), 0,
+                      [](fuse_req_t answered, std::size_t) { fuse_reply_err(answered, 0); }));
 }
 
 void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
@@ -319,12 +323,8 @@ void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
         file->settle(delivery, sent);
         return;
     }
-    auto operation = std::make_shared<WaitingRead>(req, std::move(file), handle, request);
-    if (!Session::of(req).park(operation, ParkRank::kRead, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
-    }
-    operation->start();
+    start_waiting(req, ParkRank::kRead,
+                  std::make_shared<WaitingRead>(req, std::move(file), handle, request));
 }
 
 namespace {
@@ -374,12 +374,11 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size
         }
         return;
     }
-    auto operation = std::make_shared<WaitingWrite>(req, handle.file, std::move(pending), size);
-    if (!Session::of(req).park(operation, ParkRank::kWrite, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
-    }
-    operation->start();
+    start_waiting(req, ParkRank::kWrite,
+                  std::make_shared<WaitingWrite>(req, handle.file, std::move(pending), size,
+                                                 [](fuse_req_t answered, std::size_t all) {
+                                                     fuse_reply_write(answered, all);
+                                                 }));
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
@@ -422,12 +421,11 @@ void send_by_ioctl(fuse_req_t req, Handle& handle, const void* in, std::size_t s
         }
         return;
     }
-    auto operation = std::make_shared<WaitingSend>(req, handle.file, std::move(pending));
-    if (!Session::of(req).park(operation, ParkRank::kWrite, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
-    }
-    operation->start();
+    start_waiting(req, ParkRank::kWrite,
+                  std::make_shared<WaitingWrite>(req, handle.file, std::move(pending), 0,
+                                                 [](fuse_req_t answered, std::size_t) {
+                                                     fuse_reply_ioctl(answered, 0, nullptr, 0);
+                                                 }));
 }
 
 }  // namespace

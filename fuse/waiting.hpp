@@ -70,11 +70,14 @@ private:
     Handle& handle_;
 };
 
+// A WRITE, frames sent by an ioctl, or a close that waits for room. `succeed` answers it when all is
+// queued.
 class WaitingWrite final : public tree::WriteOperation, public Parked {
 public:
+    using Succeed = void (*)(fuse_req_t req, std::size_t size);
     WaitingWrite(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending,
-                 std::size_t size)
-        : WriteOperation(std::move(file), std::move(pending), size), req_(req) {}
+                 std::size_t size, Succeed succeed)
+        : WriteOperation(std::move(file), std::move(pending), size), req_(req), succeed_(succeed) {}
     void interrupt(int error) noexcept override { cancel(error); }
     ParkTicket ticket;
 
@@ -84,46 +87,11 @@ private:
         if (error) {
             fuse_reply_err(req_, error);
         } else {
-            fuse_reply_write(req_, size);
+            succeed_(req_, size);
         }
     }
     fuse_req_t req_;
-};
-
-// Frames that were sent by an ioctl.
-class WaitingSend final : public tree::WriteOperation, public Parked {
-public:
-    WaitingSend(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending)
-        : WriteOperation(std::move(file), std::move(pending), 0), req_(req) {}
-    void interrupt(int error) noexcept override { cancel(error); }
-    ParkTicket ticket;
-
-private:
-    void reply(int error, std::size_t) noexcept override {
-        Session::of(req_).unpark(ticket);
-        if (error) {
-            fuse_reply_err(req_, error);
-        } else {
-            fuse_reply_ioctl(req_, 0, nullptr, 0);
-        }
-    }
-    fuse_req_t req_;
-};
-
-// A close that waits for room.
-class WaitingFlush final : public tree::WriteOperation, public Parked {
-public:
-    WaitingFlush(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending)
-        : WriteOperation(std::move(file), std::move(pending), 0), req_(req) {}
-    void interrupt(int error) noexcept override { cancel(error); }
-    ParkTicket ticket;
-
-private:
-    void reply(int error, std::size_t) noexcept override {
-        Session::of(req_).unpark(ticket);
-        fuse_reply_err(req_, error);
-    }
-    fuse_req_t req_;
+    const Succeed succeed_;
 };
 
 class WaitingOpen final : public tree::GateOperation, public Parked {
