@@ -11,24 +11,11 @@
 #include <unistd.h>
 
 #include "daemon_fixture.hpp"
+#include "expected.hpp"
 #include <ipcfs/ipcfs.hpp>
 
 namespace ipcfs::test {
 namespace {
-
-#define EXPECT_OK(call)                                                  \
-    do {                                                                 \
-        auto&& outcome_ = (call);                                        \
-        EXPECT_TRUE(outcome_.has_value()) << outcome_.error().message(); \
-    } while (false)
-#define EXPECT_FAILS(code_, call)                                                  \
-    do {                                                                           \
-        auto&& outcome_ = (call);                                                  \
-        EXPECT_FALSE(outcome_.has_value());                                        \
-        if (!outcome_.has_value()) {                                               \
-            EXPECT_EQ(outcome_.error().code, code_) << outcome_.error().message(); \
-        }                                                                          \
-    } while (false)
 
 class ClientDelivery : public MountedTest {
 protected:

@@ -16,6 +16,7 @@
 
 #include "child.hpp"
 #include "daemon_fixture.hpp"
+#include "expected.hpp"
 #include <ipcfs/ipcfs.hpp>
 
 namespace ipcfs::test {
@@ -52,21 +53,6 @@ protected:
         return sum;
     }
 };
-
-// EXPECT_OK(call): it did not fail, and if it did, why.
-#define EXPECT_OK(call)                                                  \
-    do {                                                                 \
-        auto&& outcome_ = (call);                                        \
-        EXPECT_TRUE(outcome_.has_value()) << outcome_.error().message(); \
-    } while (false)
-#define EXPECT_FAILS(code_, call)                                                  \
-    do {                                                                           \
-        auto&& outcome_ = (call);                                                  \
-        EXPECT_FALSE(outcome_.has_value());                                        \
-        if (!outcome_.has_value()) {                                               \
-            EXPECT_EQ(outcome_.error().code, code_) << outcome_.error().message(); \
-        }                                                                          \
-    } while (false)
 
 TEST_F(Client, SendsAndReceivesWithAllThatAHeaderHas) {
     make_channel("jobs");
