@@ -3,6 +3,8 @@
 #pragma once
 
 #include <sys/types.h>
+#include <utility>
+#include <vector>
 
 namespace ipcfs::access {
 
@@ -11,6 +13,17 @@ struct Subject {
     gid_t gid = 0;
     pid_t pid = 0;  // thread-group id; 0 where the client's process is not visible from here
     pid_t tid = 0;  // thread id as the kernel gave it; 0 likewise
+};
+
+// Who somebody is for permission bits and ACLs, beyond the life of any process.
+struct Identity {
+    Identity(uid_t user, gid_t group, std::vector<gid_t> supplementary = {})
+        : uid(user), gid(group), groups(std::move(supplementary)) {}
+    Identity(const Subject& subject) : Identity(subject.uid, subject.gid) {}
+
+    uid_t uid;
+    gid_t gid;
+    std::vector<gid_t> groups;  // supplementary
 };
 
 }  // namespace ipcfs::access

@@ -82,9 +82,9 @@ struct Environment {
     // A channel's record has to be in the store before it keeps anything there: with these settings, or
     // those that it has. Set before use; called without locks of channels.
     std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record{};
-    // For recursive subscriptions. Whether that subject may read what is sent to the channel of that id:
+    // For recursive subscriptions. Whether whoever that is may read what is sent to the channel of that id:
     // set before use, called on any thread without locks of channels. Without it nobody may.
-    std::function<bool(std::uint64_t channel, const access::Subject& subscriber)> may_receive{};
+    std::function<bool(std::uint64_t channel, const access::Identity& subscriber)> may_receive{};
     std::atomic<const Registry*> registry{nullptr};  // which channel is above which
     std::atomic<std::uint64_t> recursive{0};         // recursive subscriptions that there are
     // Grows with whatever may change what they reach: names, rights, filters, types.
@@ -240,7 +240,7 @@ public:
     Channel(Environment& environment, std::uint64_t id, const Settings& settings);
     // A subscription's, not yet attached; `topic` is the channel that it subscribes to.
     Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
-            const access::Subject& subscriber, access::Account& account, bool is_named);
+            const access::Identity& subscriber, access::Account& account, bool is_named);
     ~Channel() override;
     Channel(const Channel&) = delete;
     Channel& operator=(const Channel&) = delete;
@@ -258,7 +258,7 @@ public:
     // is gone with the last reference. Its messages are taken from its channel(). Bounds and policies
     // are the topic's, but for overflow: drop-oldest where the topic blocks. Null when this is no topic
     // or is removed.
-    std::shared_ptr<Subscription> subscribe(const access::Subject& subscriber,
+    std::shared_ptr<Subscription> subscribe(const access::Identity& subscriber,
                                             access::Account& account);
     // For the registry: a named one takes part from here on. False when this is no topic, or gone.
     // Without `replay` it does not get what is retained: it has been there before.
@@ -460,7 +460,8 @@ private:
     bool keeps() const noexcept;
     bool waits_for_disk() const noexcept;
     Push keep_first(Locked& locked, queue::Batch& batch) noexcept;  // kQueued: go on
-    Result<std::uint64_t> keep(queue::Batch& batch) noexcept;       // where it ends in the journal
+    std::uint64_t next_kept(const queue::Message& message, std::uint64_t last) const noexcept;
+    Result<std::uint64_t> keep(queue::Batch& batch) noexcept;  // where it ends in the journal
     void note_store_fault(const Fault& fault) noexcept;
     void let_in(Locked& locked, queue::WriteWaiter& writer, Push push) noexcept;
     void stage(Locked& locked, queue::WriteWaiter& writer) noexcept;

@@ -31,6 +31,16 @@ store::State state_of(const Message& message, store::Place place) {
     return {place, message.envelope.redelivered, message.envelope.deliveries, 0};
 }
 
+store::Put put_of(const Message& message, store::Key key, const Head& head, store::Place place) {
+    store::Put put;
+    put.key = key;
+    put.state = state_of(message, place);
+    put.head = head;
+    put.content = message.content();
+    put.payload = message.payload ? message.payload->id : 0;
+    return put;
+}
+
 }  // namespace
 
 void Lingering::add(std::uint64_t channel, std::uint64_t sequence) noexcept {
@@ -101,6 +111,12 @@ Push Channel::keep_first(Locked& locked, Batch& batch) noexcept {
     return kept.error().code == ENOSPC ? Push::kNoSpace : Push::kDiskFailed;
 }
 
+// What the store is to know it by, after `last`: its own number, but of a subscription one that counts
+// what is kept there.
+std::uint64_t Channel::next_kept(const Message& message, std::uint64_t last) const noexcept {
+    return std::max(last + 1, subscription_ ? 0 : message.envelope.sequence);
+}
+
 Result<std::uint64_t> Channel::keep(Batch& batch) noexcept {
     if (is_degraded_) return Fault{EIO, "the channel is degraded"};
     boost::container::small_vector<Head, 2> heads;
@@ -110,20 +126,15 @@ Result<std::uint64_t> Channel::keep(Batch& batch) noexcept {
     std::uint64_t last = kept_last_;
     for (const Message& message : batch.messages) {
         heads.push_back(encode_head(message, epoch_));
-        store::Put put;
-        last = std::max(last + 1, subscription_ ? 0 : message.envelope.sequence);
-        put.key = {id_, last};
+        last = next_kept(message, last);
         // A topic has it until its subscriptions have.
-        put.state = state_of(message, topic_ ? store::Place::kTaken : store::Place::kQueued);
-        put.head = heads.back();
+        puts.push_back(put_of(message, {id_, last}, heads.back(),
+                              topic_ ? store::Place::kTaken : store::Place::kQueued));
         const Message* origin = message.origin();
         if (origin && origin->kept_sequence) {
-            put.origin = key_of(*origin);
-        } else {
-            put.content = message.content();
+            puts.back().origin = key_of(*origin);
+            puts.back().content = {};
         }
-        put.payload = message.payload ? message.payload->id : 0;
-        puts.push_back(put);
     }
     auto done = env_.store->put(puts, batch.request);
     if (!done) {
@@ -273,14 +284,10 @@ Result<void> Channel::keep_all() {
     std::vector<MessageRef> done;
     for (MessageRef& message : all) {
         if (message->kept_sequence) continue;
-        Head head = encode_head(*message, epoch_);
-        store::Put put;
-        put.key = {id_, std::max(kept_last_ + 1, subscription_ ? 0 : message->envelope.sequence)};
-        put.head = head;
-        put.content = message->content();
-        put.payload = message->payload ? message->payload->id : 0;
-        put.state = state_of(*message,
-                             message->envelope.dead ? store::Place::kDead : store::Place::kQueued);
+        const Head head = encode_head(*message, epoch_);
+        const store::Put put =
+            put_of(*message, {id_, next_kept(*message, kept_last_)}, head,
+                   message->envelope.dead ? store::Place::kDead : store::Place::kQueued);
         auto kept = message->payload
                         ? Result<store::Lsn>(Fault{EBUSY,
                                                    "durable: large payloads are queued; purge or "

@@ -72,12 +72,16 @@ std::vector<std::byte> encode(const ChannelRecord& record) {
     json all{
         {"parent", record.parent},
         {"name", json::binary(std::vector<std::uint8_t>(record.name.begin(), record.name.end()))},
-        {"subscription", record.subscription},
+        {"subscription", record.subscriber.has_value()},
         {"made", to_json(record.made)},
         {"changed", std::move(changed)},
         {"settings", print(record.settings)},
         {"filter",
          json::binary(std::vector<std::uint8_t>(record.filter.begin(), record.filter.end()))}};
+    if (record.subscriber) {
+        const access::Identity& who = *record.subscriber;
+        all["subscriber"] = {{"uid", who.uid}, {"gid", who.gid}, {"groups", who.groups}};
+    }
     std::vector<std::uint8_t> cbor = json::to_cbor(all);
     auto bytes = std::as_bytes(std::span(cbor));
     return {bytes.begin(), bytes.end()};
@@ -94,8 +98,15 @@ Result<ChannelRecord> decode_channel(std::span<const std::byte> bytes) {
         ChannelRecord record;
         record.parent = all.at("parent").get<std::uint64_t>();
         record.name = text("name");
-        record.subscription = all.at("subscription").get<bool>();
         record.made = attributes_from(all.at("made"));
+        if (all.at("subscription").get<bool>()) {
+            record.subscriber.emplace(record.made.uid, record.made.gid);
+            // Stores of before this was kept have none.
+            if (const auto who = all.find("subscriber"); who != all.end()) {
+                record.subscriber.emplace(who->at("uid").get<uid_t>(), who->at("gid").get<gid_t>(),
+                                          who->at("groups").get<std::vector<gid_t>>());
+            }
+        }
         for (const json& each : all.at("changed")) {
             record.changed.emplace_back(each.at(0).get<std::uint8_t>(),
                                         attributes_from(each.at(1)));

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -22,7 +23,7 @@ namespace ipcfs::channel {
 struct ChannelRecord {
     std::uint64_t parent = 0;
     std::string name;
-    bool subscription = false;
+    std::optional<access::Identity> subscriber;  // of a subscription
     Attributes made;
     std::vector<std::pair<std::uint8_t, Attributes>> changed;
     Settings settings;

@@ -128,7 +128,8 @@ void Registry::unlink(Entry& child) {
 
 Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::string_view name,
                                                   Attributes attributes, access::Account& owner,
-                                                  Role role) {
+                                                  Role role,
+                                                  std::optional<access::Identity> subscriber) {
     auto charge = access::Charge::take(owner, access::Resource::kChannels, 1);
     if (!charge) return Fault{EDQUOT, "mkdir: the user's limit of channels is reached"};
     auto made = std::make_unique<Entry>();
@@ -147,8 +148,8 @@ Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::str
     }
     if (topic) {
         // It takes part before it has a name: the topic cannot go in between.
-        access::Subject subscriber{attributes.uid, attributes.gid, 0, 0};
-        made->channel = std::make_shared<Channel>(topic, made->id, subscriber, owner, true);
+        if (!subscriber) subscriber.emplace(attributes.uid, attributes.gid);
+        made->channel = std::make_shared<Channel>(topic, made->id, *subscriber, owner, true);
         if (!topic->attach(*made->channel->subscription())) {
             return Fault{ENOTDIR, "mkdir: only topics have subscriptions"};
         }
@@ -427,11 +428,11 @@ Result<void> Registry::keep(Entry& entry, const Settings& settings) {
         ChannelRecord record;
         record.parent = each.parent->id;
         record.name = each.name;
-        record.subscription = each.role() == Role::kSubscription;
         record.made = each.made;
         record.changed = each.changed;
         record.settings = &each == &entry ? settings : each.channel->settings();
         if (const Subscription* subscription = each.channel->subscription()) {
+            record.subscriber = subscription->subscriber();
             record.filter = subscription->filter();
         }
         auto kept = env_.store->put_channel(each.id, encode(record));
@@ -477,11 +478,10 @@ Result<std::shared_ptr<Channel>> Registry::restore(std::uint64_t id, const Chann
     made->kept = true;
     access::Account& owner = env_.ledger.account(record.made.uid);
     made->charge = access::Charge::force(owner, access::Resource::kChannels, 1);
-    if (record.subscription) {
+    if (record.subscriber) {
         std::shared_ptr<Channel> topic = find(record.parent);
         if (!topic || !topic->is_topic()) return Fault{ENOENT, "its topic is not there"};
-        access::Subject subscriber{record.made.uid, record.made.gid, 0, 0};
-        made->channel = std::make_shared<Channel>(topic, id, subscriber, owner, true);
+        made->channel = std::make_shared<Channel>(topic, id, *record.subscriber, owner, true);
         made->channel->restore_settings(record.settings);
         if (auto set = made->channel->subscription()->set_filter(record.filter); !set) {
             return set.error();

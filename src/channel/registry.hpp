@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -42,10 +43,11 @@ public:
     // Makes a channel. EEXIST, ENOENT (no such parent), EDQUOT, ENAMETOOLONG (the path would pass
     // 4,000 bytes). Role subscription: a named subscription of the topic `parent` (ENOTDIR if it is
     // none), with a name space of its own, listed apart from channels; its messages are charged to
-    // `owner`, who subscribes with the uid and gid of `attributes`.
+    // `owner`. A recursive one gets what `subscriber` may read (none: uid and gid of `attributes`).
     Result<std::shared_ptr<Channel>> create(std::uint64_t parent, std::string_view name,
                                             Attributes attributes, access::Account& owner,
-                                            Role role = Role::kChannel);
+                                            Role role = Role::kChannel,
+                                            std::optional<access::Identity> subscriber = {});
     // ENOENT; ENOTEMPTY while messages, sub-channels or named subscriptions are there.
     Result<void> remove(std::uint64_t parent, std::string_view name, Role role = Role::kChannel);
     // As rename(2) does with directories: an empty channel in the way is replaced, unless `keep`

@@ -7,11 +7,10 @@
 namespace ipcfs::channel {
 
 Subscription::Subscription(Channel& channel, std::weak_ptr<Channel> topic,
-                           const access::Subject& subscriber, access::Account& account,
-                           bool is_named)
+                           access::Identity subscriber, access::Account& account, bool is_named)
     : channel_(channel),
       topic_(std::move(topic)),
-      subscriber_(subscriber),
+      subscriber_(std::move(subscriber)),
       account_(account),
       is_named_(is_named) {}
 

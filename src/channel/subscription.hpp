@@ -24,7 +24,7 @@ struct Circle;
 
 class Subscription {
 public:
-    Subscription(Channel& channel, std::weak_ptr<Channel> topic, const access::Subject& subscriber,
+    Subscription(Channel& channel, std::weak_ptr<Channel> topic, access::Identity subscriber,
                  access::Account& account, bool is_named);
     ~Subscription();
     Subscription(const Subscription&) = delete;
@@ -34,7 +34,7 @@ public:
     Channel& channel() const noexcept { return channel_; }
     // Null when the topic is gone.
     std::shared_ptr<Channel> topic() const noexcept { return topic_.lock(); }
-    const access::Subject& subscriber() const noexcept { return subscriber_; }
+    const access::Identity& subscriber() const noexcept { return subscriber_; }
     access::Account& account() const noexcept { return account_; }
     bool is_named() const noexcept { return is_named_; }
 
@@ -55,7 +55,7 @@ private:
 
     Channel& channel_;
     const std::weak_ptr<Channel> topic_;
-    const access::Subject subscriber_;
+    const access::Identity subscriber_;
     access::Account& account_;
     const bool is_named_;
     std::atomic<bool> is_recursive_{false};

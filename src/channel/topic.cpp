@@ -70,7 +70,7 @@ void Topic::leave(Subscription& subscription) noexcept {
     env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
 }
 
-std::shared_ptr<Subscription> Channel::subscribe(const access::Subject& subscriber,
+std::shared_ptr<Subscription> Channel::subscribe(const access::Identity& subscriber,
                                                  access::Account& account) {
     if (!is_topic()) return nullptr;
     // Whoever has the subscription has its channel; the last one to let go ends it.
@@ -87,7 +87,7 @@ std::shared_ptr<Subscription> Channel::subscribe(const access::Subject& subscrib
 }
 
 Channel::Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
-                 const access::Subject& subscriber, access::Account& account, bool is_named)
+                 const access::Identity& subscriber, access::Account& account, bool is_named)
     : env_(topic->env_),
       id_(id),
       created_(topic->env_.clock.realtime()),

@@ -48,8 +48,9 @@ Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const 
         }
     });
     if (!found) return Fault{ENOENT, "mkdir: the parent is gone"};
-    auto channel = registry_.create(parent.channel, name, std::move(attributes),
-                                    ledger_.account(made.subject.uid), role_in(parent));
+    auto channel = registry_.create(
+        parent.channel, name, std::move(attributes), ledger_.account(made.subject.uid),
+        role_in(parent), access::Identity(made.subject.uid, made.subject.gid, made.groups));
     if (!channel) return channel.error();
     if (auto above = registry_.find(parent.channel)) {
         above->announce(channel::EventKind::kCreated, (*channel)->id());

@@ -72,12 +72,11 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
     return channel;
 }
 
-// For a subscription of a topic above it: as if `stream` were opened by its path. Groups beyond the first
-// are not known any more.
-bool Tree::may_receive(std::uint64_t channel, const access::Subject& subscriber) const {
+// For a subscription of a topic above it: as if `stream` were opened by its path.
+bool Tree::may_receive(std::uint64_t channel, const access::Identity& subscriber) const {
     constexpr unsigned kSearch = 1, kRead = 4;
     auto may = [&](NodeId node, unsigned want) {
-        return permits(node, want, subscriber.uid, subscriber.gid, {});
+        return permits(node, want, subscriber.uid, subscriber.gid, subscriber.groups);
     };
     if (!may({channel, Kind::kStream}, kRead)) return false;
     while (channel != Registry::kRootId) {

@@ -53,7 +53,7 @@ Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
             root.gid = system_.gid;
         });
     registry_.environment().may_receive = [this](std::uint64_t channel,
-                                                 const access::Subject& subscriber) {
+                                                 const access::Identity& subscriber) {
         return may_receive(channel, subscriber);
     };
 }

@@ -148,7 +148,7 @@ private:
     std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
     Result<std::vector<std::string>> revocations(const channel::Channel& channel,
                                                  std::string_view text) const;
-    bool may_receive(std::uint64_t channel, const access::Subject& subscriber) const;
+    bool may_receive(std::uint64_t channel, const access::Identity& subscriber) const;
     Result<std::shared_ptr<OpenFile>> open_text(NodeId node,
                                                 const std::shared_ptr<channel::Channel>& channel,
                                                 const access::Subject& subject);

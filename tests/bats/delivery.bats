@@ -297,6 +297,32 @@ print(struct.unpack_from("<H", frame, 8)[0] & 0xffff, frame[96:].decode().strip(
     equal "$(sh_as 65534 'cat "$1/news/subs/all/queue"' "$MNT")" $'goal\ntop'
 }
 
+@test "a subscription above counts its owner's groups, after a restart too" {
+    topic news
+    for each in team theirs; do
+        topic "news/$each"
+        echo 'durable async' >"$MNT/news/$each/ctl"
+        chmod 750 "$MNT/news/$each"
+    done
+    echo 'durable async' >"$MNT/news/ctl"
+    chgrp 4001 "$MNT/news/team"
+    # The directory's group is that of whatever is made in it, not of who makes it.
+    chgrp 4002 "$MNT/news/theirs" "$MNT/news/subs"
+    chmod 2777 "$MNT/news/subs"
+    setpriv --reuid=65534 --regid=65534 --groups=4001 -- \
+        bash -c 'mkdir "$1/news/subs/all" && echo "recursive on" >"$1/news/subs/all/filter"' bash "$MNT"
+    equal "$(stat -c %g "$MNT/news/subs/all")" 4002
+    echo 'durable async' >"$MNT/news/subs/all/ctl"
+    echo ours >"$MNT/news/team/queue"
+    echo theirs >"$MNT/news/theirs/queue"
+    equal "$(cat "$MNT/news/subs/all/queue")" ours
+    stop_daemon
+    start_daemon
+    echo again >"$MNT/news/team/queue"
+    echo theirs >"$MNT/news/theirs/queue"
+    equal "$(cat "$MNT/news/subs/all/queue")" again
+}
+
 @test "a slow subscription loses its own messages and nobody else's" {
     topic news
     mkdir "$MNT/news/subs/slow" "$MNT/news/subs/quick"

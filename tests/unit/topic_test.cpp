@@ -95,7 +95,7 @@ TEST(Topic, ASubscriberAtItsQuotaLosesItAndNobodyElse) {
             return limits;
         },
         access::kUnlimited);
-    auto poor = topic->subscribe({1003, 1003, 0, 0}, t.world.ledger.account(1003));
+    auto poor = topic->subscribe({1003, 1003}, t.world.ledger.account(1003));
     auto rich = t.follow(topic);
     for (const char* body : {"a", "b", "c"}) EXPECT_EQ(t.publish(*topic, body), Push::kQueued);
     EXPECT_EQ(drain(poor->channel()), (Texts{"a"}));
@@ -561,7 +561,7 @@ struct Tree : Topics {
     std::map<std::uint64_t, bool> forbidden;
     std::atomic<int> asked{0};
     Tree() {
-        world.env.may_receive = [this](std::uint64_t channel, const access::Subject& who) {
+        world.env.may_receive = [this](std::uint64_t channel, const access::Identity& who) {
             ++asked;
             EXPECT_EQ(who.uid, kReader.uid);
             return !forbidden[channel];

@@ -11,8 +11,9 @@ namespace {
 
 using queue::Wake;
 
-// A reader that waits on its own thread.
-class Waiting final : public queue::ReadWaiter {
+// A reader or a writer that waits on its own thread.
+template <class Kind>
+class WaitingOnThread final : public Kind {
 public:
     void finish() noexcept override {
         std::scoped_lock hold(mutex_);
@@ -22,7 +23,7 @@ public:
     Wake wait() {
         std::unique_lock hold(mutex_);
         EXPECT_TRUE(done_.wait_for(hold, std::chrono::seconds(60), [&] { return is_done_; }));
-        return why;
+        return this->why;
     }
 
 private:
@@ -30,25 +31,8 @@ private:
     std::condition_variable done_;
     bool is_done_ = false;
 };
-
-class WaitingWriter final : public queue::WriteWaiter {
-public:
-    void finish() noexcept override {
-        std::scoped_lock hold(mutex_);
-        is_done_ = true;
-        done_.notify_one();
-    }
-    Wake wait() {
-        std::unique_lock hold(mutex_);
-        EXPECT_TRUE(done_.wait_for(hold, std::chrono::seconds(60), [&] { return is_done_; }));
-        return why;
-    }
-
-private:
-    std::mutex mutex_;
-    std::condition_variable done_;
-    bool is_done_ = false;
-};
+using WaitingReader = WaitingOnThread<queue::ReadWaiter>;
+using WaitingWriter = WaitingOnThread<queue::WriteWaiter>;
 
 // Publishes, waiting as a blocking writer does.
 Wake publish_waiting(Topics& t, Channel& to, std::string_view body) {
@@ -70,7 +54,7 @@ Texts follow_until_end(Channel& channel) {
     for (;;) {
         queue::MessageRef message;
         if (channel.try_take(message) == Take::kEmpty) {
-            Waiting reader;
+            WaitingReader reader;
             channel.take(reader);
             if (reader.wait() != Wake::kServed) return got;
             message = std::move(reader.message);
@@ -118,7 +102,7 @@ TEST(TopicThreads, EverySubscriberSeesOneOrderOfConcurrentPublishers) {
 TEST(TopicThreads, RecursiveOnesSeeOneOrderOfPublishersAtSeveralTopics) {
     constexpr int kEach = 300;
     Topics t;
-    t.world.env.may_receive = [](std::uint64_t, const access::Subject&) { return true; };
+    t.world.env.may_receive = [](std::uint64_t, const access::Identity&) { return true; };
     auto top = t.make(Registry::kRootId, "top", "type topic\ncapacity 100000");
     std::vector<std::shared_ptr<Channel>> topics{top};
     for (const char* name : {"a", "b", "c"}) topics.push_back(t.make(top->id(), name));
@@ -190,7 +174,7 @@ TEST(TopicThreads, CompetingReadersShareANamedSubscription) {
 TEST(TopicThreads, SubscribersComeAndGoAndTheTopicIsRemovedWhilePublished) {
     for (int round = 0; round < 5; ++round) {
         Topics t;
-        t.world.env.may_receive = [](std::uint64_t, const access::Subject&) { return true; };
+        t.world.env.may_receive = [](std::uint64_t, const access::Identity&) { return true; };
         auto top = t.make(Registry::kRootId, "top");
         auto topic = t.make(top->id(), "t", "type topic\nretain 5");
         std::vector<std::thread> threads;
