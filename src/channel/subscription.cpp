@@ -1,10 +1,17 @@
-// Any thread.
+// Of one subscription: its filter, and what a topic does with it. Any thread; what is private runs under the
+// lock of its topic.
 #include <channel/channel.hpp>
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
 #include <channel/subscription.hpp>
+#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
+
+using queue::Batch;
+using queue::Message;
+using queue::Via;
+using queue::Wake;
 
 Subscription::Subscription(Channel& channel, std::weak_ptr<Channel> topic,
                            access::Identity subscriber, access::Account& account, bool is_named)
@@ -75,6 +82,95 @@ void Subscription::end() noexcept {
     if (is_over_.exchange(true)) return;
     leave();
     channel_.close_down();
+}
+
+// ---- of a subscription, under the topic's lock --------------------------------------------------
+
+bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noexcept {
+    Locked locked(*this, topic);
+    if (removed_.load(std::memory_order_relaxed) || !blocks()) return true;
+    // What can never fit is lost here and nowhere else.
+    if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
+    if (queue_.empty() && waiting_readers_ >= like.count && waiting_leasers_ == 0 && !gated()) {
+        return true;
+    }
+    if ((like.critical || !paused_) && fits(like)) return true;
+    if (!paused_) pause(locked);
+    if (hold_up(publisher, like.critical)) ++publisher.topic_->stuck;
+    return false;
+}
+
+// Identity, number and time are the topic's; the number not where publishers may be several topics.
+void Channel::stamp_share(Locked& locked, Message& share) noexcept {
+    queue::Envelope& envelope = share.envelope;
+    const bool is_ours = !subscription_->in_circle_ && envelope.sequence > sequence_;
+    sequence_ = is_ours ? envelope.sequence : sequence_ + 1;
+    envelope.sequence = sequence_;
+    envelope.place = ++place_;
+    envelope.enqueued = locked.now();
+    if (settings_.ttl > 0) {
+        envelope.expires = std::min(envelope.expires, envelope.enqueued + settings_.ttl);
+    }
+    mind_expiry(locked, envelope);
+}
+
+// Whether it was put into the queue. What is lost here is lost for this subscriber alone.
+bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
+                      std::uint64_t lost) noexcept {
+    Locked locked(*this, topic);
+    if (removed_.load(std::memory_order_relaxed)) return false;
+    bool is_queued = false;
+    std::uint64_t count = shares.count;
+    if (count > 0) {
+        // Where it blocks, there was room when that was asked for.
+        Push push = Push::kTooLong;
+        if (!blocks() || never_fits(shares)) {
+            push = admit(locked, shares, Via::kOther, false);
+        } else if (push = keep_first(locked, shares); push == Push::kQueued) {
+            enqueue(locked, shares, Via::kOther, nullptr);
+        }
+        is_queued = push == Push::kQueued;
+        if (!is_queued) lost += count;
+        if (blocks() && paused_ && hold_up(publisher, false)) ++publisher.topic_->stuck;
+    }
+    if (lost > 0) {
+        counters_.lost += lost;
+        emit(locked, EventKind::kOverflow, 255, 0, lost);
+    }
+    return is_queued;
+}
+
+// Whether it is new that this topic's publishers wait for us.
+bool Channel::hold_up(Channel& publisher, bool critical) noexcept {
+    for (Subscription::Hold& hold : subscription_->holds_) {
+        if (hold.topic.lock().get() != &publisher) continue;
+        hold.critical = hold.critical || critical;
+        return false;
+    }
+    subscription_->holds_.push_back({publisher.weak_from_this(), critical});
+    return true;
+}
+
+void Channel::relieve(Locked& locked) noexcept {
+    auto& holds = subscription_->holds_;
+    if (holds.empty()) return;
+    const bool is_over = removed_.load(std::memory_order_relaxed) || !blocks() || !paused_;
+    for (Subscription::Hold& hold : holds) {
+        if (!is_over && !(hold.critical && reserve_has_room())) continue;
+        hold.critical = false;
+        if (auto topic = hold.topic.lock()) {
+            locked.effects.relieved.emplace_back(std::move(topic), is_over);
+        }
+    }
+    if (is_over) holds.clear();
+}
+
+void Channel::close_down() noexcept {
+    Locked locked(*this);
+    purge(locked);
+    removed_.store(true, std::memory_order_release);
+    end_all(locked, Wake::kRemoved);
+    relieve(locked);
 }
 
 }  // namespace ipcfs::channel

@@ -1,0 +1,206 @@
+// Taking messages out: by those who read and those who wait for one, and what becomes of a message that
+// was taken. Any thread; every private function runs under the channel's lock.
+#include <poll.h>
+
+#include <store/store.hpp>
+
+#include <channel/channel.hpp>
+#include <channel/locked.hpp>
+#include <channel/topic.hpp>
+
+namespace ipcfs::channel {
+
+using queue::Lane;
+using queue::Message;
+using queue::MessageRef;
+using queue::ReadWaiter;
+using queue::Wake;
+using queue::WriteWaiter;
+
+Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
+                       const StreamView* view) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
+    if (lane == Lane::kDead) {
+        Message* next = down_ ? nullptr : dead_.front(queue::Schedule::kStrict);
+        if (!next || next->size() > room) return Take::kEmpty;
+        to = dead_.remove(*next);
+        ++counters_.dead_taken;
+        stored_taken(locked, *to);
+        return Take::kTaken;
+    }
+    if (readable()) {
+        if (earliest_expiry_ != kForever) drop_expired(locked);
+        Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
+        if (!next || next->size() <= room) to = take_next();
+        if (to) note_taken(locked, *to, false);
+        reconsider(locked);
+        if (to) return Take::kTaken;
+    }
+    return view && stream_ended(*view) ? Take::kEnded : Take::kEmpty;
+}
+
+void Channel::take(ReadWaiter& waiter) noexcept {
+    Locked locked(*this);
+    if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
+    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
+    waiter.parked = true;
+    if (waiter.lane == Lane::kDead) {
+        dead_readers_.push_back(waiter);
+        return serve_dead(locked);
+    }
+    readers_.push_back(waiter);
+    ++waiting_readers_;
+    waiting_leasers_ += waiter.leases;
+    const bool there_was = readable();
+    serve_readers(locked);
+    if (there_was) reconsider(locked);
+    if (settings_.type == Type::kSync) wake_polls(locked, POLLOUT);
+}
+
+void Channel::serve_readers(Locked& locked) noexcept {
+    if (held()) return;
+    while (!readers_.empty()) {
+        if (earliest_expiry_ != kForever) drop_expired(locked);
+        MessageRef message = take_next();
+        if (!message) return end_stream(locked);
+        auto& reader = static_cast<ReadWaiter&>(readers_.front());
+        readers_.pop_front();
+        --waiting_readers_;
+        waiting_leasers_ -= reader.leases;
+        note_taken(locked, *message, reader.leases);
+        if (reader.leases) {
+            reader.lease = lease_out(locked, message, reader.holder);
+        }
+        reader.message = std::move(message);
+        locked.finish(reader, Wake::kServed);
+    }
+}
+
+void Channel::serve_dead(Locked& locked) noexcept {
+    while (!dead_readers_.empty() && !dead_.empty() && !down_) {
+        auto& reader = static_cast<ReadWaiter&>(dead_readers_.front());
+        dead_readers_.pop_front();
+        reader.message = dead_.pop(queue::Schedule::kStrict);
+        ++counters_.dead_taken;
+        stored_taken(locked, *reader.message);
+        locked.finish(reader, Wake::kServed);
+    }
+    if (!dead_.empty()) wake_polls(locked, POLLIN, Lane::kDead);
+}
+
+// Messages may have become readable: whoever waits for one.
+void Channel::offer(Locked& locked) noexcept {
+    serve_readers(locked);
+    if (!polls_.empty() && readable()) wake_polls(locked, POLLIN);
+}
+
+// The next one that the batch gate has let out, or null.
+MessageRef Channel::take_next() noexcept {
+    if (ready() == 0) return nullptr;
+    MessageRef message = queue_.pop(settings_.schedule);
+    if (gated()) --ready_;
+    return message;
+}
+
+MessageRef Channel::take_out(Message& message) noexcept {
+    MessageRef out = queue_.remove(message);
+    // Which ones were let out is a number only: the first ones.
+    if (gated() && ready_ >= queue_.size()) {
+        ready_ = queue_.size();
+        gathering_since_ = kForever;
+    }
+    return out;
+}
+
+void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexcept {
+    message.envelope.deliveries += on_lease;
+    if (message.writer) ++message.writer->in_flight;
+    last_delivery_ = locked.now() + epoch_;  // one clock read less; a step of the clock shows at
+                                             // the next arrival
+    ++counters_.delivered;
+    counters_.redelivered += message.envelope.redelivered;
+    stored_taken(locked, message);
+    counters_.delivered_bytes += message.total();
+    if (!latency_) latency_ = std::make_unique<insight::Histogram>();
+    Nanos waited = locked.now() - message.envelope.enqueued;
+    latency_->record(waited > 0 ? static_cast<std::uint64_t>(waited) : 0);
+    if (locked.listening && queue_.empty()) emit(locked, EventKind::kDrained, 255, 0, 0);
+}
+
+void Channel::delivered(Message& message) noexcept {
+    // Without the lock: it is the reader's.
+    if (message.kept_sequence) {
+        if (env_.lingering) {
+            env_.lingering->add(message.kept_channel, message.kept_sequence);
+        } else {
+            (void)env_.store->erase({message.kept_channel, message.kept_sequence});
+        }
+    }
+    if (!message.writer) return;  // set before the message was taken, by the taking thread's lock
+    Locked locked(*this);
+    WriteWaiter* writer = std::exchange(message.writer, nullptr);
+    if (!writer) return;
+    --writer->in_flight;
+    resolve(locked, *writer);
+}
+
+void Channel::give_back(MessageRef message) noexcept {
+    Locked locked(*this);
+    ++counters_.given_back;
+    message->envelope.redelivered = true;
+    if (WriteWaiter* writer = message->writer) {
+        --writer->in_flight;
+        if (writer->cancelled) {
+            message->writer = nullptr;
+            ++counters_.withdrawn;
+            writer->why = writer->ending;
+            stored_gone(locked, *message);
+            locked.discard(std::move(message));
+            return resolve(locked, *writer);
+        }
+    }
+    if (removed_.load(std::memory_order_relaxed)) {
+        return drop(locked, std::move(message), Wake::kRemoved);
+    }
+    if (message->envelope.dead) {
+        stored_back(locked, *message, 0);
+        dead_.push_front(std::move(message));
+        return serve_dead(locked);
+    }
+    requeue(locked, std::move(message));
+    came_back(locked);
+}
+
+// To where it was in line. Whoever calls this calls came_back().
+void Channel::requeue(Locked& locked, MessageRef message) noexcept {
+    mind_expiry(locked, message->envelope);
+    stored_back(locked, *message, 0);
+    queue_.push_front(std::move(message));
+    if (gated()) ++ready_;  // it was let out before
+}
+
+void Channel::came_back(Locked& locked) noexcept {
+    offer(locked);
+    if (!queue_.empty()) ring(locked);
+    reconsider(locked);
+}
+
+// For what the kernel does not tell inotify. A ring for `queue` would wait for its inode lock while
+// a write is parked on it: that write's end rings instead; on sync, whose writes wait to be read,
+// `next` does.
+void Channel::ring(Locked& locked) noexcept {
+    if (subscription_ && !subscription_->is_named()) return;  // there is no such file
+    if (queue_file_writes_ > 0) {
+        if (settings_.type != Type::kSync) {
+            bell_deferred_ = true;
+            return;
+        }
+        locked.effects.ring_target = Doorbell::Target::kNext;
+    }
+    locked.effects.ring = true;
+    ++counters_.rings;
+}
+
+}  // namespace ipcfs::channel
