@@ -81,6 +81,7 @@ std::size_t Inheritance::init_reply(void* to, std::size_t room) const noexcept {
 }
 
 void Inheritance::begin_life() noexcept {
+    shared_->serving.store(false);
     shared_->ending.store(false);
     shared_->life.fetch_add(1);
 }

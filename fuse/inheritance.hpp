@@ -90,6 +90,9 @@ public:
     // The session can be taken over; until it says so a death is the end of the mount.
     void say_survivable(bool yes) noexcept { shared_->survivable.store(yes); }
     bool survivable() const noexcept { return shared_->survivable.load(); }
+    // This life answers requests from here on.
+    void say_serving() noexcept { shared_->serving.store(true); }
+    bool serving() const noexcept { return shared_->serving.load(); }
     // The daemon ends because it is to.
     void say_ending() noexcept { shared_->ending.store(true); }
     bool ending() const noexcept { return shared_->ending.load(); }
@@ -136,7 +139,7 @@ private:
     struct Shared {
         std::uint64_t connection;
         std::atomic<std::uint64_t> life, next_id, slots_used;
-        std::atomic<bool> survivable, ending, init_sent;
+        std::atomic<bool> survivable, serving, ending, init_sent;
         std::atomic<std::uint32_t> reply_size;
         alignas(64) std::byte reply[512];
         alignas(64) std::byte init_request[kInitRoom];

@@ -162,6 +162,7 @@ Result<std::vector<std::vector<std::byte>>> Session::collect_left() {
     const int flags = ::fcntl(device, F_GETFL);
     ::fcntl(device, F_SETFL, flags | O_NONBLOCK);
     Buffer buffer(config_.max_write + kHeaderRoom);
+    if (buffer && report_.survives) buffer.populate();
     std::vector<std::vector<std::byte>> all;
     Result<void> end;
     for (bool more = true; more && buffer;) {
@@ -254,6 +255,7 @@ Result<void> Session::start() {
         if (!report_.survives) return Fault{EPROTO, "take over: " + report_.why_not_survives};
         if (auto taken = take_over(); !taken) return taken;
     }
+    if (config_.inheritance) config_.inheritance->say_serving();
     for (auto& ring : rings_) ring->let_register();
     for (auto& ring : rings_)
         if (auto registered = ring->await_registered(); !registered) return registered;
@@ -275,6 +277,7 @@ void Session::read_requests(Reader& reader) noexcept {
     ::pthread_setname_np(::pthread_self(), "ipcfs-fuse");
     const int device = mount_.device().get();
     Buffer buffer(config_.max_write + kHeaderRoom);
+    if (buffer && report_.survives) buffer.populate();
     while (buffer && !stopping_.load(std::memory_order_relaxed)) {
         const ssize_t got = ::read(device, buffer.data(), buffer.size());
         if (got < 0) {

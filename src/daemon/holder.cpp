@@ -217,8 +217,10 @@ Holder::Next Holder::judge(Nanos lived) {
         why_ = end + "; no other can take over from it here";
         return Next::kOver;
     }
-    // Killed while it served is nobody's failure; whatever else ends a young one is likely to go on.
-    const bool killed = !exited && WTERMSIG(wait_status_) == SIGKILL && served_;
+    // Killed while it served, which it does before it says so, is nobody's failure; whatever else ends a
+    // young one is likely to go on.
+    const bool killed =
+        !exited && WTERMSIG(wait_status_) == SIGKILL && (served_ || inheritance_->serving());
     failures_ = killed || lived >= kShortLife ? 0 : failures_ + 1;
     if (failures_ >= kMostFailures) {
         why_ = end + ", like the " + std::to_string(kMostFailures - 1) +

@@ -36,17 +36,15 @@ Result<void> save(store::Store& store, const queue::Batch& batch, bool sync) {
 // Waits by itself.
 class Detached final : public queue::WriteWaiter {
 public:
-    explicit Detached(std::function<void(int)> done) : done_(std::move(done)) {}
     void finish() noexcept override {
         std::unique_ptr<Detached> self(this);
         const int error = error_of(why, EINTR, false);
         if (error) batch.withdraw();
         batch.clear();
-        done_(error);
+        done(error);
     }
 
-private:
-    std::function<void(int)> done_;
+    std::function<void(int)> done;
 };
 
 }  // namespace
@@ -105,11 +103,12 @@ void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batc
         if (push != Push::kQueued) batch.withdraw();
         return done(error_of(push));
     }
-    auto* waiter = new (std::nothrow) Detached(std::move(done));
+    auto* waiter = new (std::nothrow) Detached;
     if (!waiter) {
         batch.withdraw();
         return done(ENOMEM);
     }
+    waiter->done = std::move(done);
     waiter->batch = std::move(batch);
     waiter->via = queue::Via::kOther;
     start_push(channel, *waiter, nullptr);

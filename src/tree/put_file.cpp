@@ -55,13 +55,13 @@ Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Channel>
                                                NodeId node, OpenMode mode,
                                                const access::Subject& subject,
                                                payload::Store& payloads) {
-    auto entry = Entry::take(channel, mode, subject);
+    auto entry = Entry::take(std::move(channel), mode, subject);
     if (!entry) return entry.error();
     if (auto room = payloads.budget().check(0); !room) {
-        channel->note_error(room.error().operation);
+        entry->channel->note_error(room.error().operation);
         return room.error();
     }
-    auto memory = payload::make_memory("ipcfs-put-" + std::to_string(channel->id()));
+    auto memory = payload::make_memory("ipcfs-put-" + std::to_string(entry->channel->id()));
     if (!memory) return memory.error();
     return std::make_shared<PutFile>(std::move(*entry), node, subject, payloads,
                                      std::move(*memory));

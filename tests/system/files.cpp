@@ -38,6 +38,10 @@ Read read_patiently(int fd, std::size_t size) {
     }
 }
 
+bool is_undone(long result) {
+    return result == -ECANCELED || result == -EINTR || result == -EAGAIN;
+}
+
 short poll_one(int fd, short events, int milliseconds) {
     pollfd one{fd, events, 0};
     for (;;) {

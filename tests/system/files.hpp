@@ -28,6 +28,9 @@ long write_to(int fd, std::string_view bytes);
 Read read_from(int fd, std::size_t size = 1 << 20);
 // Reads again after EINTR, as cat, bash and Python do.
 Read read_patiently(int fd, std::size_t size = 1 << 20);
+// Whether it is the kernel's word for what it was just giving to a daemon that was killed, over io_uring:
+// the ring is taken down (ECANCELED), or there is no memory any more to copy it to (EINTR, EAGAIN).
+bool is_undone(long result);
 // The poll(2) events of one descriptor within `milliseconds`, 0 when none came.
 short poll_one(int fd, short events, int milliseconds);
 

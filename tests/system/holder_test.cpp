@@ -46,14 +46,10 @@ protected:
     }
 };
 
-// What a call may give that comes just when the daemon dies, over io_uring: it has not been done.
-bool to_be_repeated(long result) {
-    return result == -ECANCELED || result == -EINTR;
-}
 Fd open_again(const std::string& path, int flags) {
     for (;;) {
         Fd file = open_file(path, flags);
-        if (file || !to_be_repeated(-errno)) return file;
+        if (file || !is_undone(-errno)) return file;
     }
 }
 
@@ -242,24 +238,24 @@ TEST_F(Holder, GoesOnAfterTwentyKillsUnderTraffic) {
     make_durable("jobs");
     std::vector<Child> clients;
     for (int i = 0; i < 4; ++i) {
-        clients.push_back(Child(Child::As{.cpu = i % 2}, [path = at("jobs/")](std::string&) {
+        clients.push_back(Child(Child::As{.cpu = i % 2}, [path = at("jobs/")](std::string& text) {
+            text = "write";
             const Fd out = open_again(path + "queue", O_RDWR);
             if (!out) return errno;
             for (;;) {
                 const long done = write_to(out.get(), "x");
                 if (done == -EPIPE) return 0;  // the channel was removed: the end
-                if (done < 0 && done != -EAGAIN && !to_be_repeated(done))
-                    return static_cast<int>(-done);
+                if (done < 0 && !is_undone(done)) return static_cast<int>(-done);
             }
         }));
-        clients.push_back(Child(Child::As{.cpu = i % 2}, [path = at("jobs/")](std::string&) {
+        clients.push_back(Child(Child::As{.cpu = i % 2}, [path = at("jobs/")](std::string& text) {
+            text = "read";
             const Fd in = open_again(path + "stream", O_RDONLY);
             if (!in) return errno;
             for (;;) {
                 const auto got = read_from(in.get());
                 if (got.result == 0) return 0;
-                if (got.result < 0 && !to_be_repeated(got.result))
-                    return static_cast<int>(-got.result);
+                if (got.result < 0 && !is_undone(got.result)) return static_cast<int>(-got.result);
             }
         }));
     }
@@ -277,7 +273,7 @@ TEST_F(Holder, GoesOnAfterTwentyKillsUnderTraffic) {
         ctl("jobs", "purge");
         return rmdir(at("jobs").c_str()) == 0;
     }));
-    for (auto& client : clients) EXPECT_EQ(client.wait(), 0);
+    for (auto& client : clients) EXPECT_EQ(client.wait(), 0) << client.text();
 }
 
 TEST_F(Holder, SurvivesAKillDuringStartUp) {
