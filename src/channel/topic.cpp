@@ -39,11 +39,11 @@ void Topic::enter(Subscription& subscription) noexcept {
         subscription.index_ = list.size();
         list.push_back(&subscription);
     };
-    subscription.in_circle_ = subscription.is_recursive();
-    if (!subscription.in_circle_) return add(direct);
+    if (!subscription.is_recursive()) return add(direct);
     {
         std::scoped_lock hold(circle->mutex);
         add(circle->members);
+        subscription.in_circle_ = true;
     }
     ++recursive;
     env_.recursive.fetch_add(1, std::memory_order_acq_rel);

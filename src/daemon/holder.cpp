@@ -12,6 +12,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include <daemon/holder.hpp>
 #include <daemon/options.hpp>
@@ -41,30 +43,43 @@ std::string describe(int wait_status) {
 
 // Requests that came while nobody was there are queued in the kernel by CPU, and handed out only when
 // an answer goes back on that CPU's queue, one for one. So somebody has to ask something there, as long
-// as that brings more than itself. Runs in a process of its own, since it waits for the daemon.
+// as that brings more than itself; on all CPUs in turn, since what brings more may also be clients that
+// never stop. Runs in a process of its own, since it waits for the daemon.
 [[noreturn]] void kick(const std::string& mountpoint, fuse::Inheritance& inheritance,
                        pid_t holder) {
     prctl(PR_SET_NAME, "ipcfs-kick");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != holder) _exit(0);
     syscall(SYS_close_range, 3U, ~0U, 0U);
-    constexpr int kMost = 100'000, kQuiet = 3;
+    constexpr int kMost = 50'000, kQuiet = 3;
     constexpr useconds_t kGap = 300;
-    const unsigned cpus = fuse::possible_cpus();
-    for (unsigned cpu = 0; cpu < cpus; ++cpu) {
-        cpu_set_t here;
-        CPU_ZERO(&here);
-        CPU_SET(cpu, &here);
-        if (sched_setaffinity(0, sizeof here, &here) != 0) continue;
-        auto& fetched = inheritance.fetched(cpu);
-        int quiet = 0;
-        for (int i = 0; i < kMost && quiet < kQuiet; ++i) {
-            const std::uint64_t before = fetched.load();
+    struct Queue {
+        unsigned cpu;
+        int quiet;
+        std::uint64_t before;
+    };
+    std::vector<Queue> queues;
+    for (unsigned cpu = 0; cpu < fuse::possible_cpus(); ++cpu) queues.push_back({cpu, 0, 0});
+    const std::uint64_t life = inheritance.life();
+    // A daemon after this one has its own.
+    for (int i = 0; i < kMost && !queues.empty() && inheritance.life() == life; ++i) {
+        std::erase_if(queues, [&](Queue& queue) {
+            queue.before = inheritance.fetched(queue.cpu).load();
+            cpu_set_t here;
+            CPU_ZERO(&here);
+            CPU_SET(queue.cpu, &here);
+            if (sched_setaffinity(0, sizeof here, &here) != 0)
+                return true;  // nobody calls from there
             struct statfs about {};
             statfs(mountpoint.c_str(), &about);
-            usleep(kGap);
-            quiet = fetched.load() - before <= 1 ? quiet + 1 : 0;
-        }
+            return false;
+        });
+        usleep(kGap);
+        std::erase_if(queues, [&](Queue& queue) {
+            const bool brought = inheritance.fetched(queue.cpu).load() - queue.before > 1;
+            queue.quiet = brought ? 0 : queue.quiet + 1;
+            return queue.quiet == kQuiet;
+        });
     }
     _exit(0);
 }
