@@ -181,6 +181,7 @@ namespace {
 Handle& handle_of(fuse_req_t req, const fuse_file_info* fi) noexcept {
     Handle* handle = door_of(req).find(fi->fh);
     IPCFS_CHECK(handle);  // the kernel names none that it has released
+    current_request().answers = &handle->answers;
     return *handle;
 }
 

@@ -130,6 +130,8 @@ ssize_t Session::on_writev(int, iovec* iov, int count, void* self) noexcept {
     const auto out = read_struct<fuse_out_header>(iov[0].iov_base);
     CurrentRequest& current = current_request();
     const bool is_current = out.unique != 0 && out.unique == current.unique && !current.parked;
+    if (is_current && current.answers)
+        std::exchange(current.answers, nullptr)->fetch_add(1, std::memory_order_release);
     if (is_current && out.unique == session.init_unique_)
         return session.write_init_reply(iov, count);
     const FileBytes* bytes = out.error == 0 ? FileReply::current() : nullptr;

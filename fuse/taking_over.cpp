@@ -70,7 +70,6 @@ void Door::note(Handle& handle, std::uint64_t unique) noexcept {
         slot.marked_by.store(unique & ~kUniqueResent);
         slot.marks.store(marks);
     }
-    handle.answers.fetch_add(1, std::memory_order_release);
 }
 
 void Door::take_over(Session& session, std::span<const LeftRequest> left) {

@@ -47,6 +47,7 @@ struct CurrentRequest {
     bool parked = false;
     bool left = false;                // by a predecessor, which may have done it without saying so
     const std::byte* body = nullptr;  // behind its fuse_in_header; until the handler returns
+    std::atomic<std::uint32_t>* answers = nullptr;  // of its open file; see Handle
 };
 CurrentRequest& current_request() noexcept;
 

@@ -27,8 +27,8 @@ struct Handle : boost::intrusive::list_base_hook<> {
     std::int32_t backing = 0;
     HandleSlot* slot = nullptr;  // where it is noted for a successor; null: nowhere
     std::uint64_t number = 0;    // what the kernel calls it
-    // What was done with it before an answer is over for whoever releases it after: the kernel says so,
-    // this tells the compiler and its sanitizer.
+    // Counts answers to requests that used it. What was done before them is over for whoever releases it
+    // after: the kernel says so, this tells the compiler and its sanitizer.
     std::atomic<std::uint32_t> answers{0};
 };
 
@@ -63,6 +63,7 @@ public:
 private:
     bool reply(const tree::Delivery& delivery) noexcept override {
         if (handle_.slot) door_of(req_).note(handle_, ticket.unique);
+        handle_.answers.fetch_add(1, std::memory_order_release);
         Session::of(req_).unpark(ticket);
         return send(req_, delivery);
     }
