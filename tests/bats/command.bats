@@ -433,7 +433,8 @@ P
     local name=${tree//\//!} directory=/run/ipcfs
     [ "$(id -u)" = 0 ] || directory=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/ipcfs}
     kill -9 "$(cat "${directory:-/tmp/ipcfs-$(id -u)}/$name.lock")"
-    dead() { ! stat "$tree" 2>/dev/null; }
+    # -f: plain stat may be answered by the kernel from attributes that it still has.
+    dead() { ! stat -f "$tree" 2>/dev/null; }
     wait_until dead
     run -4 "$IPCFS" --mount "$tree" ls
     [[ "$output" == *"down"* ]]

@@ -226,10 +226,13 @@ print(struct.unpack_from("<H", frame, 8)[0] & 0xffff, frame[96:].decode().strip(
     follow "$MNT/news/next" three
     wait_until status_is news subscribers 3
     echo a >"$MNT/news/queue"
+    # Before the next, which would be read first by who has not read yet.
+    wait_until got one a
+    wait_until got two a
+    wait_until got three a
     echo b >"$MNT/news/priority/high"
     wait_until got one $'a\nb'
     wait_until got two $'a\nb'
-    wait_until got three a
     wait_until status_is news subscribers 2
     fails_with "Permission denied" cat "$MNT/news/queue"
     equal "$(column "$MNT/news/stats" unmatched)" 1
