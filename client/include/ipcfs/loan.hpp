@@ -131,7 +131,11 @@ public:
     std::byte* at(std::uint32_t chunk) const noexcept {
         return data_.data() + shape_.stride * chunk;
     }
+    // For sending it, when all is written.
     PayloadRef reference(const Taken& taken, std::uint64_t size) const noexcept {
+        // Before whoever takes the chunk next. Receivers give it back through mappings of their own,
+        // which tells thread sanitizers nothing.
+        ledger().chunks()[taken.chunk].word.fetch_add(0, std::memory_order_release);
         PayloadRef ref;
         ref.kind = PayloadKind::kPooled;
         ref.chunk = taken.chunk;
