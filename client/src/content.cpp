@@ -55,7 +55,8 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) 
     // Of a chunk the file is a copy, and the chunk stays with the lease.
     if (ref.kind == PayloadKind::kSealed || (leased && ref.kind == PayloadKind::kPooled)) {
         kind_ = ref.kind == PayloadKind::kSealed ? "sealed" : "pooled";
-        file_ = Fd(::open(channel_.payload(id).c_str(), O_RDONLY | O_CLOEXEC));
+        file_ = Fd(again_if_undone(
+            [&] { return ::open(channel_.payload(id).c_str(), O_RDONLY | O_CLOEXEC); }));
         if (!file_) lost(describe(errno));
         return;
     }

@@ -85,6 +85,10 @@ void make_alarm() {
     g_alarm_made = true;
 }
 
+Fd open_file(const std::string& path, int flags) {
+    return Fd(again_if_undone([&] { return ::open(path.c_str(), flags | O_CLOEXEC); }));
+}
+
 std::int64_t clock_ns(clockid_t clock) {
     timespec time{};
     ::clock_gettime(clock, &time);
@@ -131,20 +135,20 @@ std::string for_output(std::string_view text) {
 }
 
 Fd open_or_fail(const std::string& path, int flags, const std::string& shown) {
-    Fd fd(::open(path.c_str(), flags | O_CLOEXEC));
+    Fd fd = open_file(path, flags);
     if (!fd) fail_errno(shown, errno);
     return fd;
 }
 
 std::optional<std::string> read_file(const std::string& path) {
     constexpr std::size_t kMost = std::size_t{64} << 20;
-    Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    Fd fd = open_file(path, O_RDONLY);
     if (!fd) return std::nullopt;
     std::string text;
     while (text.size() < kMost) {
         std::size_t before = text.size();
         text.resize(before + 65536);
-        ssize_t n = ::read(fd.get(), text.data() + before, 65536);
+        ssize_t n = again_if_undone([&] { return ::read(fd.get(), text.data() + before, 65536); });
         text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (n < 0 && errno != EINTR) return std::nullopt;
         if (n == 0) break;
@@ -175,11 +179,11 @@ std::string read_all(int fd, std::size_t limit, const std::string& shown) {
 }
 
 int write_once(const std::string& path, std::string_view text) {
-    Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    Fd fd = open_file(path, O_WRONLY);
     if (!fd) return errno;
     ssize_t n = 0;
     do {
-        n = ::write(fd.get(), text.data(), text.size());
+        n = again_if_undone([&] { return ::write(fd.get(), text.data(), text.size()); });
     } while (n < 0 && errno == EINTR);
     if (n < 0) return errno;
     return static_cast<std::size_t>(n) == text.size() ? 0 : EIO;

@@ -145,7 +145,8 @@ public:
         std::int64_t started = now();
         std::int64_t backoff = 0;
         for (;;) {
-            ssize_t n = ::write(fd_.get(), bytes.data(), bytes.size());
+            ssize_t n =
+                again_if_undone([&] { return ::write(fd_.get(), bytes.data(), bytes.size()); });
             if (n == static_cast<ssize_t>(bytes.size())) break;
             if (n >= 0) fail(kError, channel_.shown() + ": only a part was written");
             if (errno == EINTR) continue;

@@ -63,23 +63,22 @@ std::string describe(int wait_status) {
     const std::uint64_t life = inheritance.life();
     // A daemon after this one has its own.
     for (int i = 0; i < kMost && !queues.empty() && inheritance.life() == life; ++i) {
-        std::erase_if(queues, [&](Queue& queue) {
+        for (Queue& queue : queues) {
             queue.before = inheritance.fetched(queue.cpu).load();
             cpu_set_t here;
             CPU_ZERO(&here);
             CPU_SET(queue.cpu, &here);
-            if (sched_setaffinity(0, sizeof here, &here) != 0)
-                return true;  // nobody calls from there
+            // Nobody calls from where this one cannot: that queue is quiet by itself.
+            if (sched_setaffinity(0, sizeof here, &here) != 0) continue;
             struct statfs about {};
             statfs(mountpoint.c_str(), &about);
-            return false;
-        });
+        }
         usleep(kGap);
-        std::erase_if(queues, [&](Queue& queue) {
+        for (Queue& queue : queues) {
             const bool brought = inheritance.fetched(queue.cpu).load() - queue.before > 1;
             queue.quiet = brought ? 0 : queue.quiet + 1;
-            return queue.quiet == kQuiet;
-        });
+        }
+        std::erase_if(queues, [](const Queue& queue) { return queue.quiet == kQuiet; });
     }
     _exit(0);
 }

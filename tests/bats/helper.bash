@@ -93,8 +93,8 @@ clean_up() {
     [ -n "${DAEMON_DIR:-}" ] || return 0
     stop_daemon
     if [ -z "${BATS_TEST_COMPLETED:-}" ]; then
-        echo "the daemon's log:"
-        tail -n 40 "$DAEMON_DIR/output" "$DAEMON_DIR/log" 2>/dev/null || true
+        echo "the daemon's log, and what commands put into err:"
+        tail -n 40 "$DAEMON_DIR/output" "$DAEMON_DIR/log" "$BATS_TEST_TMPDIR"/err 2>/dev/null || true
         return 0
     fi
     if [ "$DAEMON_STATUS" != "${DAEMON_STATUS_EXPECTED:-0}" ]; then
