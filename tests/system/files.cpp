@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <memory>
 #include <poll.h>
 #include <sstream>
 #include <unistd.h>
@@ -23,12 +24,16 @@ long write_to(int fd, std::string_view bytes) {
 }
 
 Read read_from(int fd, std::size_t size) {
-    Read got;
-    got.data.resize(size);
-    const ssize_t done = ::read(fd, got.data.data(), size);
-    got.result = done < 0 ? -errno : done;
-    got.data.resize(done < 0 ? 0 : static_cast<std::size_t>(done));
-    return got;
+    // Kept, and not filled with zeros: that took 5 ms a read under TSan.
+    thread_local std::unique_ptr<char[]> buffer;
+    thread_local std::size_t capacity = 0;
+    if (capacity < size) {
+        buffer = std::make_unique_for_overwrite<char[]>(size);
+        capacity = size;
+    }
+    const ssize_t done = ::read(fd, buffer.get(), size);
+    if (done < 0) return {-errno, {}};
+    return {done, std::string(buffer.get(), static_cast<std::size_t>(done))};
 }
 
 Read read_patiently(int fd, std::size_t size) {
