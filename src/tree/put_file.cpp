@@ -316,6 +316,7 @@ Outcome PutFile::try_flush(const access::Subject& by, bool nonblocking, queue::B
         return Outcome::kDone;
     }
     std::scoped_lock hold(mutex_);
+    if (state_ == State::kSpoiled) error = error_;  // by a look meanwhile
     if (state_ != State::kFilling) return Outcome::kDone;
     error = make_message(pending);
     if (error || pending.count == 0) return Outcome::kDone;
