@@ -110,6 +110,9 @@ private:
         findings_.push_back({level, std::move(check), std::move(found), std::move(advice)});
     }
 
+    static constexpr const char* kAnotherLibfuse =
+        "another libfuse: scripts/up builds one into a private prefix";
+
     bool root_user() const { return ::geteuid() == 0; }
 
     void look_at_device() {
@@ -211,13 +214,20 @@ private:
         }
     }
 
+    // What the running daemon says that it does without, and why.
+    void without(std::string check, const std::string& key, const std::string& found,
+                 std::string (*advice)(std::string_view why)) {
+        std::string why(find(daemon_, "why-not-" + key));
+        warn(std::move(check), found + ": " + why, advice(why));
+    }
+
     // Mapping and copying large payloads without the daemon in between.
     void look_at_passthrough() {
         std::string_view state = find(daemon_, "passthrough");
         if (state == "on") return ok("passthrough", "the daemon uses it");
         if (!state.empty()) {
-            std::string why(find(daemon_, "why-not-passthrough"));
-            return warn("passthrough", "the daemon does without: " + why, passthrough_advice(why));
+            return without("passthrough", "passthrough", "the daemon does without",
+                           passthrough_advice);
         }
         if (kernel_ < Version{6, 9}) {
             return warn("passthrough", "this kernel does not have it", passthrough_advice({}));
@@ -229,7 +239,7 @@ private:
         ok("passthrough", "this kernel should have it; a daemon that runs knows");
     }
 
-    std::string passthrough_advice(std::string_view why) const {
+    static std::string passthrough_advice(std::string_view why) {
         if (why.find("turned off") != std::string_view::npos) {
             return "fuse.passthrough = \"auto\" in the configuration (see kern/ipc/config), then "
                    "restart the daemon";
@@ -237,9 +247,7 @@ private:
         if (why.find("CAP_SYS_ADMIN") != std::string_view::npos) {
             return "run ipcfsd as root for it; everything works without, with more copying";
         }
-        if (why.find("custom io") != std::string_view::npos) {
-            return "another libfuse: scripts/up builds one into a private prefix";
-        }
+        if (why.find("custom io") != std::string_view::npos) return kAnotherLibfuse;
         return "Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH; everything works without, with "
                "more copying";
     }
@@ -249,8 +257,8 @@ private:
         std::string_view state = find(daemon_, "survives");
         if (state == "yes") return ok("survival", "a killed daemon is replaced under the mount");
         if (!state.empty()) {
-            std::string why(find(daemon_, "why-not-survives"));
-            return warn("survival", "the mount ends with its daemon: " + why, survival_advice(why));
+            return without("survival", "survives", "the mount ends with its daemon",
+                           survival_advice);
         }
         if (kernel_ < Version{6, 16}) {
             return warn("survival", "on this kernel the mount ends with its daemon",
@@ -265,9 +273,7 @@ private:
             return "fuse.survive = true in the configuration (see kern/ipc/config), then restart "
                    "the daemon";
         }
-        if (why.find("custom io") != std::string_view::npos) {
-            return "another libfuse: scripts/up builds one into a private prefix";
-        }
+        if (why.find("custom io") != std::string_view::npos) return kAnotherLibfuse;
         return "Linux 6.16 or newer; without it those who have files open get an error when the "
                "daemon is killed, what is durable comes back";
     }
