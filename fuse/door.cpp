@@ -100,18 +100,10 @@ Handle* Door::find(std::uint64_t number) noexcept {
     return slot ? handles_->find(config_.inheritance->index_of(*slot)) : nullptr;
 }
 
-access::Subject subject_of(fuse_req_t req, Handle* handle) noexcept {
+access::Subject subject_of(fuse_req_t req) noexcept {
     const fuse_ctx* ctx = fuse_req_ctx(req);
-    access::Subject subject{ctx->uid, ctx->gid, 0, ctx->pid};
-    auto tid = static_cast<std::uint32_t>(ctx->pid);
-    if (tid == 0) return subject;  // another pid namespace
-    std::uint64_t who = handle ? handle->who.load(std::memory_order_relaxed) : 0;
-    if (who >> 32 != tid) {
-        who = std::uint64_t{tid} << 32 | static_cast<std::uint32_t>(thread_group(ctx->pid));
-        if (handle) handle->who.store(who, std::memory_order_relaxed);
-    }
-    subject.pid = static_cast<pid_t>(who & 0xffffffff);
-    return subject;
+    // A pid of 0: of another pid namespace.
+    return {ctx->uid, ctx->gid, recent_thread_group(ctx->pid), ctx->pid};
 }
 
 bool send(fuse_req_t req, const Delivery& delivery) noexcept {
@@ -138,8 +130,6 @@ bool send(fuse_req_t req, const Delivery& delivery) noexcept {
 bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept {
     Door& door = door_of(req);
     auto handle = std::make_unique<Handle>();
-    handle->who = std::uint64_t{static_cast<std::uint32_t>(opening.opener.tid)} << 32 |
-                  static_cast<std::uint32_t>(opening.opener.pid);
     handle->nonblocking = opening.nonblocking;
     Backings::Way way =
         door.backings().open(Session::of(req), opening.node, file, std::move(opening.claim));
@@ -222,7 +212,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
     Session& session = Session::of(req);
     Door& door = door_of(req);
     const tree::OpenMode mode = mode_of(fi);
-    Opening opening{NodeId::from(ino), subject_of(req, nullptr), mode.nonblocking, {}, {}};
+    Opening opening{NodeId::from(ino), subject_of(req), mode.nonblocking, {}, {}};
     opening.flags = static_cast<std::uint32_t>(fi->flags);
     opening.unique = current_request().unique;
     const NodeId node = opening.node;
@@ -267,7 +257,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
     tree::NewChannel made;
     made.mode = mode;
     made.umask = fuse_req_ctx(req)->umask;
-    made.subject = subject_of(req, nullptr);
+    made.subject = subject_of(req);
     // Always exclusive: the kernel has only looked whether the directory may be written. Where another
     // was faster it is to look again, and to check the rights of what it finds.
     auto file = door.tree().create(NodeId::from(parent), name, mode_of(fi), true, made);
@@ -295,7 +285,7 @@ void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
     }
     int error = 0;
     const bool wait = !handle.nonblocking.load(std::memory_order_relaxed);
-    if (file->try_flush(subject_of(req, nullptr), !wait, pending, error) == Outcome::kDone) {
+    if (file->try_flush(subject_of(req), !wait, pending, error) == Outcome::kDone) {
         fuse_reply_err(req, error);
         return;
     }
@@ -351,7 +341,7 @@ std::uint64_t append_at(Door& door, NodeId node, const Handle& handle,
 void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
               fuse_file_info* fi) noexcept {
     Handle& handle = handle_of(req, fi);
-    tree::WriteRequest request{std::as_bytes(std::span(data, size)), subject_of(req, &handle),
+    tree::WriteRequest request{std::as_bytes(std::span(data, size)), subject_of(req),
                                nonblocking(fi), static_cast<std::uint64_t>(offset)};
     handle.nonblocking.store(request.nonblocking, std::memory_order_relaxed);
     if ((fi->flags & O_APPEND) && !fi->writepage)
@@ -406,8 +396,7 @@ namespace {
 void send_by_ioctl(fuse_req_t req, Handle& handle, const void* in, std::size_t size) noexcept {
     int error = handle.file->may_send();
     tree::WriteRequest request{std::as_bytes(std::span(static_cast<const char*>(in), size)),
-                               subject_of(req, &handle),
-                               handle.nonblocking.load(std::memory_order_relaxed)};
+                               subject_of(req), handle.nonblocking.load(std::memory_order_relaxed)};
     queue::Batch pending;
     pending.request = request.request = door_of(req).request_id();
     if (door_of(req).already_done(request.request)) {

@@ -127,7 +127,7 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) 
     tree::NewChannel made;
     made.mode = mode;
     made.umask = fuse_req_ctx(req)->umask;
-    made.subject = subject_of(req, nullptr);
+    made.subject = subject_of(req);
     if (NodeId::from(parent).kind == Kind::kSubsDir) made.groups = groups_of(req);
     reply_entry(req, door_of(req).tree().make_channel(NodeId::from(parent), name, made));
 }
@@ -242,7 +242,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* v
     constexpr int kCreate = 1, kReplace = 2;  // XATTR_CREATE, XATTR_REPLACE
     reply_done(req, door_of(req).tree().set_xattr(
                         NodeId::from(ino), name, std::string_view(value, size),
-                        (flags & kCreate) != 0, (flags & kReplace) != 0, subject_of(req, nullptr)));
+                        (flags & kCreate) != 0, (flags & kReplace) != 0, subject_of(req)));
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {

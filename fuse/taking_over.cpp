@@ -90,8 +90,6 @@ void Door::take_over(Session& session, std::span<const LeftRequest> left) {
         const NodeId node = NodeId::from(slot.node.load());
         auto handle = std::make_unique<Handle>();
         handle->slot = &slot;
-        handle->who = std::uint64_t{static_cast<std::uint32_t>(slot.tid)} << 32 |
-                      static_cast<std::uint32_t>(slot.pid);
         handle->nonblocking = (slot.flags & O_NONBLOCK) != 0;
         handle->reply_flags = slot.reply_flags;
         handle->backing = slot.backing;

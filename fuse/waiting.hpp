@@ -17,10 +17,7 @@ struct Handle : boost::intrusive::list_base_hook<> {
     std::shared_ptr<tree::OpenFile> file;
     std::shared_ptr<tree::OpenFile> source;  // in place of `file` for reads, if not null
     Backings::Use use;                       // ends before `file` does
-    // The thread that used it last and its process (tid << 32 | pid): asking the kernel at each
-    // write would cost more than the rest of it.
-    std::atomic<std::uint64_t> who{0};
-    std::atomic<std::uint64_t> end{0};  // behind the last byte written
+    std::atomic<std::uint64_t> end{0};       // behind the last byte written
     std::atomic<bool> nonblocking{false};
     bool cached = false;            // by the kernel, in pages
     std::uint32_t reply_flags = 0;  // FOPEN_*, and the backing, that OPEN was answered with
@@ -43,8 +40,7 @@ struct Opening {
     std::uint64_t unique = 0;               // of the request
 };
 
-// The requester; `handle` may remember its process, or be null.
-access::Subject subject_of(fuse_req_t req, Handle* handle) noexcept;
+access::Subject subject_of(fuse_req_t req) noexcept;
 
 // Sends a read's parts or its error. False: the requester is gone.
 bool send(fuse_req_t req, const tree::Delivery& delivery) noexcept;

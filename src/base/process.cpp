@@ -1,7 +1,9 @@
 // Other processes. Any thread.
+#include <array>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <dirent.h>
 #include <fcntl.h>
 #include <fstream>
@@ -60,6 +62,26 @@ pid_t thread_group(pid_t tid) noexcept {
     if (at == std::string_view::npos) return 0;
     pid_t group = 0;
     std::from_chars(rest.data() + at + 7, rest.data() + rest.size(), group);
+    return group;
+}
+
+pid_t recent_thread_group(pid_t tid) noexcept {
+    constexpr std::int64_t kKept = 100'000'000;
+    struct Known {
+        pid_t tid = 0;
+        pid_t group = 0;
+        std::int64_t until = 0;
+    };
+    thread_local std::array<Known, 256> all;
+    if (tid <= 0) return 0;
+    timespec time{};
+    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    const std::int64_t now = time.tv_sec * std::int64_t{1'000'000'000} + time.tv_nsec;
+    Known& known = all[static_cast<std::size_t>(tid) % all.size()];
+    if (known.tid == tid && now < known.until) return known.group;
+    const pid_t group = thread_group(tid);
+    // What could not be found out may be the next time.
+    if (group > 0) known = {tid, group, now + kKept};
     return group;
 }
 

@@ -20,6 +20,9 @@ Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value);
 // The thread-group id ("pid") of thread `tid`; 0 when it is not visible from here or gone. About a
 // microsecond for a main thread, a read of /proc otherwise.
 pid_t thread_group(pid_t tid) noexcept;
+// The same, remembered by the calling thread for a tenth of a second, in which no thread id comes round
+// again. Some 10 ns: who serves many threads of a process asks for each of their requests.
+pid_t recent_thread_group(pid_t tid) noexcept;
 // Whether thread `tid` is on its way out because a signal killed its process: not when it exited by
 // itself, and not when it lives or cannot be seen.
 bool died_of_signal(pid_t tid) noexcept;

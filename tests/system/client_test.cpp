@@ -574,6 +574,7 @@ TEST_F(Client, ThreadsShareAChannel) {
                     continue;
                 }
                 ASSERT_TRUE(message->map());
+                EXPECT_EQ(message->sender_pid(), static_cast<std::uint32_t>(::getpid()));
                 ++seen[std::stoul(std::string(message->text().substr(0, 20)))];
                 ++received;
             }
