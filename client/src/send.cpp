@@ -282,8 +282,8 @@ private:
             }
             std::int64_t turn = now();
             short ready = poll_one(fd, POLLOUT, deadline.left(kRefresh));
-            if ((ready & (POLLERR | POLLHUP | POLLNVAL)) != 0) fail_errno(channel_.shown(), EPIPE);
-            if ((ready & POLLOUT) != 0) {
+            if ((ready & (POLLHUP | POLLNVAL)) != 0) fail_errno(channel_.shown(), EPIPE);
+            if ((ready & (POLLOUT | POLLERR)) != 0) {  // of an error the write tells more
                 backoff = now() - turn < kMillisecond
                               ? std::min(2 * backoff + kMillisecond, 100 * kMillisecond)
                               : 0;

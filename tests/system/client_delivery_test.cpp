@@ -486,5 +486,60 @@ TEST_F(ClientDelivery, ManyDurableSendersAtOnceLoseNothing) {
     }
 }
 
+// ---- over the death of the daemon -----------------------------------------------------------------
+
+TEST_F(ClientDelivery, WhoIsConnectedNoticesNothingWhenTheDaemonIsReplaced) {
+    if (version("survives") != "yes") GTEST_SKIP() << version("why-not-survives");
+    constexpr int kKills = 8;
+    make_channel("jobs", "durable async\ncapacity 1000\n");
+    make_channel("work", "durable async\ncapacity 1000\nmax-deliveries 1000\n");
+    std::atomic<bool> over = false;
+    // What came by plain receives and what was leased; the second time only if flagged.
+    const auto note = [](std::set<long>& seen, const Message& message) {
+        const long number = std::atol(std::string(message.text()).c_str());
+        EXPECT_TRUE(seen.insert(number).second || message.redelivered()) << number;
+    };
+    const auto sends = [&](const char* name, long& sent) {
+        auto channel = open(name);
+        for (; !over; ++sent) {
+            auto done = channel.send(std::to_string(sent));
+            ASSERT_TRUE(done) << sent << ": " << done.error().message();
+        }
+        EXPECT_OK(channel.send("-1"));
+    };
+    long to_jobs = 0, to_work = 0;
+    std::set<long> received, leased;
+    std::vector<std::thread> threads;
+    threads.emplace_back([&] { sends("jobs", to_jobs); });
+    threads.emplace_back([&] { sends("work", to_work); });
+    threads.emplace_back([&] {
+        auto channel = open("jobs");
+        while (!received.contains(-1)) {
+            auto message = channel.receive(kPatience);
+            ASSERT_TRUE(message) << message.error().message();
+            note(received, *message);
+        }
+    });
+    threads.emplace_back([&] {
+        auto channel = open("work");
+        while (!leased.contains(-1)) {
+            auto lease = channel.lease(kPatience);
+            ASSERT_TRUE(lease) << lease.error().message();
+            note(leased, lease->message());
+            // One that a dead daemon gave comes again.
+            auto done = lease->ack();
+            EXPECT_TRUE(done || done.error().code == ESTALE) << done.error().message();
+        }
+    });
+    for (int i = 0; i < kKills && !HasFailure(); ++i) {
+        std::this_thread::sleep_for(30ms);
+        replace_server();
+    }
+    over = true;
+    for (std::thread& each : threads) each.join();
+    EXPECT_EQ(received.size(), static_cast<std::size_t>(to_jobs) + 1);
+    EXPECT_EQ(leased.size(), static_cast<std::size_t>(to_work) + 1);
+}
+
 }  // namespace
 }  // namespace ipcfs::test

@@ -186,6 +186,22 @@ void MountedTest::kill_daemon() {
     ASSERT_TRUE(wait_until([&] { return !daemon_->running(); }, 10s)) << "it cannot be killed";
 }
 
+void MountedTest::replace_server() {
+    const std::string life = version("life");
+    const pid_t pid = daemon().server();
+    ASSERT_GT(pid, 1);
+    ASSERT_NE(pid, daemon().pid()) << "nobody starts this daemon again";
+    ASSERT_EQ(::kill(pid, SIGKILL), 0);
+    ASSERT_TRUE(wait_until([&] {
+        const std::string now = version("life");
+        return !now.empty() && now != life;
+    })) << daemon().log();
+}
+
+std::string MountedTest::version(std::string_view key) {
+    return value_of(slurp(at("kern/ipc/version")), key);
+}
+
 void MountedTest::make_channel(std::string_view name, std::string_view settings, mode_t mode) {
     ASSERT_EQ(mkdir(at(name).c_str(), mode), 0) << name << ": " << strerror(errno);
     if (settings.empty()) return;

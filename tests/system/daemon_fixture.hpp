@@ -78,6 +78,10 @@ protected:
     Daemon& daemon() { return *daemon_; }
     // By SIGKILL, and waits for its end; the test's own end minds no more.
     void kill_daemon();
+    // The same for the process that serves, where another takes its place, and waits until that answers.
+    void replace_server();
+    // A value of kern/ipc/version.
+    std::string version(std::string_view key);
     // "jobs/queue" -> its path below the mount.
     std::string at(std::string_view path) const {
         return daemon_->mount() + "/" + std::string(path);

@@ -21,26 +21,7 @@ protected:
         MountedTest::SetUp();
         if (version("survives") != "yes") GTEST_SKIP() << version("why-not-survives");
     }
-    std::string version(std::string_view key) {
-        return value_of(slurp(at("kern/ipc/version")), key);
-    }
     pid_t ward() { return daemon().server(); }
-
-    // Kills the daemon, not its holder.
-    void kill_ward() {
-        const pid_t pid = ward();
-        ASSERT_GT(pid, 1);
-        ASSERT_NE(pid, daemon().pid());
-        ASSERT_EQ(kill(pid, SIGKILL), 0);
-    }
-    void kill_ward_and_wait() {
-        const std::string life = version("life");
-        kill_ward();
-        ASSERT_TRUE(wait_until([&] {
-            const std::string now = version("life");
-            return !now.empty() && now != life;
-        })) << daemon().log();
-    }
     void make_durable(std::string_view name, std::string_view more = {}) {
         make_channel(name, "durable async\n" + std::string(more));
     }
@@ -69,7 +50,7 @@ TEST_F(Holder, LetsAReaderOfADurableChannelWaitAcrossADaemonsDeath) {
     make_durable("jobs");
     Child reader = reading(at("jobs/next"));
     ASSERT_TRUE(wait_for_waiting("jobs", 1));
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_TRUE(wait_for_waiting("jobs", 1)) << daemon().log();
     ASSERT_EQ(send("jobs", "after"), 0);
     ASSERT_EQ(reader.wait(), 0) << daemon().log();
@@ -88,7 +69,7 @@ TEST_F(Holder, KeepsTheOrderOfWaitingReaders) {
         }));
         ASSERT_TRUE(wait_for_waiting("jobs", i + 1));
     }
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_TRUE(wait_for_waiting("jobs", 12)) << daemon().log();
     for (int i = 0; i < 12; ++i) {
         ASSERT_EQ(send("jobs", std::to_string(i)), 0);
@@ -124,7 +105,7 @@ TEST_F(Holder, LetsAWriterWaitForRoomAcrossADaemonsDeath) {
         return out ? static_cast<int>(std::min(0L, write_to(out.get(), "late"))) : errno;
     });
     ASSERT_TRUE(wait_for_waiting("jobs", 1));
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_TRUE(wait_for_waiting("jobs", 1)) << daemon().log();
     EXPECT_EQ(depth("jobs"), 4);
     std::vector<std::string> all;
@@ -149,7 +130,7 @@ TEST_F(Holder, WakesWhoPollsAndGoesOnWithTheOpenFile) {
         }
     });
     ASSERT_EQ(poll_one(in.get(), POLLIN, 50), 0);
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_EQ(send("jobs", "x"), 0);
     EXPECT_EQ(poller.wait(), 0);
     EXPECT_EQ(read_from(in.get()).data, "x");
@@ -166,7 +147,7 @@ TEST_F(Holder, AnswersFilesOfVanishedChannelsWithEstale) {
     const Fd ctl_file = open_file(at("gone/ctl"), O_RDWR);
     struct stat about {};
     ASSERT_EQ(stat(at("gone").c_str(), &about), 0);
-    kill_ward_and_wait();
+    replace_server();
     EXPECT_EQ(reader.wait(), ESTALE) << daemon().log();
     EXPECT_EQ(write_to(out.get(), "y"), -ESTALE);
     EXPECT_EQ(read_from(in.get()).result, -ESTALE);
@@ -191,7 +172,7 @@ TEST_F(Holder, SaysThatTheRestOfAMessageIsLostOnce) {
     const Fd in = open_file(at("jobs/stream"), O_RDONLY | O_NONBLOCK);
     ASSERT_EQ(send("jobs", "0123456789"), 0);
     ASSERT_EQ(read_from(in.get(), 4).data, "0123");
-    kill_ward_and_wait();
+    replace_server();
     EXPECT_EQ(read_from(in.get(), 4).result, -EIO);
     drain("jobs");  // it may come again, flagged
     ASSERT_EQ(send("jobs", "next"), 0);
@@ -203,7 +184,7 @@ TEST_F(Holder, DoesNotGiveASecondMessageToAnOpenNext) {
     const Fd in = open_file(at("jobs/next"), O_RDONLY);
     ASSERT_EQ(send("jobs", "one"), 0);
     ASSERT_EQ(read_from(in.get()).data, "one");
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_EQ(send("jobs", "two"), 0);
     EXPECT_EQ(read_from(in.get()).result, 0);
 }
@@ -219,7 +200,7 @@ TEST_F(Holder, FailsThePutWhoseContentIsLost) {
         return close(out.release()) == 0 ? 0 : errno;
     });
     ASSERT_TRUE(half.await());
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_TRUE(go.tell());
     EXPECT_EQ(writer.wait(), ESTALE);
     EXPECT_EQ(depth("jobs"), 0);
@@ -229,7 +210,7 @@ TEST_F(Holder, KeepsInotifyWatches) {
     make_durable("jobs");
     const Fd notify(inotify_init1(IN_NONBLOCK));
     ASSERT_GE(inotify_add_watch(notify.get(), at("jobs/queue").c_str(), IN_MODIFY), 0);
-    kill_ward_and_wait();
+    replace_server();
     ASSERT_EQ(send("jobs", "x", "priority/high"), 0);
     EXPECT_EQ(poll_one(notify.get(), POLLIN, 20'000), POLLIN);
 }
@@ -260,7 +241,7 @@ TEST_F(Holder, GoesOnAfterTwentyKillsUnderTraffic) {
         }));
     }
     for (int round = 0; round < 20; ++round) {
-        kill_ward_and_wait();
+        replace_server();
         if (HasFatalFailure()) return;
         ASSERT_TRUE(wait_until([&] {
             const auto rows = parse_table(slurp(at("jobs/stats")));
@@ -301,7 +282,7 @@ TEST_F(Holder, SurvivesAKillDuringStartUp) {
 
 TEST_F(Holder, EndsWithEverythingOnSigterm) {
     make_durable("jobs");
-    kill_ward_and_wait();
+    replace_server();
     const pid_t pid = ward();
     const std::string lock = slurp("/proc/" + std::to_string(pid) + "/status");
     ASSERT_FALSE(lock.empty());

@@ -78,7 +78,7 @@ public:
     static Expected<Notifier> open(const Channel& channel, const std::string& filter = {}) {
         constexpr const char* kOperation = "open notify";
         const int mode = filter.empty() ? O_RDONLY : O_RDWR;
-        detail::Fd fd(::openat(channel.directory(), "notify", mode | O_NONBLOCK | O_CLOEXEC));
+        detail::Fd fd(detail::open_at(channel.directory(), "notify", mode | O_NONBLOCK));
         if (!fd) return detail::last_error(kOperation);
         if (!filter.empty() &&
             ::write(fd.get(), filter.data(), filter.size()) != static_cast<ssize_t>(filter.size()))
@@ -94,12 +94,14 @@ public:
     Expected<Event> next(Timeout timeout = kForever) {
         constexpr const char* kOperation = "read notify";
         const Deadline deadline(timeout);
+        detail::Undone undone;
         while (true) {
             std::array<char, 512> line;
             const ssize_t length = ::read(fd_.get(), line.data(), line.size());
             if (length > 0)
                 return detail::parse_event({line.data(), static_cast<std::size_t>(length)});
             if (length == 0) return Error{EPIPE, kOperation, "the channel is gone"};
+            if (undone.again()) continue;
             if (errno != EAGAIN && errno != EINTR) return detail::last_error(kOperation);
             if (deadline.passed())
                 return Error{deadline.at_once() ? EAGAIN : ETIMEDOUT, kOperation};

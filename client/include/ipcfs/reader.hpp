@@ -215,14 +215,14 @@ public:
             const int ready = poll_one(fd, POLLIN, deadline.left());
             if (ready < 0 && (errno != EINTR || options_.interruptible))
                 return last_error(kOperation);
-            hung_up = ready > 0 && (ready & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+            hung_up = is_gone(ready);
         }
     }
 
 private:
     Expected<int> open() {
         if (fd_) return fd_.get();
-        Fd opened(::openat(directory_->fd(), file_.name, file_.mode | O_NONBLOCK | O_CLOEXEC));
+        Fd opened(open_at(directory_->fd(), file_.name, file_.mode | O_NONBLOCK));
         if (!opened) return last_error(file_.opening);
         fd_ = OwnFd(std::move(opened));
         return fd_.get();
@@ -254,18 +254,23 @@ private:
         constexpr const char* kOperation = "receive";
         if (most != batch_) {
             const std::uint32_t wanted = most > 1 ? most : 0;
+            Undone undone;
+            int done = 0;
+            do {
+                done = ::ioctl(fd, kIoctlReadBatch, &wanted);
+            } while (done != 0 && undone.again());
             // A daemon that does not know it gives one frame a read.
-            if (::ioctl(fd, kIoctlReadBatch, &wanted) != 0 && errno != ENOTTY && errno != ENOSYS)
-                return last_error(kOperation);
+            if (done != 0 && errno != ENOTTY && errno != ENOSYS) return last_error(kOperation);
             batch_ = most;
         }
         std::size_t have = 0;
         std::size_t want = buffer_.wanted(most > 1);
         Frames frames;
+        Undone undone;
         while (true) {
             std::byte* room = buffer_.room(have + want, have);
             const ssize_t got = ::read(fd, room + have, want);
-            if (got < 0 && errno == EINTR) continue;  // it took nothing
+            if (got < 0 && (errno == EINTR || undone.again())) continue;  // it took nothing
             if (got < 0 && errno == EAGAIN && have == 0) return Frames{};
             if (got < 0) return last_error(kOperation);
             if (got == 0 && have == 0) return Error{EPIPE, kOperation, "the channel is gone"};
@@ -349,7 +354,7 @@ private:
             (directory_->is_subscription() ? "../../payload/" : "payload/") + std::to_string(id);
         Fd file;
         do {
-            file = Fd(::openat(directory_->fd(), name.c_str(), O_RDONLY | O_CLOEXEC));
+            file = Fd(open_at(directory_->fd(), name.c_str(), O_RDONLY));
         } while (!file && errno == EINTR);
         if (!file) return last_error(kOperation);
         if (has_passthrough()) return file;

@@ -26,8 +26,7 @@ inline Expected<void> wait_for_room(Channel& channel, const Deadline& deadline,
     while (!deadline.passed()) {
         const int ready = poll_one(*fd, POLLOUT, deadline.left());
         if (ready < 0 && errno != EINTR) return last_error(operation);
-        if (ready > 0 && (ready & (POLLERR | POLLHUP | POLLNVAL)) != 0)
-            return Error{EPIPE, operation};
+        if (is_gone(ready)) return Error{EPIPE, operation};
         if (ready > 0) return {};
     }
     return Error{ETIMEDOUT, operation};

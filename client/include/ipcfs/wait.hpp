@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstdint>
 #include <ctime>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sys/syscall.h>
@@ -62,6 +63,39 @@ inline int poll_one(int fd, short events, Timeout timeout) noexcept {
     const timespec limit = to_timespec(timeout);
     const int count = ::ppoll(&one, fd < 0 ? 0 : 1, &limit, nullptr);
     return count <= 0 ? count : one.revents;
+}
+
+// Whether a poll says that what was polled is gone. Not POLLERR alone: the poll itself failed, and a read
+// or write tells why.
+inline bool is_gone(int ready) noexcept {
+    return ready > 0 && (ready & (POLLHUP | POLLNVAL)) != 0;
+}
+
+// Over io_uring the kernel ends what it was handing to a daemon that is killed with ECANCELED, undone, and
+// so what comes in the next milliseconds (docs/tree.md). Not for a write that waits in a channel of type
+// sync, where ECANCELED also means that it was purged. One object a call.
+class Undone {
+public:
+    // Whether the call that has just failed is to be made again; waits a moment before. Keeps errno.
+    bool again() noexcept {
+        constexpr int kTries = 5000;
+        if (errno != ECANCELED || tries_ == kTries) return false;
+        ++tries_;
+        poll_one(-1, 0, std::chrono::milliseconds(1));
+        errno = ECANCELED;
+        return true;
+    }
+
+private:
+    int tries_ = 0;
+};
+
+// openat(2) with O_CLOEXEC, again while undone.
+inline int open_at(int directory, const char* name, int flags) noexcept {
+    for (Undone undone;;) {
+        const int fd = ::openat(directory, name, flags | O_CLOEXEC);
+        if (fd >= 0 || !undone.again()) return fd;
+    }
 }
 
 // Not FUTEX_PRIVATE: the word is shared by processes.

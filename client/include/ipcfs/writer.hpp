@@ -106,7 +106,7 @@ public:
     // framed/queue, opened at the first use.
     Expected<int> fd() {
         if (const int fd = fd_.load(std::memory_order_acquire); fd >= 0) return fd;
-        Fd opened(::openat(directory_->fd(), "framed/queue", O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+        Fd opened(open_at(directory_->fd(), "framed/queue", O_WRONLY | O_NONBLOCK));
         if (!opened) return last_error("open framed/queue for writing");
         int none = -1;
         if (fd_.compare_exchange_strong(none, opened.get())) return opened.release();
@@ -256,11 +256,12 @@ private:
         auto opened = fd();
         if (!opened) return std::move(opened).error();
         Patience patience;
+        Undone undone;
         while (true) {
             const ssize_t written = write_once(*opened, parts, length);
             if (written == static_cast<ssize_t>(length)) return {};
             if (written >= 0) return Error{EPROTO, kOperation, "only a part was written"};
-            if (errno == EINTR && !options_.interruptible) continue;
+            if ((errno == EINTR && !options_.interruptible) || undone.again()) continue;
             if (errno != EAGAIN) return last_error(kOperation);
             if (!deadline.at_once() && is_sync()) return write_sync(parts, deadline);
             if (auto room = wait_for_room(*opened, deadline, patience); !room) return room;
@@ -300,7 +301,7 @@ private:
     Expected<void> write_sync(std::span<const iovec> parts, const Deadline& deadline) {
         constexpr const char* kOperation = "send";
         while (true) {
-            const Fd turn(::openat(directory_->fd(), "framed/queue", O_WRONLY | O_CLOEXEC));
+            const Fd turn(open_at(directory_->fd(), "framed/queue", O_WRONLY));
             if (!turn && (errno != EINTR || options_.interruptible)) return last_error(kOperation);
             if (!turn) continue;
             if (::writev(turn.get(), parts.data(), static_cast<int>(parts.size())) >= 0) return {};
@@ -328,7 +329,7 @@ private:
             const int ready = poll_one(fd, POLLOUT, deadline.left());
             if (ready < 0 && errno == EINTR && !options_.interruptible) continue;
             if (ready < 0) return last_error(kOperation);
-            if ((ready & (POLLERR | POLLHUP | POLLNVAL)) != 0) return Error{EPIPE, kOperation};
+            if (is_gone(ready)) return Error{EPIPE, kOperation};
             if (ready == 0) continue;
             // It did wait: this is new room.
             if (Deadline::Clock::now() - before > std::chrono::milliseconds(1)) patience = {};
