@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <span>
 #include <string_view>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <vector>
 
@@ -43,8 +44,35 @@ Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value) {
     return {};
 }
 
+namespace {
+
+// As linux/pidfd.h of 6.13 has them.
+struct PidfdInfo {
+    std::uint64_t mask;
+    std::uint64_t cgroup;
+    std::uint32_t pid, tgid, ppid;
+    std::uint32_t uids_and_gids[8];
+    std::int32_t exit_code;
+};
+static_assert(sizeof(PidfdInfo) == 64);
+constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD, 6.9
+constexpr std::uint64_t kPidfdInfoPid = 1;
+constexpr unsigned long kPidfdGetInfo = _IOWR(0xFF, 11, PidfdInfo);
+
+// 0 where the kernel does not tell.
+pid_t told_thread_group(pid_t tid) noexcept {
+    const Fd thread(static_cast<int>(::syscall(SYS_pidfd_open, tid, kPidfdThread)));
+    PidfdInfo info{};
+    info.mask = kPidfdInfoPid;
+    if (!thread || ::ioctl(thread.get(), kPidfdGetInfo, &info) != 0) return 0;
+    return (info.mask & kPidfdInfoPid) != 0 ? static_cast<pid_t>(info.tgid) : 0;
+}
+
+}  // namespace
+
 pid_t thread_group(pid_t tid) noexcept {
     if (tid <= 0) return 0;
+    if (const pid_t told = told_thread_group(tid)) return told;
     // Only a main thread has a process id: pidfd_open says whether this is one.
     long fd = ::syscall(SYS_pidfd_open, tid, 0);
     if (fd >= 0) {

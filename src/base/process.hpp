@@ -18,7 +18,7 @@ bool process_ended(const Fd& pidfd) noexcept;
 // pidfd_send_signal(2).
 Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value);
 // The thread-group id ("pid") of thread `tid`; 0 when it is not visible from here or gone. About a
-// microsecond for a main thread, a read of /proc otherwise.
+// microsecond from Linux 6.13 on; before, a read of /proc where it is no main thread.
 pid_t thread_group(pid_t tid) noexcept;
 // The same, remembered by the calling thread for a tenth of a second, in which no thread id comes round
 // again. Some 10 ns: who serves many threads of a process asks for each of their requests.
