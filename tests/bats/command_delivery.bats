@@ -213,7 +213,7 @@ ends_with() {
 }
 
 @test "what is held is nobody else's, and comes back when its holder is killed" {
-    "$IPCFS" mkdir jobs --set lease=200ms
+    "$IPCFS" mkdir jobs --set lease=600ms
     "$IPCFS" send jobs mine
     bg "$IPCFS" lease jobs --hold 1h >out
     local holder=$BG_PID
@@ -317,15 +317,15 @@ SCRIPT
 }
 
 @test "work renews the lease of a command that takes longer" {
-    "$IPCFS" mkdir jobs --set lease=100ms
+    "$IPCFS" mkdir jobs --set lease=600ms
     "$IPCFS" send jobs slow
-    "$IPCFS" work jobs --once -- sh -c 'cat >>runs; sleep 0.7'
+    "$IPCFS" work jobs --once -- sh -c 'cat >>runs; sleep 2'
     equal "$(cat runs)" slow
     run -3 "$IPCFS" recv jobs --timeout 0
 }
 
 @test "a worker that was stopped too long loses its lease, and its command is stopped" {
-    "$IPCFS" mkdir jobs --set lease=100ms
+    "$IPCFS" mkdir jobs --set lease=600ms
     "$IPCFS" send jobs contested
     bg "$IPCFS" work jobs --once -- sh -c 'echo $$ >command; exec sleep 1000' 2>err
     local worker=$BG_PID

@@ -103,7 +103,7 @@ got() { [ "$(cat "$BATS_TEST_TMPDIR/$1")" = "$2" ]; }
 }
 
 @test "a lease that has run out is somebody else's, and its holder is told so" {
-    echo 'lease 50ms' >"$MNT/jobs/ctl"
+    echo 'lease 600ms' >"$MNT/jobs/ctl"
     echo job >"$MNT/jobs/queue"
     exec 5<>"$MNT/jobs/lease"
     read -r -u 5 line
