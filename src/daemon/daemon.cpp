@@ -1,26 +1,12 @@
 // The wiring: clock, timers and accounts, the registry, the tree, the FUSE door, the doorbell. Built
 // and torn down on the main thread; the doors' own threads run in between.
 #include <algorithm>
-#include <array>
-#include <fstream>
 #include <pwd.h>
 #include <unistd.h>
-#include <unordered_set>
 
-#include <control/server.hpp>
-#include <payload/memory.hpp>
-
-#include <access/account.hpp>
-#include <channel/registry.hpp>
-#include <daemon/daemon.hpp>
 #include <daemon/instance.hpp>
 #include <daemon/keeping.hpp>
-#include <fuse/door.hpp>
-#include <fuse/doorbell.hpp>
-#include <fuse/probe.hpp>
-#include <fuse/session.hpp>
-#include <tree/exchange.hpp>
-#include <tree/tree.hpp>
+#include <daemon/state.hpp>
 
 namespace ipcfs::daemon {
 namespace {
@@ -33,61 +19,6 @@ access::Limits to_limits(const UserLimits& limits) {
     return {limits.messages,   limits.bytes,   limits.channels,
             limits.open_files, limits.waiters, limits.payload_bytes};
 }
-
-// Names of requests by opcode, as FUSE numbers them (linux/fuse.h).
-constexpr std::array<const char*, 53> kOpcodeNames{"0",
-                                                   "LOOKUP",
-                                                   "FORGET",
-                                                   "GETATTR",
-                                                   "SETATTR",
-                                                   "READLINK",
-                                                   "SYMLINK",
-                                                   "7",
-                                                   "MKNOD",
-                                                   "MKDIR",
-                                                   "UNLINK",
-                                                   "RMDIR",
-                                                   "RENAME",
-                                                   "LINK",
-                                                   "OPEN",
-                                                   "READ",
-                                                   "WRITE",
-                                                   "STATFS",
-                                                   "RELEASE",
-                                                   "19",
-                                                   "FSYNC",
-                                                   "SETXATTR",
-                                                   "GETXATTR",
-                                                   "LISTXATTR",
-                                                   "REMOVEXATTR",
-                                                   "FLUSH",
-                                                   "INIT",
-                                                   "OPENDIR",
-                                                   "READDIR",
-                                                   "RELEASEDIR",
-                                                   "FSYNCDIR",
-                                                   "GETLK",
-                                                   "SETLK",
-                                                   "SETLKW",
-                                                   "ACCESS",
-                                                   "CREATE",
-                                                   "INTERRUPT",
-                                                   "BMAP",
-                                                   "DESTROY",
-                                                   "IOCTL",
-                                                   "POLL",
-                                                   "NOTIFY_REPLY",
-                                                   "BATCH_FORGET",
-                                                   "FALLOCATE",
-                                                   "READDIRPLUS",
-                                                   "RENAME2",
-                                                   "LSEEK",
-                                                   "COPY_FILE_RANGE",
-                                                   "SETUPMAPPING",
-                                                   "REMOVEMAPPING",
-                                                   "SYNCFS",
-                                                   "TMPFILE",
-                                                   "STATX"};
 
 // limits.user.NAME.x as limits.user.UID.x, as the running configuration names users.
 std::string by_uid(std::string key) {
@@ -112,102 +43,40 @@ std::string control_path(const std::string& mount, uid_t uid) {
     return path.substr(0, path.rfind('.')) + ".sock";
 }
 
-std::uint64_t resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    std::uint64_t size = 0, resident = 0;
-    statm >> size >> resident;
-    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
 }  // namespace
 
-struct Daemon::State {
-    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given)
-        : succession(given),
-          log(logger),
-          loop(event_loop),
-          own_uid(::geteuid()),
-          config(std::in_place, wanted),
-          mount(wanted.mount),
-          ledger([wanted,
-                  own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
-                 wanted.limits.total_bytes),
-          budget(clock, payload::available_memory),
-          payloads(ledger, budget),
-          worker("ipcfs-memory"),
-          environment{clock, timers, pool, ledger},
-          registry(environment, wanted.channel, wanted.mount.size() + 16),
-          pump(event_loop, clock) {
-        budget.set_reserve(wanted.payload.reserve);
-        payloads.free_elsewhere(
-            [this](Fd memory) { worker.add([held = std::make_shared<Fd>(std::move(memory))] {}); });
-        timers.set_kick(pump.kick());
-        pump.attach(timers);
-    }
-    ~State() {
-        stop();
-        environment.doorbell.store(nullptr);
-        control.reset();
-        worker.finish();  // its jobs tell the session
-        bell.reset();
-        door.reset();
-        session.reset();
-    }
+Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
+                     const Succession& given)
+    : succession(given),
+      log(logger),
+      loop(event_loop),
+      own_uid(::geteuid()),
+      config(std::in_place, wanted),
+      mount(wanted.mount),
+      ledger([wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
+             wanted.limits.total_bytes),
+      budget(clock, payload::available_memory),
+      payloads(ledger, budget),
+      worker("ipcfs-memory"),
+      environment{clock, timers, pool, ledger},
+      registry(environment, wanted.channel, wanted.mount.size() + 16),
+      pump(event_loop, clock) {
+    budget.set_reserve(wanted.payload.reserve);
+    payloads.free_elsewhere(
+        [this](Fd memory) { worker.add([held = std::make_shared<Fd>(std::move(memory))] {}); });
+    timers.set_kick(pump.kick());
+    pump.attach(timers);
+}
 
-    Result<void> start();
-    Result<void> restore(const Config& wanted);
-    void stop() noexcept;
-    tree::System system();
-    std::string version() const;
-    std::string degraded() const;
-    void resources(insight::Table& table) const;
-    Result<void> set_config(std::string_view text);
-    Result<void> take_over(const Config& wanted);
-    void watch();
-    void listen_for_unheard();
-    void sweep();
-    void ended(const std::string& why);
-    std::vector<std::string> report() const;
-
-    void forget_names();
-    void claim_ids();
-
-    const Succession succession;
-    Logger& log;
-    Loop& loop;
-    const uid_t own_uid;
-    Guarded<Config> config;
-    const std::string mount;
-    SystemClock clock;
-    TimerQueue timers;
-    queue::MessagePool pool;
-    access::Ledger ledger;
-    payload::Budget budget;
-    std::unique_ptr<store::Store> kept;  // of durable channels
-    payload::Store payloads;
-    payload::Worker worker;
-    channel::Environment environment;
-    channel::Registry registry;
-    TimerPump pump;
-    std::unique_ptr<tree::Tree> tree;
-    std::unique_ptr<tree::Exchange> exchange;
-    std::unique_ptr<control::Server> control;
-    std::unique_ptr<fuse::Session> session;
-    std::unique_ptr<fuse::Door> door;
-    std::unique_ptr<fuse::Doorbell> bell;
-    std::unordered_set<std::uint64_t> done_requests;  // by the daemon before; see restore()
-    std::atomic<const char*> holding{nullptr};
-    std::atomic<bool> stopped{false};
-    std::uint64_t watched_rotations = 0;
-    bool was_overloaded = false;
-
-    struct End {
-        std::function<void(bool, const std::string&)> tell;
-        bool over = false;
-        std::string why;
-    };
-    Guarded<End> end;
-};
+Daemon::State::~State() {
+    stop();
+    environment.doorbell.store(nullptr);
+    control.reset();
+    worker.finish();  // its jobs tell the session
+    bell.reset();
+    door.reset();
+    session.reset();
+}
 
 fuse::SessionConfig session_config(const Config& config) {
     fuse::SessionConfig session;
@@ -376,81 +245,6 @@ tree::System Daemon::State::system() {
     return system;
 }
 
-std::string Daemon::State::version() const {
-    const fuse::SessionReport& r = session->report();
-    std::string text = "ipcfs " IPCFS_VERSION "\n";
-    text += "libfuse " + r.libfuse_version + "\n";
-    text += "kernel " + fuse::probe_kernel().release + "\n";
-    text += "fuse-protocol " + std::to_string(r.proto_major) + "." + std::to_string(r.proto_minor) +
-            "\n";
-    bool uring = r.transport == fuse::Transport::kUring;
-    text += std::string("transport ") + (uring ? "uring" : "classic") + "\n";
-    if (!r.why_not_uring.empty()) text += "why-not-uring " + r.why_not_uring + "\n";
-    text += std::string("passthrough ") + (r.passthrough ? "on" : "off") + "\n";
-    if (!r.passthrough) text += "why-not-passthrough " + r.why_not_passthrough + "\n";
-    text +=
-        "queues " + std::to_string(r.queues) + "\nqueue-depth " + std::to_string(r.depth) + "\n";
-    text += std::string("survives ") + (r.survives ? "yes" : "no") + "\n";
-    if (!r.survives) text += "why-not-survives " + r.why_not_survives + "\n";
-    if (succession.inheritance) {
-        text += "life " + std::to_string(succession.inheritance->life()) + "\n";
-        text += "holder " + std::to_string(::getppid()) + "\n";
-    }
-    text += "pid " + std::to_string(::getpid()) + "\n";
-    return text;
-}
-
-std::string Daemon::State::degraded() const {
-    if (kept) {
-        if (const store::Health health = kept->health(); health.degraded()) {
-            return "durable channels: " + health.text;
-        }
-    }
-    if (!session) return {};
-    fuse::Overload overload = session->overload();
-    if (overload.since == 0) return {};
-    return "more operations wait than the io_uring queues have entries: waiting reads are asked in "
-           "turn "
-           "to come again, and everything is slower; raise fuse.queue-depth (now " +
-           std::to_string(session->report().depth) + ")";
-}
-
-void Daemon::State::resources(insight::Table& table) const {
-    auto row = [&](std::string_view scope, std::uint64_t id, std::string_view name,
-                   std::uint64_t used, std::uint64_t limit = 0) {
-        table.row().cell(scope).cell(id).cell(name).cell(used).cell(limit);
-    };
-    row("daemon", 0, "rss", resident_bytes());
-    row("daemon", 0, "channels", registry.size());
-    if (kept) {
-        const store::Health health = kept->health();
-        row("store", 0, "messages", health.messages);
-        row("store", 0, "puts", health.puts);
-        row("store", 0, "syncs", health.syncs);
-        row("store", 0, "failed_syncs", health.failed_syncs);
-        row("store", 0, "checkpoints", health.checkpoints);
-        row("store", 0, "journal_bytes", health.journal_bytes);
-        row("store", 0, "salvaged", health.salvaged);
-        row("store", 0, "degraded", health.degraded() ? 1 : 0);
-    }
-    if (!session) return;
-    fuse::Overload overload = session->overload();
-    row("fuse", 0, "parked", session->parked(),
-        std::uint64_t{session->report().depth} * session->report().queues);
-    row("fuse", 0, "rotations", overload.rotations);
-    row("fuse", 0, "overloaded", overload.since ? 1 : 0);
-    if (bell) {
-        row("doorbell", 0, "rung", bell->rung());
-        row("doorbell", 0, "failed", bell->failed());
-    }
-    fuse::RequestCounts counts = session->requests();
-    for (std::size_t i = 0; i < counts.size(); ++i) {
-        if (counts[i] == 0) continue;
-        std::string name = i < kOpcodeNames.size() ? kOpcodeNames[i] : std::to_string(i);
-        row("request", 0, name, counts[i]);
-    }
-}
-
 // `log.level debug`, a key and its value a line: what a running daemon can take over.
 Result<void> Daemon::State::set_config(std::string_view text) {
     Config running = config.with([](const Config& c) { return c; });
@@ -530,51 +324,6 @@ void Daemon::State::listen_for_unheard() {
         log.debug(ended, " operations ended whose interrupt the kernel lost");
     }
     loop.after(kUnheardPeriod, [this] { listen_for_unheard(); });
-}
-
-std::vector<std::string> Daemon::State::report() const {
-    const fuse::SessionReport& r = session->report();
-    std::vector<std::string> lines;
-    lines.push_back("libfuse " + r.libfuse_version + ", FUSE protocol " +
-                    std::to_string(r.proto_major) + "." + std::to_string(r.proto_minor));
-    if (r.transport == fuse::Transport::kUring) {
-        lines.push_back("transport: io_uring, " + std::to_string(r.queues) + " queues of " +
-                        std::to_string(r.depth) + " entries");
-    } else {
-        lines.push_back("transport: classic, " + std::to_string(r.readers) + " threads" +
-                        (r.why_not_uring.empty() ? "" : " (io_uring: " + r.why_not_uring + ")"));
-    }
-    if (!r.custom_io) {
-        lines.push_back(
-            "off: io_uring and later INIT flags; this libfuse was built without custom io");
-    }
-    if (!r.passthrough) {
-        lines.push_back("off: passthrough of payloads and regions; " + r.why_not_passthrough);
-    }
-    if (r.survives) {
-        lines.push_back("survives: a holder keeps the mount for a daemon after this one");
-    } else {
-        lines.push_back("off: a daemon after this one to go on with the mount; " +
-                        r.why_not_survives);
-    }
-    if (succession.inheritance && succession.inheritance->life() > 1) {
-        const auto taken = door->taken_over();
-        lines.push_back("took over: " + std::to_string(taken.reopened) + " open files, " +
-                        std::to_string(taken.lost) + " more that are lost, " +
-                        std::to_string(r.taken_over) + " unanswered requests");
-    }
-    if (!r.allow_other) {
-        lines.push_back("off: other users cannot see this tree (allow_other)");
-    }
-    fuse::KernelFacts kernel = fuse::probe_kernel();
-    if (kernel.default_request_timeout || kernel.max_request_timeout) {
-        lines.push_back("warning: fs.fuse request timeouts are set (default " +
-                        std::to_string(kernel.default_request_timeout) + " s, at most " +
-                        std::to_string(kernel.max_request_timeout) +
-                        " s): the kernel ends this mount when a reader waits for longer; set "
-                        "fs.fuse.max_request_timeout=0");
-    }
-    return lines;
 }
 
 Daemon::Daemon() = default;

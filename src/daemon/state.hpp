@@ -1,0 +1,87 @@
+// What the daemon is made of. Internal to src/daemon: its life is in daemon.cpp, what it tells about
+// itself in told.cpp. Built and torn down on the main thread; the doors' own threads run in between.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include <control/server.hpp>
+#include <payload/memory.hpp>
+#include <store/store.hpp>
+
+#include <access/account.hpp>
+#include <channel/registry.hpp>
+#include <daemon/daemon.hpp>
+#include <fuse/door.hpp>
+#include <fuse/doorbell.hpp>
+#include <fuse/session.hpp>
+#include <tree/exchange.hpp>
+#include <tree/tree.hpp>
+
+namespace ipcfs::daemon {
+
+struct Daemon::State {
+    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given);
+    ~State();
+
+    Result<void> start();
+    Result<void> restore(const Config& wanted);
+    void stop() noexcept;
+    tree::System system();
+    std::string version() const;
+    std::string degraded() const;
+    void resources(insight::Table& table) const;
+    Result<void> set_config(std::string_view text);
+    Result<void> take_over(const Config& wanted);
+    void watch();
+    void listen_for_unheard();
+    void sweep();
+    void ended(const std::string& why);
+    std::vector<std::string> report() const;
+
+    void forget_names();
+    void claim_ids();
+
+    const Succession succession;
+    Logger& log;
+    Loop& loop;
+    const uid_t own_uid;
+    Guarded<Config> config;
+    const std::string mount;
+    SystemClock clock;
+    TimerQueue timers;
+    queue::MessagePool pool;
+    access::Ledger ledger;
+    payload::Budget budget;
+    std::unique_ptr<store::Store> kept;  // of durable channels
+    payload::Store payloads;
+    payload::Worker worker;
+    channel::Environment environment;
+    channel::Registry registry;
+    TimerPump pump;
+    std::unique_ptr<tree::Tree> tree;
+    std::unique_ptr<tree::Exchange> exchange;
+    std::unique_ptr<control::Server> control;
+    std::unique_ptr<fuse::Session> session;
+    std::unique_ptr<fuse::Door> door;
+    std::unique_ptr<fuse::Doorbell> bell;
+    std::unordered_set<std::uint64_t> done_requests;  // by the daemon before; see restore()
+    std::atomic<const char*> holding{nullptr};
+    std::atomic<bool> stopped{false};
+    std::uint64_t watched_rotations = 0;
+    bool was_overloaded = false;
+
+    struct End {
+        std::function<void(bool, const std::string&)> tell;
+        bool over = false;
+        std::string why;
+    };
+    Guarded<End> end;
+};
+
+}  // namespace ipcfs::daemon
