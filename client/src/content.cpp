@@ -18,6 +18,7 @@
 #include <ipcfs/mount.hpp>
 #include <ipcfs/page_map.hpp>
 #include <ipcfs/region.hpp>
+#include <ipcfs/wait.hpp>
 
 namespace ipcfs::client {
 namespace {
@@ -55,8 +56,7 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) 
     // Of a chunk the file is a copy, and the chunk stays with the lease.
     if (ref.kind == PayloadKind::kSealed || (leased && ref.kind == PayloadKind::kPooled)) {
         kind_ = ref.kind == PayloadKind::kSealed ? "sealed" : "pooled";
-        file_ = Fd(again_if_undone(
-            [&] { return ::open(channel_.payload(id).c_str(), O_RDONLY | O_CLOEXEC); }));
+        file_ = Fd(detail::open_at(AT_FDCWD, channel_.payload(id).c_str(), O_RDONLY));
         if (!file_) lost(describe(errno));
         return;
     }

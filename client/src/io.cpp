@@ -11,6 +11,8 @@
 #include <io.hpp>
 #include <text.hpp>
 
+#include <ipcfs/wait.hpp>
+
 namespace ipcfs::client {
 namespace {
 
@@ -86,7 +88,7 @@ void make_alarm() {
 }
 
 Fd open_file(const std::string& path, int flags) {
-    return Fd(again_if_undone([&] { return ::open(path.c_str(), flags | O_CLOEXEC); }));
+    return Fd(detail::open_at(AT_FDCWD, path.c_str(), flags));
 }
 
 std::int64_t clock_ns(clockid_t clock) {
@@ -148,7 +150,8 @@ std::optional<std::string> read_file(const std::string& path) {
     while (text.size() < kMost) {
         std::size_t before = text.size();
         text.resize(before + 65536);
-        ssize_t n = again_if_undone([&] { return ::read(fd.get(), text.data() + before, 65536); });
+        ssize_t n =
+            detail::again_if_undone([&] { return ::read(fd.get(), text.data() + before, 65536); });
         text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (n < 0 && errno != EINTR) return std::nullopt;
         if (n == 0) break;
@@ -183,7 +186,7 @@ int write_once(const std::string& path, std::string_view text) {
     if (!fd) return errno;
     ssize_t n = 0;
     do {
-        n = again_if_undone([&] { return ::write(fd.get(), text.data(), text.size()); });
+        n = detail::again_if_undone([&] { return ::write(fd.get(), text.data(), text.size()); });
     } while (n < 0 && errno == EINTR);
     if (n < 0) return errno;
     return static_cast<std::size_t>(n) == text.size() ? 0 : EIO;

@@ -5,7 +5,6 @@
 // a waiting read but are otherwise obeyed only when a message that was taken has been printed.
 #pragma once
 
-#include <cerrno>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,21 +33,6 @@ public:
 private:
     int fd_;
 };
-
-// A system call on the tree, again while it ends with ECANCELED, for at most five seconds: so ends,
-// undone, what the kernel was handing to a daemon that was killed (docs/tree.md). Not for a write that
-// waits in a sync channel, where ECANCELED also means that the channel was purged.
-template <typename Call>
-auto again_if_undone(Call call) {
-    constexpr int kTries = 1000;
-    constexpr useconds_t kGap = 5000;
-    auto result = call();
-    for (int tries = 1; result < 0 && errno == ECANCELED && tries < kTries; ++tries) {
-        ::usleep(kGap);
-        result = call();
-    }
-    return result;
-}
 
 // Ends in a Failure that begins with `shown`.
 Fd open_or_fail(const std::string& path, int flags, const std::string& shown);

@@ -14,6 +14,8 @@
 #include <text.hpp>
 #include <tree.hpp>
 
+#include <ipcfs/wait.hpp>
+
 namespace ipcfs::client {
 namespace {
 
@@ -71,8 +73,8 @@ bool take_dead(const Channel& channel, std::string& body) {
     for (bool first = true;; first = false) {
         std::size_t before = body.size();
         body.resize(before + kRead);
-        ssize_t n =
-            again_if_undone([&] { return ::read(file.get(), body.data() + before, kRead); });
+        ssize_t n = detail::again_if_undone(
+            [&] { return ::read(file.get(), body.data() + before, kRead); });
         int error = n < 0 ? errno : 0;
         body.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (error == EAGAIN && first) return false;

@@ -6,6 +6,8 @@
 #include <failure.hpp>
 #include <message_reader.hpp>
 
+#include <ipcfs/wait.hpp>
+
 namespace ipcfs::client {
 namespace {
 
@@ -20,7 +22,8 @@ MessageReader::MessageReader(const Channel& channel, std::string_view file, int 
 
 MessageReader::Step MessageReader::step(std::size_t& have, FrameView& frame, int& error) {
     if (buffer_.size() < have + kRead) buffer_.resize(have + kRead);
-    ssize_t n = again_if_undone([&] { return ::read(fd_.get(), buffer_.data() + have, kRead); });
+    ssize_t n =
+        detail::again_if_undone([&] { return ::read(fd_.get(), buffer_.data() + have, kRead); });
     error = n < 0 ? errno : n == 0 && have == 0 ? EPIPE : 0;
     if (error != 0) return Step::kNothing;
     have += static_cast<std::size_t>(n);
@@ -61,7 +64,8 @@ int MessageReader::try_receive(FrameView& frame) {
 
 int MessageReader::tell(std::string_view words) {
     for (;;) {
-        ssize_t n = again_if_undone([&] { return ::write(fd_.get(), words.data(), words.size()); });
+        ssize_t n =
+            detail::again_if_undone([&] { return ::write(fd_.get(), words.data(), words.size()); });
         if (n == static_cast<ssize_t>(words.size())) return 0;
         if (n >= 0) return EIO;
         if (errno != EINTR) return errno;

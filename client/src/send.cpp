@@ -24,6 +24,7 @@
 #include <tree.hpp>
 
 #include <ipcfs/frame.hpp>
+#include <ipcfs/wait.hpp>
 
 namespace ipcfs::client {
 namespace {
@@ -145,8 +146,8 @@ public:
         std::int64_t started = now();
         std::int64_t backoff = 0;
         for (;;) {
-            ssize_t n =
-                again_if_undone([&] { return ::write(fd_.get(), bytes.data(), bytes.size()); });
+            ssize_t n = detail::again_if_undone(
+                [&] { return ::write(fd_.get(), bytes.data(), bytes.size()); });
             if (n == static_cast<ssize_t>(bytes.size())) break;
             if (n >= 0) fail(kError, channel_.shown() + ": only a part was written");
             if (errno == EINTR) continue;
@@ -282,7 +283,7 @@ private:
             }
             std::int64_t turn = now();
             short ready = poll_one(fd, POLLOUT, deadline.left(kRefresh));
-            if ((ready & (POLLHUP | POLLNVAL)) != 0) fail_errno(channel_.shown(), EPIPE);
+            if (detail::is_gone(ready)) fail_errno(channel_.shown(), EPIPE);
             if ((ready & (POLLOUT | POLLERR)) != 0) {  // of an error the write tells more
                 backoff = now() - turn < kMillisecond
                               ? std::min(2 * backoff + kMillisecond, 100 * kMillisecond)

@@ -96,10 +96,10 @@ private:
         auto fd = file_->fd();
         if (!fd) return std::move(fd).error();
         ssize_t written = 0;
-        detail::Undone undone;
         do {
-            written = ::write(*fd, words.data(), words.size());
-        } while (written < 0 && (errno == EINTR || undone.again()));
+            written =
+                detail::again_if_undone([&] { return ::write(*fd, words.data(), words.size()); });
+        } while (written < 0 && errno == EINTR);
         if (written == static_cast<ssize_t>(words.size())) return {};
         if (written >= 0) return Error{EPROTO, operation};
         Error error = detail::last_error(operation);

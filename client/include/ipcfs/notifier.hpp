@@ -94,14 +94,13 @@ public:
     Expected<Event> next(Timeout timeout = kForever) {
         constexpr const char* kOperation = "read notify";
         const Deadline deadline(timeout);
-        detail::Undone undone;
         while (true) {
             std::array<char, 512> line;
-            const ssize_t length = ::read(fd_.get(), line.data(), line.size());
+            const ssize_t length = detail::again_if_undone(
+                [&] { return ::read(fd_.get(), line.data(), line.size()); });
             if (length > 0)
                 return detail::parse_event({line.data(), static_cast<std::size_t>(length)});
             if (length == 0) return Error{EPIPE, kOperation, "the channel is gone"};
-            if (undone.again()) continue;
             if (errno != EAGAIN && errno != EINTR) return detail::last_error(kOperation);
             if (deadline.passed())
                 return Error{deadline.at_once() ? EAGAIN : ETIMEDOUT, kOperation};

@@ -254,11 +254,7 @@ private:
         constexpr const char* kOperation = "receive";
         if (most != batch_) {
             const std::uint32_t wanted = most > 1 ? most : 0;
-            Undone undone;
-            int done = 0;
-            do {
-                done = ::ioctl(fd, kIoctlReadBatch, &wanted);
-            } while (done != 0 && undone.again());
+            const int done = again_if_undone([&] { return ::ioctl(fd, kIoctlReadBatch, &wanted); });
             // A daemon that does not know it gives one frame a read.
             if (done != 0 && errno != ENOTTY && errno != ENOSYS) return last_error(kOperation);
             batch_ = most;
@@ -266,11 +262,10 @@ private:
         std::size_t have = 0;
         std::size_t want = buffer_.wanted(most > 1);
         Frames frames;
-        Undone undone;
         while (true) {
             std::byte* room = buffer_.room(have + want, have);
-            const ssize_t got = ::read(fd, room + have, want);
-            if (got < 0 && (errno == EINTR || undone.again())) continue;  // it took nothing
+            const ssize_t got = again_if_undone([&] { return ::read(fd, room + have, want); });
+            if (got < 0 && errno == EINTR) continue;  // it took nothing
             if (got < 0 && errno == EAGAIN && have == 0) return Frames{};
             if (got < 0) return last_error(kOperation);
             if (got == 0 && have == 0) return Error{EPIPE, kOperation, "the channel is gone"};

@@ -71,31 +71,24 @@ inline bool is_gone(int ready) noexcept {
     return ready > 0 && (ready & (POLLHUP | POLLNVAL)) != 0;
 }
 
-// Over io_uring the kernel ends what it was handing to a daemon that is killed with ECANCELED, undone, and
-// so what comes in the next milliseconds (docs/tree.md). Not for a write that waits in a channel of type
-// sync, where ECANCELED also means that it was purged. One object a call.
-class Undone {
-public:
-    // Whether the call that has just failed is to be made again; waits a moment before. Keeps errno.
-    bool again() noexcept {
-        constexpr int kTries = 5000;
-        if (errno != ECANCELED || tries_ == kTries) return false;
-        ++tries_;
+// A system call on the tree, again while it ends with ECANCELED, for some five seconds. Over io_uring so
+// ends, undone, what the kernel was handing to a daemon that is killed, and what comes in the next
+// milliseconds (docs/tree.md). Not for a write that waits in a channel of type sync, where ECANCELED also
+// means that it was purged.
+template <class Call>
+auto again_if_undone(Call&& call) noexcept {
+    constexpr int kTries = 5000;
+    auto result = call();
+    for (int tries = 0; result < 0 && errno == ECANCELED && tries < kTries; ++tries) {
         poll_one(-1, 0, std::chrono::milliseconds(1));
-        errno = ECANCELED;
-        return true;
+        result = call();
     }
-
-private:
-    int tries_ = 0;
-};
+    return result;
+}
 
 // openat(2) with O_CLOEXEC, again while undone.
 inline int open_at(int directory, const char* name, int flags) noexcept {
-    for (Undone undone;;) {
-        const int fd = ::openat(directory, name, flags | O_CLOEXEC);
-        if (fd >= 0 || !undone.again()) return fd;
-    }
+    return again_if_undone([&] { return ::openat(directory, name, flags | O_CLOEXEC); });
 }
 
 // Not FUTEX_PRIVATE: the word is shared by processes.

@@ -256,12 +256,12 @@ private:
         auto opened = fd();
         if (!opened) return std::move(opened).error();
         Patience patience;
-        Undone undone;
         while (true) {
-            const ssize_t written = write_once(*opened, parts, length);
+            const ssize_t written =
+                again_if_undone([&] { return write_once(*opened, parts, length); });
             if (written == static_cast<ssize_t>(length)) return {};
             if (written >= 0) return Error{EPROTO, kOperation, "only a part was written"};
-            if ((errno == EINTR && !options_.interruptible) || undone.again()) continue;
+            if (errno == EINTR && !options_.interruptible) continue;
             if (errno != EAGAIN) return last_error(kOperation);
             if (!deadline.at_once() && is_sync()) return write_sync(parts, deadline);
             if (auto room = wait_for_room(*opened, deadline, patience); !room) return room;
