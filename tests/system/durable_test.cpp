@@ -363,11 +363,8 @@ TEST_F(Durable, OpenFilesGoOnOverKillsAndNoWriteIsDoneTwice) {
     for (const auto& channel : channels) {
         make_channel(channel, "durable " + channel + "\ncapacity 100000\n");
     }
-    const auto serving = [&] {
-        return static_cast<pid_t>(number(value_of(slurp(at("kern/ipc/version")), "pid")));
-    };
-    if (serving() == daemon().pid()) GTEST_SKIP() << "fuse.survive is off here";
-    const bool is_uring = value_of(slurp(at("kern/ipc/version")), "transport") == "uring";
+    if (version("survives") != "yes") GTEST_SKIP() << version("why-not-survives");
+    const bool is_uring = version("transport") == "uring";
     const Fd end(memfd_create("end", 0));
     const auto over = [&end] {
         char byte = 0;
@@ -412,13 +409,7 @@ TEST_F(Durable, OpenFilesGoOnOverKillsAndNoWriteIsDoneTwice) {
     }
     for (int i = 0; i < kKills; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(30 + any(100)));
-        const pid_t pid = serving();
-        ASSERT_GT(pid, 0);
-        kill(pid, SIGKILL);
-        ASSERT_TRUE(wait_until([&] {
-            const pid_t now = serving();
-            return now > 0 && now != pid;
-        })) << daemon().log();
+        ASSERT_NO_FATAL_FAILURE(replace_server());
     }
     ASSERT_EQ(pwrite(end.get(), "x", 1, 0), 1);
     for (auto& writer : writers) ASSERT_EQ(writer.wait(), 0) << writer.text();
