@@ -1,3 +1,5 @@
+// One ring queue: its set-up, the thread that serves it, and answers, of which those of other threads come
+// by mail. The list of what waits in its entries is in uring_parked.cpp.
 #define FUSE_USE_VERSION 312
 
 #include <algorithm>
@@ -56,10 +58,6 @@ std::byte* copied_request(RingEntry& entry) {
 
 bool has_no_reply(std::uint32_t opcode) {
     return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_NOTIFY_REPLY;
-}
-
-Nanos now() {
-    return SystemClock().monotonic();
 }
 
 // Large enough that one writer still gets through beside a crowd of readers, at any depth.
@@ -251,7 +249,7 @@ void RingQueue::serve() {
         if (mail_.load() != nullptr || stop_.load()) {
             result = submit();
         } else if (due != 0) {
-            const Nanos left = std::max<Nanos>(due - now(), 1);
+            const Nanos left = std::max<Nanos>(due - SystemClock().monotonic(), 1);
             __kernel_timespec wait{left / kSecond, left % kSecond};
             io_uring_cqe* first = nullptr;
             result = ::io_uring_submit_and_wait_timeout(&ring_, &first, 1, &wait, nullptr);

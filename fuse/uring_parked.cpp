@@ -1,7 +1,6 @@
 // The entries of a ring queue whose operations wait: on the ring's thread, but for unlink() and overload().
 // When they are more than the queue can spare, the oldest give up in turn and come again, so that there
 // is always an entry for who does not wait.
-#define FUSE_USE_VERSION 312
 
 #include <array>
 #include <cerrno>
