@@ -25,7 +25,7 @@ namespace ipcfs::bench {
 namespace {
 
 constexpr unsigned kProcesses = 2;
-constexpr std::int64_t kPatience = 30'000'000'000;
+constexpr std::int64_t kBroadcastPatience = 30'000'000'000;
 
 std::uint32_t number_of(std::span<const std::byte> body) {
     Numbered message;
@@ -142,7 +142,8 @@ Fleet::Fleet(const Broadcaster& system, unsigned subscribers, Way way)
         const unsigned share = (subscribers + kProcesses - 1 - process) / kProcesses;
         if (share != 0) pids_.push_back(fork_child([&] { serve(system, share, way); }));
     }
-    for (const auto until = now_ns() + kPatience; shared_->subscribed < subscribers; usleep(2000)) {
+    for (const auto until = now_ns() + kBroadcastPatience; shared_->subscribed < subscribers;
+         usleep(2000)) {
         bool ended = false;
         for (const pid_t pid : pids_) ended = ended || wait_for(pid, 0);
         if (ended || now_ns() > until) throw std::runtime_error("the subscribers do not subscribe");
@@ -152,7 +153,7 @@ Fleet::Fleet(const Broadcaster& system, unsigned subscribers, Way way)
 
 Fleet::~Fleet() {
     for (const pid_t pid : pids_) kill(pid, SIGKILL);
-    for (const pid_t pid : pids_) wait_for(pid, kPatience);
+    for (const pid_t pid : pids_) wait_for(pid, kBroadcastPatience);
     munmap(shared_, sizeof *shared_);
 }
 
@@ -239,7 +240,7 @@ Figures Fleet::publish(Sender& to, unsigned count) {
         for (const pid_t pid : pids_) {
             if (wait_for(pid, 0)) throw std::runtime_error("a subscriber ended");
         }
-        if (now_ns() - from > kPatience) {
+        if (now_ns() - from > kBroadcastPatience) {
             throw std::runtime_error("subscribers did not get " +
                                      std::to_string(shared_->target - shared_->received) + " of " +
                                      std::to_string(std::uint64_t{subscribers_} * count));

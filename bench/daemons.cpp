@@ -29,7 +29,7 @@
 namespace ipcfs::bench {
 namespace {
 
-constexpr std::int64_t kPatience = 20'000'000'000;
+constexpr std::int64_t kStartPatience = 20'000'000'000;
 
 std::string find_program(const std::string& name) {
     const char* path = std::getenv("PATH");
@@ -92,7 +92,7 @@ Daemon::Daemon(std::string directory, std::vector<std::string> words,
         execv(program.c_str(), argv.data());
         must(-1, "exec " + program);
     });
-    for (const auto until = now_ns() + kPatience; !ready(); usleep(2000)) {
+    for (const auto until = now_ns() + kStartPatience; !ready(); usleep(2000)) {
         const bool ended = wait_for(pid_, 0);
         if (!ended && now_ns() < until) continue;
         if (ended) pid_ = -1;
@@ -105,7 +105,7 @@ Daemon::~Daemon() {
     kill(pid_, SIGTERM);
     if (wait_for(pid_, 5'000'000'000)) return;
     kill(pid_, SIGKILL);
-    wait_for(pid_, kPatience);
+    wait_for(pid_, kStartPatience);
 }
 
 Fd connect_unix(const std::string& path) {

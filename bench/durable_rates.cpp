@@ -22,7 +22,7 @@
 namespace ipcfs::bench {
 namespace {
 
-constexpr unsigned kMany = 64;
+constexpr unsigned kManySenders = 64;
 constexpr std::int64_t kLasting = 150'000'000;  // a round's
 constexpr long kTmpfs = 0x01021994;
 const std::array<std::byte, 1024> kBody{};
@@ -72,7 +72,7 @@ class Ipcfs {
 public:
     Ipcfs(const Run& run, Transport transport) : server_(run, {transport, "", {}}) {
         for (const std::string durable : {"sync", "async", "off"}) make(durable, durable);
-        for (unsigned i = 0; i < kMany; ++i) make("own" + std::to_string(i), "sync");
+        for (unsigned i = 0; i < kManySenders; ++i) make("own" + std::to_string(i), "sync");
     }
     Senders by_header(const std::string& channel, unsigned count) const {
         Senders to;
@@ -109,9 +109,9 @@ private:
 };
 
 // What takes part, kept until the end.
-class Field {
+class RateField {
 public:
-    explicit Field(Run& run) : run_(run) {}
+    explicit RateField(Run& run) : run_(run) {}
     // `empty` forgets what a round left behind, outside of what is timed.
     void add(const std::string& name, Senders senders, std::function<void()> empty,
              bool one_thread = false) {
@@ -131,7 +131,7 @@ private:
     std::vector<std::unique_ptr<Senders>> all_;
 };
 
-void add_others(Run& run, Field& field, std::vector<std::shared_ptr<void>>& kept) {
+void add_others(Run& run, RateField& field, std::vector<std::shared_ptr<void>>& kept) {
     const auto add = [&](const std::string& name, const auto& system) {
         const auto clients = [&](unsigned count) {
             Senders to;
@@ -140,8 +140,8 @@ void add_others(Run& run, Field& field, std::vector<std::shared_ptr<void>>& kept
         };
         const auto empty = [one = system.get()] { one->empty(); };
         field.add(name + ", 1 client", clients(1), empty);
-        field.add(name + ", 64 clients", clients(kMany), empty);
-        field.add(name + ", 64 clients in one thread", clients(kMany), empty, true);
+        field.add(name + ", 64 clients", clients(kManySenders), empty);
+        field.add(name + ", 64 clients in one thread", clients(kManySenders), empty, true);
         kept.push_back(system);
     };
     if (Redis::there()) {
@@ -158,7 +158,7 @@ void measure_durable_rates(Run& run) {
     must(statfs(run.options().directory.c_str(), &about), "statfs");
     if (about.f_type == kTmpfs) throw std::runtime_error("the directory for state is in memory");
 
-    Field field(run);
+    RateField field(run);
     std::vector<std::shared_ptr<void>> kept;
     run.progress("durable: starting the servers");
     {
@@ -178,7 +178,7 @@ void measure_durable_rates(Run& run) {
         }
         field.contest.add("store, 64 waiting", [&run, one = store.get()] {
             const auto lasting = static_cast<std::int64_t>(run.count(kLasting));
-            auto figures = one->rate_of_waiting(kMany, kBody, lasting);
+            auto figures = one->rate_of_waiting(kManySenders, kBody, lasting);
             one->empty();
             return figures;
         });
@@ -190,14 +190,14 @@ void measure_durable_rates(Run& run) {
             auto ipcfs = std::make_shared<Ipcfs>(run, transport);
             const std::string on = std::string(", ") + name_of(transport);
             const auto empty = [one = ipcfs.get()] { one->empty(); };
-            for (const unsigned count : {1U, kMany}) {
+            for (const unsigned count : {1U, kManySenders}) {
                 const std::string many = ", " + std::to_string(count);
                 field.add("header" + on + many, ipcfs->by_header("sync", count), empty);
                 field.add("file" + on + many, ipcfs->by_file("sync", count, false), empty);
                 field.add("async" + on + many, ipcfs->by_header("async", count), empty);
                 field.add("off" + on + many, ipcfs->by_header("off", count), empty);
             }
-            field.add("own" + on + ", 64", ipcfs->by_file("own", kMany, true), empty);
+            field.add("own" + on + ", 64", ipcfs->by_file("own", kManySenders, true), empty);
             kept.push_back(std::move(ipcfs));
             transports.push_back(on);
         });

@@ -24,7 +24,7 @@ namespace {
 constexpr unsigned kMillion = 1'000'000;
 constexpr unsigned kTogether = 1'000;  // messages a write
 
-void fill(const Server& server, unsigned count) {
+void fill_channel(const Server& server, unsigned count) {
     server.make_channel("kept", "capacity 2000000\nbytes 8G\nhigh-watermark 100\ndurable async\n");
     auto channel = need(Channel::open(server.at("kept")));
     for (Numbered message; message.number < count;) {
@@ -69,7 +69,7 @@ void measure_recovery(Run& run) {
     const Server::Start start{Transport::kUring, directory, {}};
     {
         Server server(run, start);
-        fill(server, count);
+        fill_channel(server, count);
     }
     std::optional<double> redis_took;
     if (Redis::there()) {

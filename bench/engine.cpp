@@ -16,8 +16,8 @@
 namespace ipcfs::bench {
 namespace {
 
-constexpr std::size_t kMany = 10'000;
-constexpr std::size_t kFew = 10;
+constexpr std::size_t kManyChannels = 10'000;
+constexpr std::size_t kFewChannels = 10;
 
 // The plainest queue between threads there is: what a message costs at least.
 class PlainQueue {
@@ -164,12 +164,12 @@ void measure_allocations(Run& run) {
 void measure_paths(Run& run) {
     run.progress("engine: path to channel");
     World few, many, nested;
-    few.fill(kFew);
-    many.fill(kMany);
+    few.fill(kFewChannels);
+    many.fill(kManyChannels);
     std::vector<std::string> few_paths, many_paths, nested_paths;
-    for (std::size_t i = 0; i < kFew; ++i) few_paths.push_back("c" + std::to_string(i));
-    for (std::size_t i = 0; i < kMany; ++i) many_paths.push_back("c" + std::to_string(i));
-    for (std::size_t i = 0; i < kMany / 100; ++i) {
+    for (std::size_t i = 0; i < kFewChannels; ++i) few_paths.push_back("c" + std::to_string(i));
+    for (std::size_t i = 0; i < kManyChannels; ++i) many_paths.push_back("c" + std::to_string(i));
+    for (std::size_t i = 0; i < kManyChannels / 100; ++i) {
         const std::string above = "d" + std::to_string(i);
         auto parent = nested.make(above);
         for (std::size_t j = 0; j + 1 < 100; ++j) {
@@ -210,11 +210,11 @@ void measure_paths(Run& run) {
 void measure_scale(Run& run) {
     run.progress("engine: 10,000 channels");
     World few, many;
-    few.fill(kFew);
-    many.fill(kFew);
+    few.fill(kFewChannels);
+    many.fill(kFewChannels);
     const auto before = heap_in_use();
-    many.fill(kFew + kMany);
-    const double each = static_cast<double>(heap_in_use() - before) / kMany;
+    many.fill(kFewChannels + kManyChannels);
+    const double each = static_cast<double>(heap_in_use() - before) / kManyChannels;
     run.add({"memory of an idle channel, of 10,000", each, "B", "sizeof(Channel)",
              static_cast<double>(sizeof(channel::Channel)), value_at_most(4096)});
 
@@ -222,13 +222,13 @@ void measure_scale(Run& run) {
     const unsigned count = run.count(7'000);
     const auto operation = [&](World& world) -> Round {
         std::vector<std::string> paths;
-        for (std::size_t i = 0; i < kFew; ++i) paths.push_back("c" + std::to_string(i));
+        for (std::size_t i = 0; i < kFewChannels; ++i) paths.push_back("c" + std::to_string(i));
         return [&world, &payload, count, paths, at = std::size_t{0}]() mutable {
             return Figures{time_each(count, [&] {
                 auto channel = world.registry.find_path(paths[at]);
                 world.push(*channel, payload.bytes());
                 world.pop(*channel);
-                at = (at + 1) % kFew;
+                at = (at + 1) % kFewChannels;
             })};
         };
     };

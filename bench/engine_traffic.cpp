@@ -43,17 +43,17 @@ private:
 };
 
 // A queue between threads. `who` is the calling thread's number among its kind.
-class Link {
+class EngineLink {
 public:
-    virtual ~Link() = default;
+    virtual ~EngineLink() = default;
     virtual void send(std::uint32_t who, std::span<const std::byte> body) = 0;
     // Waits for one message.
     virtual bool receive(std::uint32_t who, Census::Reader& reader) = 0;
 };
 
-class ChannelLink final : public Link {
+class EngineChannelLink final : public EngineLink {
 public:
-    ChannelLink(World& world, std::shared_ptr<channel::Channel> channel)
+    EngineChannelLink(World& world, std::shared_ptr<channel::Channel> channel)
         : world_(world), channel_(std::move(channel)) {}
 
     void send(std::uint32_t who, std::span<const std::byte> body) override {
@@ -88,7 +88,7 @@ private:
     std::array<Sleeper<queue::WriteWaiter>, kWriters> writers_;
 };
 
-class PlainLink final : public Link {
+class PlainLink final : public EngineLink {
 public:
     void send(std::uint32_t, std::span<const std::byte> body) override {
         Message one;
@@ -117,7 +117,7 @@ private:
     std::deque<Message> queue_;
 };
 
-using Links = std::vector<std::unique_ptr<Link>>;
+using Links = std::vector<std::unique_ptr<EngineLink>>;
 
 // Messages a second over one or eight links, and how many went wrong.
 Figures run_threads(Links& links, std::uint32_t each) {
@@ -171,7 +171,7 @@ void measure_traffic_of_threads(Run& run) {
         run.progress("engine: 8 writers and 8 readers, " + on);
         Links ours, plain;
         for (std::uint32_t i = 0; i < channels; ++i) {
-            ours.push_back(std::make_unique<ChannelLink>(
+            ours.push_back(std::make_unique<EngineChannelLink>(
                 world, world.make("t" + std::to_string(channels) + std::to_string(i))));
             plain.push_back(std::make_unique<PlainLink>());
         }

@@ -18,8 +18,8 @@ namespace ipcfs::bench {
 namespace {
 
 constexpr unsigned kWaiting = 1'000;
-constexpr unsigned kMany = 10'000;
-constexpr unsigned kFew = 10;
+constexpr unsigned kManyFiles = 10'000;
+constexpr unsigned kFewFiles = 10;
 
 // A process with a thread waiting in a read of each channel's `next`.
 void read_in_threads(const Server& server) {
@@ -64,7 +64,7 @@ Round echo_and_cat(const Server& server, unsigned count) {
     return [&server, count, at = 0U]() mutable {
         std::array<std::byte, kMessageSize> message{};
         return Figures{time_each(count, [&] {
-            const std::string path = server.at("c" + std::to_string(at++ % kFew) + "/queue");
+            const std::string path = server.at("c" + std::to_string(at++ % kFewFiles) + "/queue");
             {
                 const Fd out = open_file(path, O_WRONLY);
                 must(write(out.get(), message.data(), message.size()), "write");
@@ -122,15 +122,15 @@ void measure_idle_channels(Run& run) {
     const Server few(run, Server::Program::kIpcfs, Transport::kUring);
     const Server many(run, Server::Program::kIpcfs, Transport::kUring);
     for (const Server* server : {&few, &many}) {
-        for (unsigned i = 0; i < kFew; ++i) server->make_channel("c" + std::to_string(i));
+        for (unsigned i = 0; i < kFewFiles; ++i) server->make_channel("c" + std::to_string(i));
     }
     run_on(Place::kOneCpu);
     auto few_link = open_channel(few, "c0", "queue"), many_link = open_channel(many, "c0", "queue");
     // The kernel goes through all entries of the ring; each touches memory once.
     write_and_read(*many_link, 10'000)();
     const auto before = many.resident();
-    for (unsigned i = kFew; i < kMany; ++i) many.make_channel("c" + std::to_string(i));
-    const double each = static_cast<double>(many.resident() - before) / (kMany - kFew);
+    for (unsigned i = kFewFiles; i < kManyFiles; ++i) many.make_channel("c" + std::to_string(i));
+    const double each = static_cast<double>(many.resident() - before) / (kManyFiles - kFewFiles);
     run.add({"memory of an idle channel, of 10,000 (resident)", each, "B", "sizeof(Channel)",
              static_cast<double>(sizeof(channel::Channel)), value_at_most(4096)});
 

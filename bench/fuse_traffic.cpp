@@ -16,7 +16,7 @@
 namespace ipcfs::bench {
 namespace {
 
-constexpr std::int64_t kPatience = 30'000'000'000;
+constexpr std::int64_t kTrafficPatience = 30'000'000'000;
 
 // Opens both ends of the link that process number `who` of its kind uses, in that process.
 using Open = std::function<std::unique_ptr<Link>(std::uint32_t who)>;
@@ -69,11 +69,11 @@ Figures run_processes(const Open& writing, const Open& reading, std::uint32_t ea
     }
     const auto from = now_ns();
     gate.open();
-    bool good = writers.join(kPatience);
+    bool good = writers.join(kTrafficPatience);
     Numbered end;
     end.writer = kEnd;
     for (std::uint32_t i = 0; i < kReaders; ++i) writing(i)->send(end.bytes());
-    good = readers.join(kPatience) && good;
+    good = readers.join(kTrafficPatience) && good;
     const double seconds = static_cast<double>(now_ns() - from) / 1e9;
     return {kWriters * static_cast<double>(each) / seconds,
             static_cast<double>(census.wrong() + (good ? 0 : 1))};

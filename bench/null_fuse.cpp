@@ -28,7 +28,7 @@ namespace {
 
 constexpr fuse_ino_t kFile = 2;
 constexpr fuse_ino_t kStream = 3;
-constexpr double kForever = 86400;
+constexpr double kNever = 86400;
 std::atomic<std::size_t> last_size{64};  // the program's only state
 int stream_fd = -1;                      // set before anything is served
 bool splices = false;                    // on libfuse's own loop
@@ -53,13 +53,13 @@ void lookup(fuse_req_t req, fuse_ino_t, const char* name) {
     fuse_entry_param entry{};
     entry.ino = wanted == "file" ? kFile : kStream;
     entry.attr = attributes(entry.ino);
-    entry.attr_timeout = entry.entry_timeout = kForever;
+    entry.attr_timeout = entry.entry_timeout = kNever;
     fuse_reply_entry(req, &entry);
 }
 
 void get_attributes(fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
     const auto info = attributes(node);
-    fuse_reply_attr(req, &info, kForever);
+    fuse_reply_attr(req, &info, kNever);
 }
 
 void set_attributes(fuse_req_t req, fuse_ino_t node, struct stat*, int, fuse_file_info*) {

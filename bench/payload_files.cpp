@@ -29,10 +29,10 @@ extern char** environ;
 namespace ipcfs::bench {
 namespace {
 
-constexpr std::size_t kSize = kGiB;
+constexpr std::size_t kFileSize = kGiB;
 constexpr long kTmpfsMagic = 0x01021994;
 
-// A tmpfs with a file of kSize random-looking bytes in it. A mount of its own where that is
+// A tmpfs with a file of kFileSize random-looking bytes in it. A mount of its own where that is
 // allowed, else a folder in /dev/shm.
 class Tmpfs {
 public:
@@ -67,7 +67,7 @@ public:
             state ^= state << 17;
             word = state;
         }
-        for (std::size_t done = 0; done < kSize; done += kMiB) {
+        for (std::size_t done = 0; done < kFileSize; done += kMiB) {
             block[0] = done;
             must(write(to, block.data(), kMiB), "fill a file");
         }
@@ -99,7 +99,7 @@ double run_command(std::vector<std::string> words) {
 }
 
 double gigabytes_a_second(double seconds) {
-    return static_cast<double>(kSize) / 1e9 / seconds;
+    return static_cast<double>(kFileSize) / 1e9 / seconds;
 }
 
 Figures cat(const std::string& path) {
@@ -140,7 +140,7 @@ std::string null_name(Transport transport) {
 
 void measure_files(Run& run) {
     const std::string what = "1 GiB by cp and cat";
-    if (!has_memory(run, what, 6 * kSize)) return;
+    if (!has_memory(run, what, 6 * kFileSize)) return;
     run.progress("payload: " + what);
     const Tmpfs tmpfs(run);
     const std::string source = tmpfs.at("source"), copy = tmpfs.at("copy");
@@ -155,7 +155,7 @@ void measure_files(Run& run) {
     Tmpfs::fill_file(stream.get());
 
     std::vector<Round> rounds{
-        warmed(kSize,
+        warmed(kFileSize,
                [&] {
                    const double took = run_command({"cp", source, copy});
                    unlink(copy.c_str());
@@ -175,7 +175,7 @@ void measure_files(Run& run) {
         const Server& ipcfs = *servers.back();
         ipcfs.make_channel("jobs");
         taken.push_back(std::make_unique<Taken>(ipcfs, source));
-        rounds.push_back(warmed(kSize, [&] { return cp_and_cat(ipcfs, source); }));
+        rounds.push_back(warmed(kFileSize, [&] { return cp_and_cat(ipcfs, source); }));
         rounds.push_back([path = taken.back()->path()] { return cat(path); });
     }
     const auto figures = interleave(large_rounds(run, 9), rounds);

@@ -25,9 +25,9 @@
 namespace ipcfs::bench {
 namespace {
 
-constexpr std::size_t kSize = kGiB;
+constexpr std::size_t kLazySize = kGiB;
 constexpr std::size_t kPage = 4 * kKiB;
-constexpr std::size_t kPages = kSize / kPage;
+constexpr std::size_t kPages = kLazySize / kPage;
 constexpr std::size_t kTouched = kPages / 100;
 
 // The first word of each page tells which it is; the others are the same everywhere.
@@ -37,7 +37,7 @@ std::uint64_t first_word(std::size_t page) {
 
 class Source {
 public:
-    Source() : memory_(kSize, true) {
+    Source() : memory_(kLazySize, true) {
         fill(memory_.bytes(), std::byte{1});
         for (std::size_t page = 0; page < kPages; ++page) {
             const std::uint64_t word = first_word(page);
@@ -106,9 +106,9 @@ private:
                 offered->reset();
                 offered->emplace(need(offer(*channel, source.bytes())));
             } else {
-                Loan loan = need(channel->loan(kSize));
-                if (way == Way::kWhole) madvise(loan.data(), kSize, MADV_NOHUGEPAGE);
-                std::memcpy(loan.bytes().data(), source.bytes().data(), kSize);
+                Loan loan = need(channel->loan(kLazySize));
+                if (way == Way::kWhole) madvise(loan.data(), kLazySize, MADV_NOHUGEPAGE);
+                std::memcpy(loan.bytes().data(), source.bytes().data(), kLazySize);
                 need(channel->send(std::move(loan)));
             }
             return Figures{static_cast<double>(from)};
@@ -120,7 +120,7 @@ private:
         return [=, &source](std::uint64_t seed) {
             const auto pages = pages_to_touch(seed);
             const auto touch = [&](std::span<const std::byte> bytes) {
-                if (bytes.size() != kSize) throw std::runtime_error("a payload is cut short");
+                if (bytes.size() != kLazySize) throw std::runtime_error("a payload is cut short");
                 if (!all) {
                     touch_some(bytes, pages);
                 } else if (sum(bytes) != source.sum()) {
@@ -144,7 +144,7 @@ private:
 
 void measure_lazy(Run& run) {
     const std::string what = "lazy, 1 GiB";
-    if (!has_memory(run, what, 6 * kSize)) return;
+    if (!has_memory(run, what, 6 * kLazySize)) return;
     run.progress("payload: " + what);
     const Source source;
     const Server ipcfs(run, Server::Program::kIpcfs, kTransports[0]);
@@ -156,7 +156,7 @@ void measure_lazy(Run& run) {
             ipcfs.make_channel(name);
             contestants.push_back(
                 std::make_unique<Contestant>(name, ipcfs.at(name), source, way, all));
-            rounds.push_back(warmed(kSize, contestants.back()->round()));
+            rounds.push_back(warmed(kLazySize, contestants.back()->round()));
         }
     }
     const auto figures = interleave(large_rounds(run, 7), rounds);

@@ -21,9 +21,9 @@ constexpr unsigned kSmallRing = 8;  // chunks
 
 // A channel of ipcfs, through the client header. Its setting `payloads` says whether loans are chunks of
 // a pool or memory that is sealed.
-class ChannelLink final : public BulkLink {
+class BulkChannelLink final : public BulkLink {
 public:
-    ChannelLink(std::string path, std::size_t size, unsigned chunks, unsigned batch)
+    BulkChannelLink(std::string path, std::size_t size, unsigned chunks, unsigned batch)
         : path_(std::move(path)), size_(size), batch_(batch) {
         options_.pools.chunks = chunks;
     }
@@ -155,7 +155,8 @@ void measure_size(Run& run, std::size_t size, const Server* (&servers)[2]) {
         server.make_channel(name, payloads == "pooled" ? "payloads pooled\n"
                                                        : "capacity 8\nhigh-watermark 100\n"
                                                          "low-watermark 50\npayloads sealed\n");
-        add("ipcfs, " + name, std::make_unique<ChannelLink>(server.at(name), size, chunks, batch));
+        add("ipcfs, " + name,
+            std::make_unique<BulkChannelLink>(server.at(name), size, chunks, batch));
     };
     const unsigned batch = chunks / 4;
     const std::size_t first = rounds.size();

@@ -27,7 +27,7 @@ namespace ipcfs::bench {
 namespace {
 
 constexpr long kFuseMagic = 0x65735546;
-constexpr std::int64_t kPatience = 10'000'000'000;
+constexpr std::int64_t kServerPatience = 10'000'000'000;
 
 }  // namespace
 
@@ -81,7 +81,7 @@ void Server::start(const Run& run, Program program, int stream, const Start* how
         execv(argv[0], argv.data());
         must(-1, "exec " + words[0]);
     });
-    const auto until = now_ns() + kPatience;
+    const auto until = now_ns() + kServerPatience;
     const auto ready = [&] {
         return serves() && (program == Program::kIpcfs || slurp(output).find("ready") == 0);
     };
@@ -110,9 +110,9 @@ Server::~Server() {
                      slurp(directory_ + "/output").c_str());
     } else if (pid_ > 0) {
         kill(pid_, SIGTERM);
-        if (!wait_for(pid_, kPatience)) {
+        if (!wait_for(pid_, kServerPatience)) {
             kill(pid_, SIGKILL);
-            wait_for(pid_, kPatience);
+            wait_for(pid_, kServerPatience);
         }
     }
     umount2(mount_.c_str(), MNT_DETACH);
@@ -128,9 +128,9 @@ pid_t Server::pid() const {
 void Server::end(int signal) {
     const Fd daemon(static_cast<int>(syscall(SYS_pidfd_open, pid(), 0)));
     kill(pid_, signal);
-    bool ended = wait_for(pid_, kPatience);
+    bool ended = wait_for(pid_, kServerPatience);
     pollfd gone{daemon.get(), POLLIN, 0};
-    ended = ended && (!daemon || poll(&gone, 1, kPatience / 1'000'000) == 1);
+    ended = ended && (!daemon || poll(&gone, 1, kServerPatience / 1'000'000) == 1);
     if (!ended) throw std::runtime_error("ipcfsd does not end");
     pid_ = -1;
     umount2(mount_.c_str(), MNT_DETACH);

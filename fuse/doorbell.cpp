@@ -111,7 +111,7 @@ bool Doorbell::add(Task task) noexcept {
 }
 
 std::list<Doorbell::Task>::iterator Doorbell::pick(Nanos now, Nanos& look_again) {
-    look_again = kForever;
+    look_again = kNever;
     for (auto at = tasks_.begin(); at != tasks_.end(); ++at) {
         if (at->due > now) {
             look_again = std::min(look_again, at->due);
@@ -127,12 +127,12 @@ void Doorbell::serve(std::size_t line) noexcept {
     SystemClock clock;
     std::unique_lock hold(mutex_);
     while (!stopping_) {
-        Nanos look_again = kForever;
+        Nanos look_again = kNever;
         Nanos now = clock.monotonic();
         auto at = pick(now, look_again);
         if (at == tasks_.end()) {
             ++idle_;
-            if (look_again == kForever) {
+            if (look_again == kNever) {
                 changed_.wait(hold);
             } else {
                 changed_.wait_for(hold, std::chrono::nanoseconds(look_again - now));

@@ -116,7 +116,7 @@ Table describe_all(const Facts& facts, const std::vector<Channel>& channels, boo
 }
 
 // The columns of the short form.
-Table shorten(const Table& full) {
+Table columns_of_channels(const Table& full) {
     Table table;
     table.columns = {"type", "depth", "bytes", "channel"};
     for (const auto& row : full.rows) {
@@ -277,7 +277,7 @@ int list(const Globals& globals, const ListOptions& options) {
     if (globals.json) {
         print(Json().array(table).take());
     } else if (!table.rows.empty()) {
-        print(render(options.details ? table : shorten(table), output_is_terminal()));
+        print(render(options.details ? table : columns_of_channels(table), output_is_terminal()));
     }
     return kOk;
 }

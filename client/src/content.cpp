@@ -23,7 +23,7 @@
 namespace ipcfs::client {
 namespace {
 
-constexpr std::size_t kPiece = std::size_t{4} << 20;
+constexpr std::size_t kCopyPiece = std::size_t{4} << 20;
 
 std::string_view as_text(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -111,9 +111,9 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) 
 
 void Content::for_each_piece(const std::function<void(std::string_view)>& use) const {
     std::vector<char> piece;
-    if (file_) piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(size_, kPiece)));
+    if (file_) piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(size_, kCopyPiece)));
     for (std::uint64_t at = 0; at < size_;) {
-        auto length = static_cast<std::size_t>(std::min<std::uint64_t>(size_ - at, kPiece));
+        auto length = static_cast<std::size_t>(std::min<std::uint64_t>(size_ - at, kCopyPiece));
         std::string_view bytes;
         if (file_) {
             ssize_t n = ::pread(file_.get(), piece.data(), length, static_cast<off_t>(at));
@@ -133,7 +133,7 @@ void Content::copy_to(int fd, const std::string& shown) const {
     off_t at = 0;
     // Within the kernel, where it goes; not into a file opened for appending, for one.
     while (file_ && static_cast<std::uint64_t>(at) < size_) {
-        ssize_t n = ::sendfile(fd, file_.get(), &at, kPiece);
+        ssize_t n = ::sendfile(fd, file_.get(), &at, kCopyPiece);
         if (n > 0 || (n < 0 && errno == EINTR)) continue;
         if (n < 0 && at == 0 && (errno == EINVAL || errno == ENOSYS)) break;
         if (n < 0 && errno == EAGAIN) {

@@ -22,7 +22,7 @@ namespace ipcfs::client {
 namespace {
 
 constexpr std::string_view kMemfd = "/memfd:";
-constexpr std::string_view kGone = " (deleted)";
+constexpr std::string_view kDeleted = " (deleted)";
 
 template <class Use>
 bool for_each_entry(const std::string& path, Use&& use) {
@@ -101,8 +101,8 @@ private:
 
     // What a path of maps or a link of fd/ names; nothing for all that is not ours.
     std::optional<Found> identify(std::string_view path, bool of_mount) const {
-        bool gone = path.ends_with(kGone);
-        if (gone) path.remove_suffix(kGone.size());
+        bool gone = path.ends_with(kDeleted);
+        if (gone) path.remove_suffix(kDeleted.size());
         if (path.starts_with(kMemfd)) {
             path.remove_prefix(kMemfd.size());
             if (!path.starts_with("ipcfs-")) return std::nullopt;

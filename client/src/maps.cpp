@@ -226,7 +226,7 @@ void write_json(const std::vector<Object>& objects, const Table& totals, std::ui
 }
 
 // Lines that count something, with sizes for people.
-Table shorten(const Table& totals) {
+Table columns_of_totals(const Table& totals) {
     Table out;
     out.columns = totals.columns;
     for (auto row : totals.rows) {
@@ -263,7 +263,7 @@ int maps(const Globals& globals, const MapsOptions& options) {
     }
     std::string out;
     if (!objects.empty()) out = render(for_people(objects), output_is_terminal());
-    Table sums = shorten(totals);
+    Table sums = columns_of_totals(totals);
     // The sums are the whole tree's.
     if (top.name.empty() && !sums.rows.empty()) {
         out += (out.empty() ? "" : "\n") + render(sums, output_is_terminal());

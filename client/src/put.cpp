@@ -15,7 +15,7 @@ namespace ipcfs::client {
 namespace {
 
 constexpr std::size_t kPiece = std::size_t{1} << 20;
-constexpr std::int64_t kRefresh = 500'000'000;  // of the progress line, ns
+constexpr std::int64_t kProgressEvery = 500'000'000;  // of the progress line, ns
 // A byte here makes a message longer than any max-payload allows, so that the daemon drops it.
 constexpr off_t kTooFar = off_t{1} << 50;
 
@@ -83,7 +83,7 @@ int write_body(LargeWrite& out, const LargeBody& body, std::int64_t started) {
         if (n == 0) return 0;
         if (int error = out.write({piece.data(), static_cast<std::size_t>(n)})) return error;
         std::int64_t at = now();
-        if (at - shown < kRefresh) continue;
+        if (at - shown < kProgressEvery) continue;
         shown = at;
         auto rate = static_cast<double>(out.written()) * 1e9 / static_cast<double>(at - started);
         show_progress("sending: " + human_size(out.written()) +

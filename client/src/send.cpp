@@ -32,7 +32,6 @@ namespace {
 // What the kernel never splits, header and body, bytes.
 constexpr std::size_t kMaxWrite = 1044480;
 constexpr std::size_t kMaxLine = std::size_t{64} << 20;
-constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRefresh = 500 * kMillisecond;  // of the progress line
 
 struct Level {

@@ -25,8 +25,6 @@
 namespace ipcfs::client {
 namespace {
 
-constexpr std::int64_t kSecond = 1'000'000'000;
-
 // Runs a program and gives its exit code, or 128 + the signal that ended it; 127 if it is not
 // there.
 int run(const std::vector<std::string>& words) {

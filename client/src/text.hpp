@@ -12,6 +12,9 @@
 
 namespace ipcfs::client {
 
+constexpr std::int64_t kMillisecond = 1'000'000;  // times are in ns
+constexpr std::int64_t kSecond = 1'000'000'000;
+
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
 // `key value` lines; the value is all that follows the first blank.

@@ -22,8 +22,6 @@
 namespace ipcfs::client {
 namespace {
 
-constexpr std::int64_t kSecond = 1'000'000'000;
-
 // Written by the handlers, which run only within wait_for().
 volatile std::sig_atomic_t g_times_told = 0;
 volatile std::sig_atomic_t g_told = 0;

@@ -10,7 +10,7 @@ using Nanos = std::int64_t;
 constexpr Nanos kMicrosecond = 1'000;
 constexpr Nanos kMillisecond = 1'000'000;
 constexpr Nanos kSecond = 1'000'000'000;
-constexpr Nanos kForever = INT64_MAX;
+constexpr Nanos kNever = INT64_MAX;
 
 // Thread-safe.
 class Clock {

@@ -74,4 +74,11 @@ std::optional<std::uint64_t> parse_number(std::string_view text) {
     return value;
 }
 
+std::string_view trim(std::string_view text) {
+    constexpr std::string_view kBlanks = " \t\r";
+    const auto first = text.find_first_not_of(kBlanks);
+    if (first == std::string_view::npos) return {};
+    return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
 }  // namespace ipcfs

@@ -21,6 +21,9 @@ std::optional<Nanos> parse_duration(std::string_view text);
 // The shortest exact form: 30000000000 is "30s", 0 is "0".
 std::string format_duration(Nanos nanos);
 
+// Without the blanks, tabs and carriage returns at both ends.
+std::string_view trim(std::string_view text);
+
 // A plain decimal number without sign, or empty.
 std::optional<std::uint64_t> parse_number(std::string_view text);
 

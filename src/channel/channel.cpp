@@ -84,11 +84,11 @@ bool Channel::writable(bool critical) const noexcept {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-Push Channel::try_push(Batch& batch, Via via, bool may_wait, Turn* turn) noexcept {
-    look_around();
+Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket) noexcept {
+    refresh_reach();
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
-    if (turn && !turn->sync) release(*turn);
+    if (ticket && !ticket->sync) release(*ticket);
     if (settings_.type == Type::kSync) {
         if (never_fits(batch)) return Push::kTooLong;
         if (may_wait) return Push::kWait;
@@ -175,11 +175,11 @@ void Channel::stamp(Locked& locked, Message& message) noexcept {
 }
 
 void Channel::stamp(Locked& locked, Batch& batch) noexcept {
-    if (batch.is_stamped) return;
+    if (batch.is_prepared) return;
     last_arrival_ = locked.realtime();
     epoch_ = last_arrival_ - locked.now();
     for (Message& message : batch.messages) stamp(locked, message);
-    batch.is_stamped = true;
+    batch.is_prepared = true;
 }
 
 void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
@@ -209,10 +209,10 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
 
 void Channel::stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept {
     Nanos now = locked.now();
-    envelope.expires = settings_.ttl > 0 ? now + settings_.ttl : kForever;
+    envelope.expires = settings_.ttl > 0 ? now + settings_.ttl : kNever;
     if (envelope.drop_when_late && envelope.deadline > 0) {
         Nanos left = std::max<Nanos>(0, envelope.deadline - locked.realtime());
-        envelope.expires = std::min(envelope.expires, now + std::min(left, kForever - now));
+        envelope.expires = std::min(envelope.expires, now + std::min(left, kNever - now));
     }
     mind_expiry(locked, envelope);
 }
@@ -227,10 +227,10 @@ void Channel::pause_if_high(Locked& locked) noexcept {
     if (blocks() && !paused_ && settings_.type != Type::kSync && at_high()) pause(locked);
 }
 
-void Channel::push(WriteWaiter& waiter, Turn* turn) noexcept {
-    look_around();
+void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
+    refresh_reach();
     Locked locked(*this);
-    if (turn && !turn->sync) release(*turn);
+    if (ticket && !ticket->sync) release(*ticket);
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
     if (down_) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
@@ -344,7 +344,7 @@ void Channel::sweep_expired(Locked& locked) noexcept {
     Nanos now = locked.now();
     if (earliest_expiry_ > now) return;
     std::uint64_t lost = 0;
-    earliest_expiry_ = kForever;
+    earliest_expiry_ = kNever;
     queue_.for_each([&](Message& message) {
         if (message.envelope.expires <= now) {
             ++lost;
@@ -355,13 +355,13 @@ void Channel::sweep_expired(Locked& locked) noexcept {
         return true;
     });
     // A steady flow with a ttl must not sweep for every single message.
-    if (earliest_expiry_ != kForever) {
+    if (earliest_expiry_ != kNever) {
         earliest_expiry_ = std::max(earliest_expiry_, now + 20 * kMillisecond);
     }
     counters_.expired += lost;
     if (lost) {
         emit(locked, EventKind::kExpired, 255, 0, lost);
-        reconsider(locked);
+        admit_waiters(locked);
     }
 }
 

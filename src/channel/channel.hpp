@@ -136,7 +136,7 @@ public:
 
 // The right to write that an open waiting at the gate was given: it counts against the room until
 // the first write, the close, or a second has passed. On type sync it is the turn, until the close.
-class Turn : public boost::intrusive::list_base_hook<> {
+class WriteTicket : public boost::intrusive::list_base_hook<> {
 public:
     bool critical =
         false;  // for critical messages only: the reserve is enough, and no credit is held
@@ -148,7 +148,7 @@ public:
 // An open that waits at the gate.
 class OpenWaiter : public queue::Waiter {
 public:
-    Turn* turn = nullptr;
+    WriteTicket* ticket = nullptr;
 };
 
 enum class Push : std::uint8_t {
@@ -299,13 +299,13 @@ public:
     // Writing. On kQueued the batch is empty; otherwise it is untouched. try_push with `may_wait`
     // false answers for a nonblocking writer. push() finishes the waiter at once or parks it; its
     // batch must fit (as try_push with kWait says).
-    Push try_push(queue::Batch& batch, queue::Via via, bool may_wait, Turn* turn) noexcept;
-    void push(queue::WriteWaiter& waiter, Turn* turn) noexcept;
+    Push try_push(queue::Batch& batch, queue::Via via, bool may_wait, WriteTicket* ticket) noexcept;
+    void push(queue::WriteWaiter& waiter, WriteTicket* ticket) noexcept;
 
-    // The gate for opens that only write and may wait. On kOpen `turn` may hold a credit.
-    Gate try_gate(Turn& turn) noexcept;
-    void gate(OpenWaiter& waiter, Turn& turn) noexcept;
-    void leave(Turn& turn) noexcept;
+    // The gate for opens that only write and may wait. On kOpen `ticket` may hold a credit.
+    Gate try_gate(WriteTicket& ticket) noexcept;
+    void gate(OpenWaiter& waiter, WriteTicket& ticket) noexcept;
+    void leave(WriteTicket& ticket) noexcept;
 
     // Ends a waiter with `why`, unless it is finished or about to be. A cancel that comes before
     // the waiter was parked takes effect then.
@@ -367,10 +367,11 @@ public:
 private:
     friend class Subscription;
     friend class Topic;
-    struct Aftermath;
+    struct DeferredEffects;
     struct Effects;
     class Locked;
-    using Turns = boost::intrusive::list<Turn, boost::intrusive::constant_time_size<false>>;
+    using WriteTickets =
+        boost::intrusive::list<WriteTicket, boost::intrusive::constant_time_size<false>>;
     using Tickets = boost::intrusive::list<PollTicket, boost::intrusive::constant_time_size<false>>;
 
     static constexpr Nanos kCreditLife = kSecond;
@@ -413,8 +414,8 @@ private:
     void note_taken(Locked& locked, queue::Message& message, bool on_lease) noexcept;
     Leased lease_out(Locked& locked, const queue::MessageRef& message, pid_t holder);
     void requeue(Locked& locked, queue::MessageRef message) noexcept;
-    void come_back(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
-    void come_back(Locked& locked, std::vector<queue::MessageRef> messages) noexcept;
+    void requeue(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
+    void requeue(Locked& locked, std::vector<queue::MessageRef> messages) noexcept;
     void came_back(Locked& locked) noexcept;
     bool exhausted(const queue::Message& message) const noexcept;
     void to_dead(Locked& locked, queue::MessageRef message) noexcept;
@@ -425,9 +426,9 @@ private:
 
     // Topics (topic.cpp). Of the topic:
     void follow_settings() noexcept;
-    void look_around() noexcept;              // without the lock, before publishing
-    void rethink(bool is_relieved) noexcept;  // likewise
-    std::shared_ptr<Circle> circle() const;   // null when nobody is in it
+    void refresh_reach() noexcept;                     // without the lock, before publishing
+    void retry_publishers(bool is_relieved) noexcept;  // likewise
+    std::shared_ptr<Circle> circle() const;            // null when nobody is in it
     template <class F>
     void for_each_subscriber(Locked& locked, F&& use);
     Push ask_subscribers(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept;
@@ -480,13 +481,13 @@ private:
     void drop(Locked& locked, queue::MessageRef message, queue::Wake why) noexcept;
     std::uint64_t drop_expired(Locked& locked) noexcept;
     void sweep_expired(Locked& locked) noexcept;
-    void reconsider(Locked& locked) noexcept;
+    void admit_waiters(Locked& locked) noexcept;
     void let_writers_in(Locked& locked) noexcept;
     void admit_openers(Locked& locked) noexcept;
     void admit_more(Locked& locked) noexcept;
     void lapse(Locked& locked) noexcept;
     void ring(Locked& locked) noexcept;
-    void release(Turn& turn) noexcept;
+    void release(WriteTicket& ticket) noexcept;
     void pause(Locked& locked) noexcept;
     void park(Locked& locked, queue::WriteWaiter& writer, Nanos deadline) noexcept;
     void enqueue_sync(Locked& locked, queue::WriteWaiter& writer);
@@ -522,8 +523,8 @@ private:
     queue::WaiterList writers_;       // waiting for room
     queue::WaiterList sync_writers_;  // enqueued, waiting until taken
     queue::WaiterList openers_;       // waiting at the gate
-    Turns turns_;                     // credits given, oldest first
-    Turn* sync_turn_ = nullptr;
+    WriteTickets write_tickets_;      // credits given, oldest first
+    WriteTicket* sync_ticket_ = nullptr;
     Tickets polls_;
     bool paused_ = false;  // the high mark was reached, the low one not yet
     bool held_ = false;    // `pause` was commanded
@@ -532,7 +533,7 @@ private:
     Nanos held_since_ = 0;
     Nanos held_until_ = 0;      // 0: until resume
     std::vector<Nanos> armed_;  // entries in the timers, falling: the last is the next
-    Nanos earliest_expiry_ = kForever;
+    Nanos earliest_expiry_ = kNever;
     std::uint64_t sequence_ = 0;
     std::uint64_t kept_last_ = 0;                  // the last key given in the store
     bool is_degraded_ = false;                     // a write could not be made durable
@@ -543,8 +544,8 @@ private:
     std::uint64_t place_ = 0;            // the last one in line
     BatchGate gate_;                     // what the settings say
     std::uint64_t ready_ = 0;            // if gated: messages that it has let out
-    Nanos gathering_since_ = kForever;   // if gated: since when it holds back others
-    bool made_room_ = false;             // opening it did, see reconsider()
+    Nanos gathering_since_ = kNever;     // if gated: since when it holds back others
+    bool made_room_ = false;             // opening it did, see admit_waiters()
     bool enrolled_ = false;              // in Environment::leasing
     std::uint64_t waiting_readers_ = 0;
     std::uint64_t waiting_leasers_ = 0;    // of readers_, those that take on lease

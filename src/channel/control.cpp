@@ -23,7 +23,7 @@ Result<void> Channel::control(std::string_view text) {
     if (is_recorded && wanted->settings.durable != Durable::kOff) {
         done = env_.keep_record(id_, &wanted->settings);
     }
-    look_around();
+    refresh_reach();
     if (done) {
         Locked locked(*this);
         auto control = parse_control(text, settings_);
@@ -62,14 +62,14 @@ void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     if (topic_) topic_->trim(settings_, locked.effects.garbage);
     gate_ = settings_.batch_gate();
     if (!gated() && ready_ < queue_.size()) {
-        gathering_since_ = kForever;
+        gathering_since_ = kNever;
         offer(locked);
         ring(locked);
     } else if (gather(locked)) {
         ring(locked);
     }
     pause_if_high(locked);
-    reconsider(locked);
+    admit_waiters(locked);
     arm_all(locked);
 }
 
@@ -99,7 +99,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
                 is_degraded_ = false;
                 emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
             }
-            reconsider(locked);
+            admit_waiters(locked);
             break;
         case Command::Kind::kRevoke: break;
     }
@@ -124,9 +124,9 @@ void Channel::purge(Locked& locked) noexcept {
     for (MessageRef& message : leases_.clear()) forget(std::move(message));
     if (topic_) lost += topic_->forget(locked.effects.garbage);
     counters_.purged += lost;
-    earliest_expiry_ = kForever;
+    earliest_expiry_ = kNever;
     if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
-    reconsider(locked);
+    admit_waiters(locked);
 }
 
 Result<void> Channel::remove() {
@@ -171,7 +171,7 @@ void Channel::announce(EventKind kind, std::uint64_t detail) noexcept {
 void Channel::arm(Locked& locked, Nanos deadline) noexcept {
     // One entry that comes no later will do: on_time() arms what is left.
     if (!armed_.empty() && armed_.back() <= deadline) return;
-    if (locked.effects.arm == kForever) {
+    if (locked.effects.arm == kNever) {
         armed_.push_back(deadline);
     } else {
         armed_.back() = deadline;
@@ -181,7 +181,7 @@ void Channel::arm(Locked& locked, Nanos deadline) noexcept {
 
 void Channel::arm_all(Locked& locked) noexcept {
     Nanos next = std::min({earliest_expiry_, leases_.earliest(), delayed_.earliest()});
-    if (gated() && gathering_since_ != kForever)
+    if (gated() && gathering_since_ != kNever)
         next = std::min(next, gathering_since_ + gate_.delay);
     for (const queue::WaiterList* list : {&writers_, &sync_writers_}) {
         for (const queue::Waiter& waiter : *list) {
@@ -190,14 +190,14 @@ void Channel::arm_all(Locked& locked) noexcept {
         }
     }
     if (held_ && held_until_ > 0) next = std::min(next, held_until_);
-    if (!openers_.empty() && !turns_.empty() && !paused_ && !held()) {
-        next = std::min(next, turns_.front().since + kCreditLife);
+    if (!openers_.empty() && !write_tickets_.empty() && !paused_ && !held()) {
+        next = std::min(next, write_tickets_.front().since + kCreditLife);
     }
-    if (next != kForever) arm(locked, next);
+    if (next != kNever) arm(locked, next);
 }
 
 void Channel::on_time(Nanos now) noexcept {
-    look_around();
+    refresh_reach();
     Locked locked(*this);
     while (!armed_.empty() && armed_.back() <= now) armed_.pop_back();
     if (removed_.load(std::memory_order_relaxed)) return;
@@ -218,7 +218,7 @@ void Channel::on_time(Nanos now) noexcept {
     }
     run_leases(locked);
     if (gather(locked) && !queue_.empty()) ring(locked);  // the arrivals were not readable yet
-    if (made_room_) reconsider(locked);
+    if (made_room_) admit_waiters(locked);
     sweep_expired(locked);
     admit_openers(locked);
     arm_all(locked);
@@ -283,7 +283,7 @@ Snapshot Channel::snapshot() const {
     s.waiting_readers = waiting_readers_ + dead_readers_.size();
     s.waiting_writers = writers_.size() + sync_writers_.size() + openers_.size();
     Nanos oldest = queue_.oldest();
-    s.oldest_age = oldest == kForever ? 0 : std::max<Nanos>(0, now - oldest);
+    s.oldest_age = oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
     s.last_error = last_error_;
     s.counters = counters_;
     if (latency_) {

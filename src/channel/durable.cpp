@@ -100,7 +100,7 @@ bool Channel::waits_for_disk() const noexcept {
 }
 
 Push Channel::keep_first(Locked& locked, Batch& batch) noexcept {
-    if (!keeps() || batch.is_stamped) return Push::kQueued;
+    if (!keeps() || batch.is_prepared) return Push::kQueued;
     if (waits_for_disk()) return Push::kCommit;
     for (const Message& message : batch.messages) {
         if (message.payload && !message.payload->is_saved) return Push::kCommit;
@@ -220,7 +220,7 @@ void Channel::committed(Commit& commit, int error) noexcept {
     }
     commit.batch.clear();
     if (writer) unstage(locked, *writer, error ? Wake::kDiskFailed : Wake::kRemoved);
-    reconsider(locked);
+    admit_waiters(locked);
 }
 
 void Channel::degrade(Locked& locked, int error) noexcept {

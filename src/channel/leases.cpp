@@ -25,13 +25,13 @@ Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
     if (!readable()) return Take::kEmpty;
-    if (earliest_expiry_ != kForever) drop_expired(locked);
+    if (earliest_expiry_ != kNever) drop_expired(locked);
     to = take_next();
     if (to) {
         note_taken(locked, *to, true);
         lease = lease_out(locked, to, holder);
     }
-    reconsider(locked);
+    admit_waiters(locked);
     return to ? Take::kTaken : Take::kEmpty;
 }
 
@@ -56,7 +56,7 @@ bool Channel::ack(std::uint64_t lease) noexcept {
     ++counters_.acked;
     stored_gone(locked, *message);
     locked.discard(std::move(message));
-    reconsider(locked);
+    admit_waiters(locked);
     return true;
 }
 
@@ -65,7 +65,7 @@ bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
     MessageRef message = leases_.end(lease);
     if (!message) return false;
     ++counters_.nacked;
-    come_back(locked, std::move(message), delay);
+    requeue(locked, std::move(message), delay);
     came_back(locked);
     return true;
 }
@@ -73,7 +73,7 @@ bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
 bool Channel::extend(std::uint64_t lease, Nanos time) noexcept {
     Locked locked(*this);
     if (!leases_.find(lease)) return false;
-    const Nanos deadline = locked.now() + std::min(time, kForever - locked.now());
+    const Nanos deadline = locked.now() + std::min(time, kNever - locked.now());
     leases_.extend(lease, deadline);
     arm(locked, deadline);
     return true;
@@ -86,7 +86,7 @@ bool Channel::bury(std::uint64_t lease) noexcept {
     ++counters_.lease_buried;
     message->envelope.redelivered = true;
     to_dead(locked, std::move(message));
-    reconsider(locked);
+    admit_waiters(locked);
     return true;
 }
 
@@ -95,7 +95,7 @@ bool Channel::end_lease(std::uint64_t lease) noexcept {
     MessageRef message = leases_.end(lease);
     if (!message) return false;
     ++counters_.lease_returns;
-    come_back(locked, std::move(message), 0);
+    requeue(locked, std::move(message), 0);
     came_back(locked);
     return true;
 }
@@ -113,11 +113,11 @@ bool Channel::undo_lease(std::uint64_t lease) noexcept {
 }
 
 // Where a message goes whose lease is over without an ack. Whoever calls this calls came_back().
-void Channel::come_back(Locked& locked, MessageRef message, Nanos delay) noexcept {
+void Channel::requeue(Locked& locked, MessageRef message, Nanos delay) noexcept {
     message->envelope.redelivered = true;
     if (exhausted(*message)) return to_dead(locked, std::move(message));
     if (delay <= 0) return requeue(locked, std::move(message));
-    const Nanos due = locked.now() + std::min(delay, kForever - locked.now());
+    const Nanos due = locked.now() + std::min(delay, kNever - locked.now());
     stored_back(locked, *message, due);
     delayed_.add(std::move(message), due);
     arm(locked, due);
@@ -127,14 +127,14 @@ bool Channel::exhausted(const Message& message) const noexcept {
     return message.envelope.deliveries >= settings_.max_deliveries;
 }
 
-void Channel::come_back(Locked& locked, std::vector<MessageRef> messages) noexcept {
+void Channel::requeue(Locked& locked, std::vector<MessageRef> messages) noexcept {
     std::sort(messages.begin(), messages.end(), ahead);
     for (MessageRef& message : messages) {
-        if (exhausted(*message)) come_back(locked, std::move(message), 0);
+        if (exhausted(*message)) requeue(locked, std::move(message), 0);
     }
     // The last in line first, so that each one goes to the very front.
     for (auto at = messages.rbegin(); at != messages.rend(); ++at) {
-        if (*at) come_back(locked, std::move(*at), 0);
+        if (*at) requeue(locked, std::move(*at), 0);
     }
     came_back(locked);
 }
@@ -144,7 +144,7 @@ void Channel::run_leases(Locked& locked) noexcept {
     if (leases_.earliest() <= now) {
         std::vector<MessageRef> due = leases_.end_due(now);
         counters_.lease_timeouts += due.size();
-        come_back(locked, std::move(due));
+        requeue(locked, std::move(due));
     }
     if (delayed_.earliest() <= now) {
         std::vector<MessageRef> due = delayed_.take_due(now);
@@ -167,7 +167,7 @@ std::size_t Channel::sweep_leases() noexcept {
         [&](pid_t holder) { return std::binary_search(gone.begin(), gone.end(), holder); });
     const std::size_t ended = back.size();
     counters_.lease_returns += ended;
-    if (ended > 0) come_back(locked, std::move(back));
+    if (ended > 0) requeue(locked, std::move(back));
     return ended;
 }
 
@@ -235,7 +235,7 @@ void Channel::redrive(Locked& locked) noexcept {
 // for long enough. Whether it did.
 bool Channel::gather(Locked& locked) noexcept {
     if (!gated() || queue_.size() == ready_) return false;
-    if (gathering_since_ == kForever) gathering_since_ = locked.now();
+    if (gathering_since_ == kNever) gathering_since_ = locked.now();
     // More than up to the high mark would not come.
     const std::uint64_t enough = std::min<std::uint64_t>(gate_.count, settings_.high_mark());
     const Nanos due = gathering_since_ + gate_.delay;
@@ -248,7 +248,7 @@ bool Channel::gather(Locked& locked) noexcept {
 bool Channel::open_gate(Locked& locked) noexcept {
     if (!gated() || queue_.size() == ready_) return false;
     ready_ = queue_.size();
-    gathering_since_ = kForever;
+    gathering_since_ = kNever;
     // Readers may take more than what has just come.
     const std::uint64_t before = load();
     offer(locked);

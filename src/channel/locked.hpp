@@ -28,20 +28,20 @@ struct Channel::Effects {
     queue::WaiterList finish;
     Tickets notify;
     boost::container::small_vector<Event, 4> events;
-    Nanos arm = kForever;
+    Nanos arm = kNever;
     bool ring = false;
     bool enrol = false;  // for sweep_leases()
     Doorbell::Target ring_target = Doorbell::Target::kQueue;
     queue::MessageList garbage;
     // Of a topic: what is to be done for its subscriptions.
-    std::unique_ptr<Aftermath> after;
+    std::unique_ptr<DeferredEffects> after;
     // Of a subscription: topics whose publishers may look again, and whether there is room for all.
     std::vector<std::pair<std::shared_ptr<Channel>, bool>> relieved;
 };
 
 // What was collected under the locks of subscriptions while their topic's was held: done when that is
 // released, since it calls out.
-struct Channel::Aftermath {
+struct Channel::DeferredEffects {
     queue::WaiterList finish;
     Tickets notify;
     queue::MessageList garbage;
@@ -73,8 +73,8 @@ public:
             run(channel_, effects);
         }
     }
-    Aftermath& after() {
-        if (!effects.after) effects.after = std::make_unique<Aftermath>();
+    DeferredEffects& after() {
+        if (!effects.after) effects.after = std::make_unique<DeferredEffects>();
         return *effects.after;
     }
 
@@ -111,7 +111,7 @@ public:
             ticket->notify();
         }
         for (const Event& event : effects.events) channel.hub_.publish(event);
-        if (effects.arm != kForever) {
+        if (effects.arm != kNever) {
             channel.env_.timers.arm(channel.weak_from_this(), effects.arm);
         }
         if (effects.enrol) {
@@ -126,7 +126,8 @@ public:
         while (queue::take_front(effects.garbage)) {
         }
         if (effects.after) effects.after->run();
-        for (const auto& [topic, is_relieved] : effects.relieved) topic->rethink(is_relieved);
+        for (const auto& [topic, is_relieved] : effects.relieved)
+            topic->retry_publishers(is_relieved);
     }
 
 private:

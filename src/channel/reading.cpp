@@ -30,11 +30,11 @@ Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
         return Take::kTaken;
     }
     if (readable()) {
-        if (earliest_expiry_ != kForever) drop_expired(locked);
+        if (earliest_expiry_ != kNever) drop_expired(locked);
         Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
         if (!next || next->size() <= room) to = take_next();
         if (to) note_taken(locked, *to, false);
-        reconsider(locked);
+        admit_waiters(locked);
         if (to) return Take::kTaken;
     }
     return view && stream_ended(*view) ? Take::kEnded : Take::kEmpty;
@@ -55,14 +55,14 @@ void Channel::take(ReadWaiter& waiter) noexcept {
     waiting_leasers_ += waiter.leases;
     const bool there_was = readable();
     serve_readers(locked);
-    if (there_was) reconsider(locked);
+    if (there_was) admit_waiters(locked);
     if (settings_.type == Type::kSync) wake_polls(locked, POLLOUT);
 }
 
 void Channel::serve_readers(Locked& locked) noexcept {
     if (held()) return;
     while (!readers_.empty()) {
-        if (earliest_expiry_ != kForever) drop_expired(locked);
+        if (earliest_expiry_ != kNever) drop_expired(locked);
         MessageRef message = take_next();
         if (!message) return end_stream(locked);
         auto& reader = static_cast<ReadWaiter&>(readers_.front());
@@ -109,7 +109,7 @@ MessageRef Channel::take_out(Message& message) noexcept {
     // Which ones were let out is a number only: the first ones.
     if (gated() && ready_ >= queue_.size()) {
         ready_ = queue_.size();
-        gathering_since_ = kForever;
+        gathering_since_ = kNever;
     }
     return out;
 }
@@ -184,7 +184,7 @@ void Channel::requeue(Locked& locked, MessageRef message) noexcept {
 void Channel::came_back(Locked& locked) noexcept {
     offer(locked);
     if (!queue_.empty()) ring(locked);
-    reconsider(locked);
+    admit_waiters(locked);
 }
 
 // For what the kernel does not tell inotify. A ring for `queue` would wait for its inode lock while

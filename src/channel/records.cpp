@@ -137,7 +137,7 @@ Head encode_head(const queue::Message& message, Nanos epoch) noexcept {
     bytes.correlation = e.correlation;
     bytes.time = e.time;
     bytes.deadline = e.deadline;
-    if (e.expires != kForever) {
+    if (e.expires != kNever) {
         bytes.expires = static_cast<std::uint64_t>(std::max<Nanos>(1, e.expires + epoch));
     }
     bytes.uid = e.sender.uid;

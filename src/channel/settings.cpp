@@ -85,13 +85,6 @@ Result<void> set_duration(Nanos& to, std::string_view key, std::string_view valu
     return {};
 }
 
-std::string_view trim(std::string_view text) {
-    constexpr std::string_view kSpace = " \t\r";
-    auto first = text.find_first_not_of(kSpace);
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
-}
-
 Result<void> set_batch(std::optional<BatchGate>& to, std::string_view key, std::string_view value) {
     if (value == "off") {
         to = BatchGate{};

@@ -154,11 +154,11 @@ void Channel::shut_down_subscriptions(Locked& locked) noexcept {
     });
 }
 
-void Channel::Aftermath::absorb(Channel& channel, Effects& effects) {
+void Channel::DeferredEffects::absorb(Channel& channel, Effects& effects) {
     finish.splice(finish.end(), effects.finish);
     notify.splice(notify.end(), effects.notify);
     garbage.splice(garbage.end(), effects.garbage);
-    if (effects.events.empty() && effects.arm == kForever && !effects.enrol && !effects.ring &&
+    if (effects.events.empty() && effects.arm == kNever && !effects.enrol && !effects.ring &&
         effects.relieved.empty()) {
         return;
     }
@@ -167,7 +167,7 @@ void Channel::Aftermath::absorb(Channel& channel, Effects& effects) {
     }
 }
 
-void Channel::Aftermath::run() noexcept {
+void Channel::DeferredEffects::run() noexcept {
     while (!finish.empty()) {
         queue::Waiter& waiter = finish.front();
         finish.pop_front();
@@ -194,7 +194,7 @@ std::shared_ptr<Circle> Channel::circle() const {
 
 // Asks the registry and for rights, so it holds no lock meanwhile. What changes until the lock is
 // taken counts as later than what is published then.
-void Channel::look_around() noexcept {
+void Channel::refresh_reach() noexcept {
     if (!is_topic() || env_.recursive.load(std::memory_order_acquire) == 0) return;
     const std::uint64_t version = env_.reach_version.load(std::memory_order_acquire);
     {
@@ -233,13 +233,13 @@ void Channel::look_around() noexcept {
 }
 
 // A subscription that blocked us has room: for all (`is_relieved`), or for critical messages.
-void Channel::rethink(bool is_relieved) noexcept {
-    look_around();
+void Channel::retry_publishers(bool is_relieved) noexcept {
+    refresh_reach();
     Locked locked(*this);
     if (!topic_ || removed_.load(std::memory_order_relaxed)) return;
     if (is_relieved && topic_->stuck > 0) --topic_->stuck;
     topic_->reserve_is_full = false;
-    reconsider(locked);
+    admit_waiters(locked);
 }
 
 // Calls use(subscription, whether its filter lets this channel through), with what is recursive under
@@ -409,7 +409,7 @@ void Channel::publish_again(MessageRef message) noexcept {
     epoch_ = locked.realtime() - locked.now();
     Batch batch;
     batch.add(std::move(message));
-    batch.is_stamped = true;
+    batch.is_prepared = true;
     publish(locked, batch, Via::kOther);
 }
 
@@ -456,7 +456,7 @@ void Channel::drop_replayed(Locked& topic, bool is_multicast) noexcept {
         }
         return true;
     });
-    reconsider(locked);
+    admit_waiters(locked);
 }
 
 }  // namespace ipcfs::channel

@@ -30,7 +30,7 @@ void Channel::pause(Locked& locked) noexcept {
 
 // After anything that makes room: resume at the low mark, let waiting writers and opens in, in
 // turn.
-void Channel::reconsider(Locked& locked) noexcept {
+void Channel::admit_waiters(Locked& locked) noexcept {
     if (held()) return;
     do {
         made_room_ = false;
@@ -43,7 +43,7 @@ void Channel::reconsider(Locked& locked) noexcept {
 // After something came.
 void Channel::admit_more(Locked& locked) noexcept {
     if (made_room_) {
-        reconsider(locked);
+        admit_waiters(locked);
     } else {
         admit_openers(locked);
     }
@@ -78,49 +78,49 @@ void Channel::let_writers_in(Locked& locked) noexcept {
     }
 }
 
-Gate Channel::try_gate(Turn& turn) noexcept {
+Gate Channel::try_gate(WriteTicket& ticket) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Gate::kRemoved;
     if (held()) return Gate::kWait;
-    if (turn.critical && settings_.type != Type::kSync) {
+    if (ticket.critical && settings_.type != Type::kSync) {
         bool waits = blocks() && (critical_openers_ > 0 || !reserve_has_room());
         return waits ? Gate::kWait : Gate::kOpen;
     }
     if (!openers_.empty()) return Gate::kWait;
     if (settings_.type == Type::kSync) {
-        if (sync_turn_) return Gate::kWait;
-        sync_turn_ = &turn;
-        turn.sync = turn.held = true;
+        if (sync_ticket_) return Gate::kWait;
+        sync_ticket_ = &ticket;
+        ticket.sync = ticket.held = true;
         return Gate::kOpen;
     }
     if (!blocks()) return Gate::kOpen;
     if (paused_) return Gate::kWait;
     lapse(locked);
-    if (!turns_.empty() && load() + turns_.size() >= settings_.high_mark()) {
+    if (!write_tickets_.empty() && load() + write_tickets_.size() >= settings_.high_mark()) {
         return Gate::kWait;
     }
-    turn.since = locked.now();
-    turn.held = true;
-    turns_.push_back(turn);
+    ticket.since = locked.now();
+    ticket.held = true;
+    write_tickets_.push_back(ticket);
     return Gate::kOpen;
 }
 
-void Channel::gate(OpenWaiter& waiter, Turn& turn) noexcept {
+void Channel::gate(OpenWaiter& waiter, WriteTicket& ticket) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
     if (down_) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
-    waiter.turn = &turn;
+    waiter.ticket = &ticket;
     waiter.parked = true;
-    critical_openers_ += turn.critical;
+    critical_openers_ += ticket.critical;
     openers_.push_back(waiter);
     admit_openers(locked);
     arm_all(locked);
 }
 
 void Channel::lapse(Locked& locked) noexcept {
-    while (!turns_.empty() && turns_.front().since + kCreditLife <= locked.now()) {
-        release(turns_.front());
+    while (!write_tickets_.empty() && write_tickets_.front().since + kCreditLife <= locked.now()) {
+        release(write_tickets_.front());
     }
 }
 
@@ -131,47 +131,48 @@ void Channel::admit_openers(Locked& locked) noexcept {
     bool reserve = settings_.type != Type::kSync && !held() && reserve_has_room();
     for (auto at = openers_.begin(); reserve && critical_openers_ > 0 && at != openers_.end();) {
         auto& opener = static_cast<OpenWaiter&>(*at++);
-        if (!opener.turn->critical) continue;
+        if (!opener.ticket->critical) continue;
         unlink(openers_, opener);
         --critical_openers_;
         locked.finish(opener, Wake::kServed);
     }
     while (!openers_.empty() && !held()) {
         auto& opener = static_cast<OpenWaiter&>(openers_.front());
-        Turn& turn = *opener.turn;
+        WriteTicket& ticket = *opener.ticket;
         if (settings_.type == Type::kSync) {
-            if (sync_turn_) return;
-            sync_turn_ = &turn;
-            turn.sync = turn.held = true;
+            if (sync_ticket_) return;
+            sync_ticket_ = &ticket;
+            ticket.sync = ticket.held = true;
         } else if (blocks()) {
             if (paused_) return;
-            if (!turns_.empty() && load() + turns_.size() >= settings_.high_mark()) {
-                return arm(locked, turns_.front().since + kCreditLife);
+            if (!write_tickets_.empty() &&
+                load() + write_tickets_.size() >= settings_.high_mark()) {
+                return arm(locked, write_tickets_.front().since + kCreditLife);
             }
-            turn.since = locked.now();
-            turn.held = true;
-            turns_.push_back(turn);
+            ticket.since = locked.now();
+            ticket.held = true;
+            write_tickets_.push_back(ticket);
         }
         openers_.pop_front();
-        critical_openers_ -= turn.critical;
+        critical_openers_ -= ticket.critical;
         locked.finish(opener, Wake::kServed);
     }
 }
 
-void Channel::release(Turn& turn) noexcept {
-    if (!turn.held) return;
-    turn.held = false;
-    if (turn.sync) {
-        sync_turn_ = nullptr;
-        turn.sync = false;
+void Channel::release(WriteTicket& ticket) noexcept {
+    if (!ticket.held) return;
+    ticket.held = false;
+    if (ticket.sync) {
+        sync_ticket_ = nullptr;
+        ticket.sync = false;
     } else {
-        turns_.erase(turns_.iterator_to(turn));
+        write_tickets_.erase(write_tickets_.iterator_to(ticket));
     }
 }
 
-void Channel::leave(Turn& turn) noexcept {
+void Channel::leave(WriteTicket& ticket) noexcept {
     Locked locked(*this);
-    release(turn);
+    release(ticket);
     admit_openers(locked);
 }
 
@@ -207,7 +208,7 @@ void Channel::cancel(OpenWaiter& waiter, Wake why) noexcept {
     waiter.cancelled = true;
     if (!waiter.parked) return;
     unlink(openers_, waiter);
-    critical_openers_ -= waiter.turn->critical;
+    critical_openers_ -= waiter.ticket->critical;
     locked.finish(waiter, why);
 }
 
@@ -281,8 +282,8 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool c
     std::unique_ptr<PollTicket> old;
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
-    if (earliest_expiry_ != kForever && readable() && drop_expired(locked) > 0) {
-        reconsider(locked);
+    if (earliest_expiry_ != kNever && readable() && drop_expired(locked) > 0) {
+        admit_waiters(locked);
     }
     if (slot.ticket) {
         old.reset(slot.ticket);

@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include <daemon/instance.hpp>
-#include <daemon/keeping.hpp>
 #include <daemon/state.hpp>
+#include <daemon/store_setup.hpp>
 
 namespace ipcfs::daemon {
 namespace {

@@ -1,5 +1,5 @@
 // What the daemon is made of. Internal to src/daemon: its life is in daemon.cpp, what it tells about
-// itself in told.cpp. Built and torn down on the main thread; the doors' own threads run in between.
+// itself in report.cpp. Built and torn down on the main thread; the doors' own threads run in between.
 #pragma once
 
 #include <atomic>

@@ -75,7 +75,7 @@ std::vector<MessageRef> Delayed::take_due(Nanos now) {
 }
 
 std::vector<MessageRef> Delayed::clear() noexcept {
-    return take_due(kForever);
+    return take_due(kNever);
 }
 
 }  // namespace ipcfs::queue

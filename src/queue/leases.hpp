@@ -20,7 +20,7 @@ public:
     struct Lease : public boost::intrusive::set_base_hook<> {
         std::uint64_t id = 0;
         MessageRef message;
-        Nanos deadline = kForever;  // monotonic
+        Nanos deadline = kNever;  // monotonic
         pid_t holder = 0;
     };
 
@@ -57,7 +57,7 @@ public:
     std::uint64_t bytes() const noexcept { return bytes_; }
     bool empty() const noexcept { return leases_.empty(); }
     Nanos earliest() const noexcept {
-        return by_deadline_.empty() ? kForever : by_deadline_.begin()->deadline;
+        return by_deadline_.empty() ? kNever : by_deadline_.begin()->deadline;
     }
 
 private:
@@ -88,7 +88,7 @@ public:
     std::uint64_t bytes() const noexcept { return bytes_; }
     bool empty() const noexcept { return messages_.empty(); }
     Nanos earliest() const noexcept {
-        return messages_.empty() ? kForever : messages_.begin()->first;
+        return messages_.empty() ? kNever : messages_.begin()->first;
     }
 
 private:

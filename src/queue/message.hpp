@@ -45,7 +45,7 @@ struct Envelope {
     Nanos deadline = 0;             // the sender's, since the epoch; 0: none
     bool drop_when_late = false;    // it expires at the deadline
     Nanos enqueued = 0;             // monotonic
-    Nanos expires = kForever;       // monotonic
+    Nanos expires = kNever;         // monotonic
     access::Subject sender;
 };
 

@@ -103,7 +103,7 @@ Message* PriorityQueue::victim(std::uint8_t priority) noexcept {
 }
 
 Nanos PriorityQueue::oldest() const noexcept {
-    Nanos oldest = kForever;
+    Nanos oldest = kNever;
     for (const Level& level : levels_) {
         if (!level.messages.empty()) {
             oldest = std::min(oldest, level.messages.front().envelope.enqueued);

@@ -44,7 +44,7 @@ public:
     std::uint64_t size() const noexcept { return size_; }
     std::uint64_t bytes() const noexcept { return bytes_; }
     bool empty() const noexcept { return size_ == 0; }
-    // The oldest message's time of enqueueing, monotonic; kForever when empty.
+    // The oldest message's time of enqueueing, monotonic; kNever when empty.
     Nanos oldest() const noexcept;
 
     // In strict order; stops when `visit` returns false. `visit` may remove what it is given.

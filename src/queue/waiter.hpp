@@ -106,7 +106,7 @@ public:
         }
         count = bytes = largest = 0;
         critical = true;
-        is_stamped = false;
+        is_prepared = false;
     }
 
     MessageList messages;
@@ -118,14 +118,14 @@ public:
     // left unanswered and its successor is given again. 0: none, or it cannot come again.
     std::uint64_t request = 0;
     bool is_nonblocking = false;  // its writer waits for a disk, but not for room
-    bool is_stamped =
+    bool is_prepared =
         false;  // sequences and times are given, and it is in the store if it has to be
 
 private:
     void take(Batch& other) noexcept {
         request = other.request;
         is_nonblocking = other.is_nonblocking;
-        is_stamped = other.is_stamped;
+        is_prepared = other.is_prepared;
         messages.swap(other.messages);
         count = other.count;
         bytes = other.bytes;
@@ -139,7 +139,7 @@ class WriteWaiter : public Waiter {
 public:
     Batch batch;
     Via via = Via::kOther;
-    Nanos deadline = kForever;  // set when parked
+    Nanos deadline = kNever;  // set when parked
     // Type sync, once enqueued: messages neither delivered nor withdrawn yet, and of these the ones
     // that are in a reader's hands.
     std::uint64_t unresolved = 0;

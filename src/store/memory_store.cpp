@@ -10,7 +10,7 @@ namespace ipcfs::store {
 
 namespace {
 
-constexpr std::size_t kKeptRequests = 1024;
+constexpr std::size_t kRememberedRequests = 1024;
 
 std::vector<std::byte> copy(std::span<const std::byte> from) {
     return {from.begin(), from.end()};
@@ -100,7 +100,7 @@ Result<Lsn> MemoryStore::put(std::span<const Put> together, std::uint64_t reques
     puts_ += together.size();
     if (request != 0) {
         auto& requests = contents_->requests;
-        if (requests.size() == kKeptRequests) requests.erase(requests.begin());
+        if (requests.size() == kRememberedRequests) requests.erase(requests.begin());
         requests.push_back(request);
     }
     return appended(++lsn_);

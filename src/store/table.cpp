@@ -13,7 +13,7 @@ namespace {
 constexpr MDB_dbi kMaxTables = 65536;
 constexpr std::size_t kMaxOpenTables = 2048;
 constexpr std::size_t kFirstMap = std::size_t{1} << 30;
-constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kPageSize = 4096;
 
 Bytes bytes_in(const MDB_val& value) {
     return {static_cast<const std::byte*>(value.mv_data), value.mv_size};
@@ -342,16 +342,16 @@ Result<void> Table::secure(std::uint64_t pages, std::uint64_t reserve) {
     MDB_envinfo info{};
     mdb_env_get_fd(env_, &file);
     mdb_env_info(env_, &info);
-    const std::uint64_t used = (info.me_last_pgno + 1) * kPage;
-    const auto wanted = static_cast<off_t>(used + pages * kPage + reserve);
+    const std::uint64_t used = (info.me_last_pgno + 1) * kPageSize;
+    const auto wanted = static_cast<off_t>(used + pages * kPageSize + reserve);
     if (::fallocate(file, FALLOC_FL_KEEP_SIZE, 0, wanted) == 0 || errno != ENOSPC) return {};
     struct stat at {};
     if (::fstat(file, &at) != 0) return errno_fault("LMDB: fstat");
     const std::uint64_t allocated = static_cast<std::uint64_t>(at.st_blocks) * 512;
     auto free = free_pages();
     if (!free) return free.error();
-    const std::uint64_t available = *free + (allocated > used ? (allocated - used) / kPage : 0);
-    if (available >= pages + reserve / kPage) return {};
+    const std::uint64_t available = *free + (allocated > used ? (allocated - used) / kPageSize : 0);
+    if (available >= pages + reserve / kPageSize) return {};
     return Fault{ENOSPC, "LMDB: no room in " + directory_};
 }
 

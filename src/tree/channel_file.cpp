@@ -25,13 +25,13 @@ std::optional<access::Charge> ChannelFile::charge_waiter() noexcept {
 }
 
 SendingFile::~SendingFile() {
-    channel_->leave(turn_);
+    channel_->leave(write_ticket_);
 }
 
 Outcome SendingFile::try_gate(int& error) noexcept {
     error = 0;
     if (mode_.reads || mode_.nonblocking) return Outcome::kDone;
-    switch (channel_->try_gate(turn_)) {
+    switch (channel_->try_gate(write_ticket_)) {
         case channel::Gate::kOpen: return Outcome::kDone;
         case channel::Gate::kRemoved: error = EPIPE; return Outcome::kDone;
         case channel::Gate::kWait: break;
@@ -40,7 +40,7 @@ Outcome SendingFile::try_gate(int& error) noexcept {
 }
 
 void SendingFile::start_gate(GateOperation& operation) noexcept {
-    channel_->gate(operation, turn_);
+    channel_->gate(operation, write_ticket_);
 }
 
 void SendingFile::cancel_gate(GateOperation& operation, Wake why) noexcept {
@@ -48,7 +48,7 @@ void SendingFile::cancel_gate(GateOperation& operation, Wake why) noexcept {
 }
 
 Outcome SendingFile::push(queue::Batch& pending, bool nonblocking, int& error) noexcept {
-    const Push push = channel_->try_push(pending, via_, !nonblocking, &turn_);
+    const Push push = channel_->try_push(pending, via_, !nonblocking, &write_ticket_);
     if (push == Push::kCommit || (push == Push::kWait && !nonblocking)) return Outcome::kWait;
     error = error_of(push);
     return Outcome::kDone;
@@ -56,7 +56,7 @@ Outcome SendingFile::push(queue::Batch& pending, bool nonblocking, int& error) n
 
 void SendingFile::start_write(WriteOperation& operation) noexcept {
     operation.via = via_;
-    start_push(channel_, operation, &turn_);
+    start_push(channel_, operation, &write_ticket_);
 }
 
 void SendingFile::cancel_write(WriteOperation& operation, Wake why) noexcept {

@@ -76,7 +76,7 @@ protected:
     // kDone with an errno (0: queued), or kWait: a WriteOperation with `pending` is to follow.
     Outcome push(queue::Batch& pending, bool nonblocking, int& error) noexcept;
 
-    channel::Turn turn_;
+    channel::WriteTicket write_ticket_;
 
 private:
     const queue::Via via_;

@@ -6,7 +6,7 @@
 #include <channel/subscription.hpp>
 #include <ipcfs/control.hpp>
 #include <tree/message_file.hpp>
-#include <tree/shown.hpp>
+#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 
@@ -71,7 +71,7 @@ MessageFile::MessageFile(Entry entry, std::shared_ptr<channel::Subscription> sub
       priority_(priority_of(kind)),
       opener_(opener),
       payloads_(payloads) {
-    turn_.critical = kind == Kind::kCritical;
+    write_ticket_.critical = kind == Kind::kCritical;
 }
 
 MessageFile::~MessageFile() {
@@ -372,7 +372,7 @@ Outcome MessageFile::try_write(const WriteRequest& request, queue::Batch& pendin
 // ---- polling --------------------------------------------------------------------------------------
 
 unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
-    unsigned ready = source_.poll(poll_slot_, std::move(ticket), turn_.critical, lane_);
+    unsigned ready = source_.poll(poll_slot_, std::move(ticket), write_ticket_.critical, lane_);
     {
         std::scoped_lock hold(mutex_);
         if (current_.message && current_.done < current_.size) ready |= POLLIN;

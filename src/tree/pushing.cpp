@@ -79,17 +79,17 @@ int error_of(Wake why, int cancelled, bool is_sync) noexcept {
 }
 
 void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
-                channel::Turn* turn) noexcept {
+                channel::WriteTicket* ticket) noexcept {
     const channel::Environment& env = channel->environment();
     const auto durable = channel->settings().durable;
     if (durable == channel::Durable::kOff || !env.store || !env.worker ||
         !is_to_be_saved(waiter.batch)) {
-        return channel->push(waiter, turn);
+        return channel->push(waiter, ticket);
     }
     // The waiter stays until it is finished, and with it the open file that has the turn.
-    env.worker->add([channel, &waiter, turn, sync = durable == channel::Durable::kSync] {
+    env.worker->add([channel, &waiter, ticket, sync = durable == channel::Durable::kSync] {
         auto saved = save(*channel->environment().store, waiter.batch, sync);
-        if (saved) return channel->push(waiter, turn);
+        if (saved) return channel->push(waiter, ticket);
         channel->note_error("store: " + saved.error().message());
         waiter.why = saved.error().code == ENOSPC ? Wake::kNoSpace : Wake::kDiskFailed;
         waiter.finish();

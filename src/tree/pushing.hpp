@@ -21,7 +21,7 @@ int error_of(queue::Wake why, int cancelled, bool is_sync) noexcept;
 
 // Channel::push, after what it needs is saved. The waiter is finished once, as by that.
 void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
-                channel::Turn* turn) noexcept;
+                channel::WriteTicket* ticket) noexcept;
 
 // A push that no client's request waits for: it does not wait for room. `done` is called once with an
 // errno, on any thread, possibly before this returns; by then the batch is queued or gone.

@@ -1,7 +1,7 @@
 // Messages as bytes. Any thread.
 #include <algorithm>
 
-#include <tree/shown.hpp>
+#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 

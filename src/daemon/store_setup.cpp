@@ -9,7 +9,7 @@
 #include <store/memory_store.hpp>
 
 #include <channel/recovery.hpp>
-#include <daemon/keeping.hpp>
+#include <daemon/store_setup.hpp>
 
 namespace ipcfs::daemon {
 namespace {
