@@ -22,8 +22,6 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr std::size_t kMiB = std::size_t{1} << 20;
-
 // What the body of message `number` of `size` bytes is.
 std::string pattern(std::size_t size, unsigned number) {
     std::string text(size, '\0');

@@ -22,7 +22,6 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr uid_t kUser = 1001;
 // Floods its user's allowance of descriptors in flight (the kernel's, RLIMIT_NOFILE a user): nobody
 // else's, since other tests run beside this one.
 constexpr uid_t kBomber = 1901;
@@ -87,7 +86,7 @@ protected:
 };
 
 TEST_F(Control, IsFoundThroughTheTreeByAnybody) {
-    Child user(Child::As{kUser, -1}, [this](std::string& text) {
+    Child user(Child::As{kAlice, -1}, [this](std::string& text) {
         ControlClient client = connect();
         ControlClient::Reply reply;
         const int error = client.request(ControlOp::kHello, ControlHello{}, {}, {}, &reply);
@@ -148,7 +147,7 @@ TEST_F(Control, RefusesWhatOpenWouldRefuse) {
     const std::string inner = at("jobs/inner");
     const std::vector<std::string> files = {at("jobs"), inner, inner + "/queue", inner + "/notify"};
     constexpr unsigned kIds = 3;  // few, so that they meet
-    const auto id = [&] { return static_cast<unsigned>(kUser + any(kIds)); };
+    const auto id = [&] { return static_cast<unsigned>(kAlice + any(kIds)); };
 
     int refused = 0, allowed = 0;
     for (int round = 0; round < 60; ++round) {
@@ -162,8 +161,8 @@ TEST_F(Control, RefusesWhatOpenWouldRefuse) {
             if (any(2)) {
                 std::vector<std::array<unsigned, 3>> named;
                 for (unsigned each = 0; each < kIds; ++each) {
-                    if (any(3) == 0) named.push_back({2, unsigned(any(8)), kUser + each});
-                    if (any(3) == 0) named.push_back({8, unsigned(any(8)), kUser + each});
+                    if (any(3) == 0) named.push_back({2, unsigned(any(8)), kAlice + each});
+                    if (any(3) == 0) named.push_back({8, unsigned(any(8)), kAlice + each});
                 }
                 const std::string acl = acl_bytes(mode, named, unsigned(any(8)));
                 ASSERT_EQ(
@@ -227,15 +226,15 @@ TEST_F(Control, RefusesWhatOpenWouldRefuse) {
 }
 
 TEST_F(Control, ChargesTheSenderUntilItsPayloadIsGone) {
-    Child user(Child::As{kUser, -1}, [this](std::string&) {
+    Child user(Child::As{kAlice, -1}, [this](std::string&) {
         ControlClient client = connect();
         const Fd memory = memory_of(std::string(1 << 20, 'x'));
         return client.send_memory("jobs", memory.get());
     });
     EXPECT_EQ(user.wait(), 0);
-    EXPECT_EQ(charged("payload_bytes", kUser), 1 << 20);
+    EXPECT_EQ(charged("payload_bytes", kAlice), 1 << 20);
     ASSERT_EQ(ctl("jobs", "purge\n"), 0);
-    EXPECT_TRUE(wait_until([&] { return charged("payload_bytes", kUser) == 0; }));
+    EXPECT_TRUE(wait_until([&] { return charged("payload_bytes", kAlice) == 0; }));
 }
 
 // ---- what is no request -------------------------------------------------------------------------
@@ -468,7 +467,7 @@ TEST_F(Control, LeavesNothingOfTenThousandHandOvers) {
 TEST_F(Control, HasNothingOrAllOfAMessageWhoseSenderIsKilled) {
     const std::size_t before = daemon_files();
     for (int round = 0; round < 60; ++round) {
-        Child sender(Child::As{kUser, -1}, [&](std::string&) {
+        Child sender(Child::As{kAlice, -1}, [&](std::string&) {
             ControlClient client = connect();
             for (;;) {
                 const Fd memory = memory_of(std::string(8192, 'w'), kAllSeals);
@@ -489,15 +488,15 @@ TEST_F(Control, HasNothingOrAllOfAMessageWhoseSenderIsKilled) {
         }
     }
     EXPECT_TRUE(wait_until([&] { return daemon_files() <= before; })) << daemon_files();
-    EXPECT_TRUE(wait_until([&] { return charged("payload_bytes", kUser) == 0; }));
-    EXPECT_TRUE(wait_until([&] { return charged("open_files", kUser) == 0; }));
+    EXPECT_TRUE(wait_until([&] { return charged("payload_bytes", kAlice) == 0; }));
+    EXPECT_TRUE(wait_until([&] { return charged("open_files", kAlice) == 0; }));
 }
 
 // ---- events and regions -------------------------------------------------------------------------
 
 TEST_F(Control, SendsTheSignalThatWasAskedFor) {
     ASSERT_EQ(chmod(at("jobs/notify").c_str(), 0666), 0);
-    Child watcher(Child::As{kUser, -1}, [this](std::string&) {
+    Child watcher(Child::As{kAlice, -1}, [this](std::string&) {
         sigset_t one;
         sigemptyset(&one);
         sigaddset(&one, SIGRTMIN + 1);

@@ -56,6 +56,10 @@ bool wait_until(const std::function<bool()>& condition, std::chrono::millisecond
     return true;
 }
 
+bool is_instrumented() {
+    return !environment("IPCFS_TEST_SANITIZED", "").empty();
+}
+
 Daemon::Daemon(const Options& options) {
     std::string pattern = environment("TMPDIR", "/tmp") + "/ipcfs-system-XXXXXX";
     if (mkdtemp(pattern.data()) == nullptr) return;

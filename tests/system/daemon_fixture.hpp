@@ -29,6 +29,10 @@ constexpr std::chrono::milliseconds kGlance = 100ms;
 bool wait_until(const std::function<bool()>& condition,
                 std::chrono::milliseconds patience = kPatience);
 
+// Whether the daemon is a sanitizer build (IPCFS_TEST_SANITIZED): starts and operations take several times
+// longer.
+bool is_instrumented();
+
 class Daemon {
 public:
     struct Options {

@@ -22,7 +22,7 @@ Child writing(const std::string& path, bool framed) {
     });
 }
 
-Child reading(const std::string& path) {
+Child reading_on(const std::string& path) {
     return Child([=](std::string&) {
         for (;;) {
             const Fd in = open_file(path, O_RDONLY);
@@ -46,8 +46,8 @@ TEST(Death, OfTheDaemonUnderTrafficLeavesNobodyHanging) {
         clients.push_back(writing(jobs + "priority/high", false));
         clients.push_back(writing(jobs + "priority/low", false));
         clients.push_back(writing(jobs + "framed/queue", true));
-        for (int i = 0; i < 2; ++i) clients.push_back(reading(jobs + "queue"));
-        for (int i = 0; i < 2; ++i) clients.push_back(reading(jobs + "next"));
+        for (int i = 0; i < 2; ++i) clients.push_back(reading_on(jobs + "queue"));
+        for (int i = 0; i < 2; ++i) clients.push_back(reading_on(jobs + "next"));
         ASSERT_TRUE(wait_until([&] {
             const auto rows = parse_table(slurp(jobs + "stats"));
             return !rows.empty() && strtol(rows[0].at("delivered").c_str(), nullptr, 10) > 500;

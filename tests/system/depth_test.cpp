@@ -18,11 +18,7 @@
 namespace ipcfs::test {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int kMany = 1000;  // threads of a sanitized program are dear
-#else
 constexpr int kMany = 6000;
-#endif
 
 // What the threads of the reading process tell the test.
 struct Shared {

@@ -23,13 +23,6 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr uid_t kUser = 1001;
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kInstrumented = true;  // a start takes many times longer
-#else
-constexpr bool kInstrumented = false;
-#endif
-
 class Durable : public MountedTest {
 protected:
     void SetUp() override {
@@ -73,7 +66,7 @@ TEST_F(Durable, ChannelsComeBackWithAllThatBelongsToThem) {
     make_channel("a", {}, 0751);
     make_channel("a/b", "capacity 77\nttl 1h\ndurable sync\n", 0740);
     make_channel("a/gone");
-    ASSERT_EQ(chown(at("a/b").c_str(), kUser, kUser), 0);
+    ASSERT_EQ(chown(at("a/b").c_str(), kAlice, kAlice), 0);
     ASSERT_EQ(chmod(at("a/b/queue").c_str(), 0620), 0);
     ASSERT_EQ(setxattr(at("a/b").c_str(), "user.colour", "blue", 4, 0), 0);
     std::string output;
@@ -85,7 +78,7 @@ TEST_F(Durable, ChannelsComeBackWithAllThatBelongsToThem) {
     kill_and_start();
     ASSERT_EQ(stat(at("a/b").c_str(), &after), 0) << strerror(errno);
     EXPECT_EQ(after.st_mode, before.st_mode);
-    EXPECT_EQ(after.st_uid, kUser);
+    EXPECT_EQ(after.st_uid, kAlice);
     EXPECT_EQ(after.st_ino, before.st_ino);
     ASSERT_EQ(stat(at("a/b/queue").c_str(), &after), 0);
     EXPECT_EQ(after.st_mode & 0777, 0620u);
@@ -232,7 +225,8 @@ struct Seen {
 };
 
 TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
-    constexpr int kWriters = 4, kReaders = 4, kKills = kInstrumented ? 12 : 50;
+    constexpr int kWriters = 4, kReaders = 4;
+    const int kills = is_instrumented() ? 12 : 50;
     const std::array<std::string, 2> channels{"async", "sync"};
     for (const auto& channel : channels) {
         make_channel(channel, "durable " + channel + "\ncapacity 100000\n");
@@ -287,7 +281,7 @@ TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
             return 0;
         });
     }
-    for (int i = 0; i < kKills; ++i) {
+    for (int i = 0; i < kills; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(20 + any(120)));
         kill_and_start();
         if (HasFatalFailure()) break;
@@ -358,7 +352,7 @@ TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
 
 // The mount survives the daemon: who has a file open, reads or writes, notices nothing but the time.
 TEST_F(Durable, OpenFilesGoOnOverKillsAndNoWriteIsDoneTwice) {
-    constexpr int kKills = kInstrumented ? 5 : 15;
+    const int kills = is_instrumented() ? 5 : 15;
     const std::array<std::string, 2> channels{"async", "sync"};
     for (const auto& channel : channels) {
         make_channel(channel, "durable " + channel + "\ncapacity 100000\n");
@@ -407,7 +401,7 @@ TEST_F(Durable, OpenFilesGoOnOverKillsAndNoWriteIsDoneTwice) {
             }
         });
     }
-    for (int i = 0; i < kKills; ++i) {
+    for (int i = 0; i < kills; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(30 + any(100)));
         ASSERT_NO_FATAL_FAILURE(replace_server());
     }

@@ -9,6 +9,16 @@
 
 namespace ipcfs::test {
 
+std::string text_of(std::size_t size, unsigned seed) {
+    std::string text(size, '\0');
+    unsigned state = seed * 2654435761U + 12345;
+    for (char& each : text) {
+        state = state * 1103515245U + 12345U;
+        each = static_cast<char>('a' + (state >> 16) % 26);
+    }
+    return text;
+}
+
 Fd open_file(const std::string& path, int flags) {
     return Fd(::open(path.c_str(), flags | O_CLOEXEC));
 }

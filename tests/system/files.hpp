@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 #include <vector>
 
 #include <base/fd.hpp>
@@ -12,6 +13,14 @@
 namespace ipcfs::test {
 
 constexpr std::size_t kLargestMessage = 1044480;  // 1 MiB less 4 KiB
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+// Ordinary users of the tests.
+constexpr uid_t kAlice = 1001;
+constexpr uid_t kBob = 1002;
+
+// Letters that differ from place to place, and from those of other seeds.
+std::string text_of(std::size_t size, unsigned seed = 1);
 
 struct Read {
     long result = 0;  // bytes, 0 at the end of the file, or -errno

@@ -20,9 +20,7 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr std::size_t kSize = (std::size_t{16} << 20) + 777;  // ends within a page
-constexpr uid_t kAlice = 1001;
-constexpr uid_t kBob = 1002;
+constexpr std::size_t kLazySize = (std::size_t{16} << 20) + 777;  // ends within a page
 
 std::byte expected(std::size_t at) {
     return static_cast<std::byte>(at * 31 + (at >> 12) * 7 + (at >> 20));
@@ -50,8 +48,8 @@ protected:
         if (auto opened = detail::uffd::open(); !opened) GTEST_SKIP() << opened.error().message();
     }
 
-    // Offers kSize bytes and stays until nobody needs them. Queued when this returns.
-    Child producer(uid_t uid = 0, std::size_t size = kSize) {
+    // Offers kLazySize bytes and stays until nobody needs them. Queued when this returns.
+    Child producer(uid_t uid = 0, std::size_t size = kLazySize) {
         const long before = depth("tensors");
         Child child(Child::As{uid, -1}, [path = at("tensors"), size](std::string& text) {
             std::vector<std::byte> bytes(size);
@@ -109,17 +107,17 @@ TEST_F(Lazy, ShowsTheReceiverTheProducersBytes) {
     Child from = producer();
     Child to = receiver([](LazyRange& range, std::string& text) {
         text = range.why();
-        if (range.fell_back() || range.size() != kSize) return 1;
+        if (range.fell_back() || range.size() != kLazySize) return 1;
         if (!right_at_random(range.bytes(), 1)) return 2;
-        if (!right(range.bytes(), 0, kSize)) return 3;
-        return range.fetch(0, kSize) ? 0 : 4;
+        if (!right(range.bytes(), 0, kLazySize)) return 3;
+        return range.fetch(0, kLazySize) ? 0 : 4;
     });
     EXPECT_EQ(to.wait(), 0) << to.text();
     EXPECT_EQ(from.wait(), 0) << from.text();  // it saw that nobody needs it any more
     EXPECT_EQ(from.text().substr(0, 2), "1 ");
-    EXPECT_TRUE(wait_until([&] { return counter("lazy_pages") >= long{kSize / 4096}; }));
+    EXPECT_TRUE(wait_until([&] { return counter("lazy_pages") >= long{kLazySize / 4096}; }));
     EXPECT_GT(counter("lazy_faults"), 0);
-    EXPECT_LT(counter("lazy_faults"), long{kSize / 4096});
+    EXPECT_LT(counter("lazy_faults"), long{kLazySize / 4096});
 }
 
 TEST_F(Lazy, IsFetchedWholeByAPlainPageMap) {
@@ -128,7 +126,8 @@ TEST_F(Lazy, IsFetchedWholeByAPlainPageMap) {
         auto channel = Channel::open(path);
         auto message = channel->receive(kPatience);
         if (!message) return message.error().code;
-        if (message->payload().kind() != PayloadKind::kLazy || message->size() != kSize) return 1;
+        if (message->payload().kind() != PayloadKind::kLazy || message->size() != kLazySize)
+            return 1;
         auto mapped = page_map(*message);
         if (!mapped) {
             text = mapped.error().message();
@@ -136,7 +135,7 @@ TEST_F(Lazy, IsFetchedWholeByAPlainPageMap) {
         }
         if (page_map(*message, Access::read_write).error().code != EACCES) return 2;
         message = Message();
-        return right(mapped->bytes(), 0, kSize) && mapped->size() == kSize ? 0 : 3;
+        return right(mapped->bytes(), 0, kLazySize) && mapped->size() == kLazySize ? 0 : 3;
     });
     EXPECT_EQ(to.wait(), 0) << to.text();
     EXPECT_EQ(from.wait(), 0) << from.text();
@@ -173,7 +172,7 @@ TEST_F(Lazy, EndsATouchPromptlyWhenTheProducerIsKilled) {
         ::signal(SIGBUS, SIG_DFL);
         ::signal(SIGSEGV, SIG_DFL);
         if (!mapped.tell() || !go.await()) return 1;
-        return range.bytes()[kSize / 2] == expected(kSize / 2) ? 2 : 3;
+        return range.bytes()[kLazySize / 2] == expected(kLazySize / 2) ? 2 : 3;
     });
     ASSERT_TRUE(mapped.await());
     from.signal(SIGSTOP);  // so that it answers no more
@@ -192,7 +191,7 @@ TEST_F(Lazy, GivesAnErrorValueToAFetchWhenTheProducerIsKilled) {
     const Events go;
     Child to = receiver([&](LazyRange& range, std::string& text) {
         if (!range.fetch(0, 1 << 20) || !mapped.tell() || !go.await()) return 1;
-        const auto came = range.fetch(0, kSize);
+        const auto came = range.fetch(0, kLazySize);
         if (came) return 2;
         text = came.error().message();
         if (!right(range.bytes(), 0, 1 << 20) || !range.fetch(1000, 1000)) return 3;
@@ -226,8 +225,8 @@ TEST(LazyWithoutADaemon, IsServedOn) {
     ASSERT_EQ(::mkdir(path.c_str(), 0777), 0);
     const Events ended;
     Child from([&](std::string& text) {
-        std::vector<std::byte> bytes(kSize);
-        for (std::size_t i = 0; i < kSize; ++i) bytes[i] = expected(i);
+        std::vector<std::byte> bytes(kLazySize);
+        for (std::size_t i = 0; i < kLazySize; ++i) bytes[i] = expected(i);
         auto channel = Channel::open(path);
         if (!channel) return channel.error().code;
         auto offered = offer(*channel, bytes);
@@ -245,7 +244,7 @@ TEST(LazyWithoutADaemon, IsServedOn) {
         auto range = page_map(*message, LazyMapOptions{});
         if (!range) return range.error().code;
         if (!mapped.tell() || !go.await()) return 1;
-        if (!right_at_random(range->bytes(), 3) || !right(range->bytes(), 0, kSize)) return 2;
+        if (!right_at_random(range->bytes(), 3) || !right(range->bytes(), 0, kLazySize)) return 2;
         text = range->why();
         return range->producer_gone() ? 3 : 0;
     });
@@ -262,7 +261,7 @@ TEST(LazyWithoutADaemon, IsServedOn) {
 TEST_F(Lazy, IsMappedWholeFromAnotherUserAndByPageFromRoot) {
     const auto use = [](LazyRange& range, std::string& text) {
         text = range.why();
-        return right(range.bytes(), 0, kSize) ? (range.fell_back() ? 1 : 0) : 2;
+        return right(range.bytes(), 0, kLazySize) ? (range.fell_back() ? 1 : 0) : 2;
     };
     {
         Child from = producer(kAlice);
@@ -329,7 +328,7 @@ TEST_F(Lazy, IsForThoseWhoMayReadTheChannel) {
                 if (!reply) return std::move(reply).error();
                 return {};
             };
-            auto range = LazyRange::map(id, kSize, true, {}, attach);
+            auto range = LazyRange::map(id, kLazySize, true, {}, attach);
             if (range) return 1;
             if (range.error().code == EACCES) return EACCES;
         }
@@ -374,7 +373,7 @@ TEST_F(Lazy, EndsItsReceiversWhenTheOfferEnds) {
     const Events taken;
     const Events mapped;
     Child from([&, path = at("tensors")](std::string&) {
-        std::vector<std::byte> bytes(kSize);
+        std::vector<std::byte> bytes(kLazySize);
         auto channel = Channel::open(path);
         if (!channel) return channel.error().code;
         {
@@ -386,7 +385,7 @@ TEST_F(Lazy, EndsItsReceiversWhenTheOfferEnds) {
     });
     Child to = receiver([&](LazyRange& range, std::string&) {
         if (!range.fetch(0, 4096) || !mapped.tell() || !taken.await()) return 1;
-        return range.fetch(kSize / 2, 4096).error().code;
+        return range.fetch(kLazySize / 2, 4096).error().code;
     });
     EXPECT_EQ(to.wait(), ECONNRESET);
 }

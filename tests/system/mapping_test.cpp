@@ -16,8 +16,6 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr std::size_t kMiB = 1 << 20;
-
 // A mapping of a file, unmapped at the end.
 class View {
 public:

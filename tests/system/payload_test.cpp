@@ -15,19 +15,8 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr std::size_t kMiB = 1 << 20;
 constexpr uid_t kFriend = 1001;
 constexpr uid_t kStranger = 1002;
-
-std::string text_of(std::size_t size, unsigned seed = 1) {
-    std::string text(size, '\0');
-    unsigned state = seed * 2654435761U + 12345;
-    for (char& each : text) {
-        state = state * 1103515245U + 12345U;
-        each = static_cast<char>('a' + (state >> 16) % 26);
-    }
-    return text;
-}
 
 class Payloads : public MountedTest {
 protected:

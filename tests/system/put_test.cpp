@@ -15,21 +15,7 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr std::size_t kMiB = 1 << 20;
-constexpr uid_t kGreedy = 1001;
-constexpr uid_t kModest = 1002;
 const std::string kNothing = "(nothing)";
-
-// Text that differs from place to place, and from other seeds'.
-std::string text_of(std::size_t size, unsigned seed = 1) {
-    std::string text(size, '\0');
-    unsigned state = seed * 2654435761U + 12345;
-    for (char& each : text) {
-        state = state * 1103515245U + 12345U;
-        each = static_cast<char>('a' + (state >> 16) % 26);
-    }
-    return text;
-}
 
 // 0 or the errno of close(2).
 int closed(Fd& file) {
@@ -474,14 +460,14 @@ TEST_F(PutQuota, StopsOneUserOnly) {
                      })
             .wait();
     };
-    EXPECT_EQ(puts(kGreedy), 0);
-    EXPECT_EQ(puts(kGreedy), EDQUOT);
-    EXPECT_EQ(puts(kModest), 0);
+    EXPECT_EQ(puts(kAlice), 0);
+    EXPECT_EQ(puts(kAlice), EDQUOT);
+    EXPECT_EQ(puts(kBob), 0);
     ASSERT_TRUE(wait_for_idle());
     EXPECT_EQ(depth("jobs"), 2);
     EXPECT_TRUE(take() == half);
-    EXPECT_TRUE(wait_until([&] { return used(kGreedy, "payload_bytes") == 0; }));
-    EXPECT_EQ(puts(kGreedy), 0);
+    EXPECT_TRUE(wait_until([&] { return used(kAlice, "payload_bytes") == 0; }));
+    EXPECT_EQ(puts(kAlice), 0);
 }
 
 class FullPut : public Put {

@@ -11,9 +11,6 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr uid_t kGreedy = 1001;
-constexpr uid_t kModest = 1002;
-
 class Quota : public MountedTest {
 protected:
     Daemon::Options options() const override {
@@ -53,31 +50,31 @@ protected:
 };
 
 TEST_F(Quota, OfMessagesStopsOneUserOnly) {
-    auto greedy = exhaust(kGreedy, 10, 1000);
+    auto greedy = exhaust(kAlice, 10, 1000);
     EXPECT_EQ(greedy.wait(), EDQUOT);
     EXPECT_EQ(greedy.text(), "50");
-    EXPECT_EQ(used(kGreedy, "messages"), 50);
-    auto modest = exhaust(kModest, 10, 20);
+    EXPECT_EQ(used(kAlice, "messages"), 50);
+    auto modest = exhaust(kBob, 10, 20);
     EXPECT_EQ(modest.wait(), 0);
     EXPECT_EQ(send("jobs", "root has no limit"), 0);
     EXPECT_EQ(drain("jobs").size(), 71U);
-    EXPECT_TRUE(wait_until([&] { return used(kGreedy, "messages") == 0; }));
-    auto again = exhaust(kGreedy, 10, 30);
+    EXPECT_TRUE(wait_until([&] { return used(kAlice, "messages") == 0; }));
+    auto again = exhaust(kAlice, 10, 30);
     EXPECT_EQ(again.wait(), 0) << "what was read is free again";
 }
 
 TEST_F(Quota, OfBytesStopsOneUserOnly) {
-    auto greedy = exhaust(kGreedy, 10 << 10, 40);
+    auto greedy = exhaust(kAlice, 10 << 10, 40);
     EXPECT_EQ(greedy.wait(), EDQUOT);
     EXPECT_LE(MountedTest::number(greedy.text()), 10);
     EXPECT_GE(MountedTest::number(greedy.text()), 9) << "a message may be charged a little more";
-    auto modest = exhaust(kModest, 10 << 10, 5);
+    auto modest = exhaust(kBob, 10 << 10, 5);
     EXPECT_EQ(modest.wait(), 0);
 }
 
 TEST_F(Quota, OfChannelsIsGivenBackByRmdir) {
     const std::string root = daemon().mount();
-    Child user(Child::As{kGreedy, -1}, [root](std::string& text) {
+    Child user(Child::As{kAlice, -1}, [root](std::string& text) {
         int made = 0;
         while (mkdir((root + "/mine" + std::to_string(made)).c_str(), 0755) == 0) ++made;
         if (errno != EDQUOT) return errno;
@@ -91,7 +88,7 @@ TEST_F(Quota, OfChannelsIsGivenBackByRmdir) {
 
 TEST_F(Quota, OfOpenFilesIsGivenBackByClose) {
     const std::string path = at("jobs/queue");
-    Child user(Child::As{kGreedy, -1}, [path](std::string& text) {
+    Child user(Child::As{kAlice, -1}, [path](std::string& text) {
         std::vector<Fd> files;
         for (;;) {
             Fd one = open_file(path, O_RDONLY);
@@ -120,30 +117,30 @@ TEST_F(Quota, OfWaitersStopsOneUserOnly) {
         });
     };
     std::vector<Child> greedy;
-    for (int i = 0; i < 4; ++i) greedy.push_back(wait_there(kGreedy));
+    for (int i = 0; i < 4; ++i) greedy.push_back(wait_there(kAlice));
     ASSERT_TRUE(wait_for_waiting("jobs", 4));
-    auto one_too_many = wait_there(kGreedy);
+    auto one_too_many = wait_there(kAlice);
     EXPECT_EQ(one_too_many.wait(), EDQUOT);
-    auto modest = wait_there(kModest);
+    auto modest = wait_there(kBob);
     ASSERT_TRUE(wait_for_waiting("jobs", 5));
     greedy[0].signal(SIGKILL);
     EXPECT_EQ(greedy[0].wait(), 1000 + SIGKILL);
     ASSERT_TRUE(wait_for_waiting("jobs", 4));
-    auto replacement = wait_there(kGreedy);
+    auto replacement = wait_there(kAlice);
     ASSERT_TRUE(wait_for_waiting("jobs", 5)) << "a waiter that died still counts";
 }
 
 TEST_F(Quota, IsRefundedByEveryWayAMessageGoes) {
     for (const char* way : {"purge\n", "ttl 1ms\n"}) {
-        auto greedy = exhaust(kGreedy, 10, 1000);
+        auto greedy = exhaust(kAlice, 10, 1000);
         ASSERT_EQ(greedy.wait(), EDQUOT);
         ASSERT_EQ(ctl("jobs", way), 0);
         if (std::string(way).starts_with("ttl")) {
             ASSERT_EQ(ctl("jobs", "purge\n"), 0);
             ASSERT_EQ(ctl("jobs", "ttl 0\n"), 0);
         }
-        EXPECT_TRUE(wait_until([&] { return used(kGreedy, "messages") == 0; })) << way;
-        EXPECT_TRUE(wait_until([&] { return used(kGreedy, "bytes") == 0; })) << way;
+        EXPECT_TRUE(wait_until([&] { return used(kAlice, "messages") == 0; })) << way;
+        EXPECT_TRUE(wait_until([&] { return used(kAlice, "bytes") == 0; })) << way;
     }
 }
 

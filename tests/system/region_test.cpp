@@ -19,9 +19,7 @@
 namespace ipcfs::test {
 namespace {
 
-constexpr std::size_t kSize = (std::size_t{3} << 20) + 100;
-constexpr uid_t kAlice = 1001;
-constexpr uid_t kBob = 1002;
+constexpr std::size_t kRegionSize = (std::size_t{3} << 20) + 100;
 
 void die_by_the_signal() {
     const rlimit none{0, 0};
@@ -65,7 +63,7 @@ protected:
     Channel& channel() { return *channel_; }
     // A region of this process', filled.
     std::optional<Region> make(std::string_view name, mode_t mode = 0600, unsigned seed = 1) {
-        auto made = Region::create(channel(), name, kSize, mode);
+        auto made = Region::create(channel(), name, kRegionSize, mode);
         EXPECT_TRUE(made) << made.error().message();
         if (!made) return std::nullopt;
         auto memory = made->map();
@@ -97,17 +95,17 @@ TEST_F(Regions, AreSharedByThoseWhoMapThem) {
         }
         auto memory = region->map(Access::read_write);
         if (!memory) return memory.error().code;
-        if (memory->size() != kSize || !filled(memory->bytes(), 1)) return 2;
-        memory->writable_bytes()[kSize - 1] = std::byte{42};
+        if (memory->size() != kRegionSize || !filled(memory->bytes(), 1)) return 2;
+        memory->writable_bytes()[kRegionSize - 1] = std::byte{42};
         return answered.tell() ? 0 : 3;
     });
     auto region = make("one");
     ASSERT_TRUE(region);
-    EXPECT_EQ(region->size().value_or(0), kSize);
+    EXPECT_EQ(region->size().value_or(0), kRegionSize);
     auto memory = region->map();
     ASSERT_TRUE(written.tell());
     ASSERT_TRUE(answered.await());
-    EXPECT_EQ(memory->bytes()[kSize - 1], std::byte{42});
+    EXPECT_EQ(memory->bytes()[kRegionSize - 1], std::byte{42});
     EXPECT_EQ(other.wait(), 0) << other.text();
 }
 
@@ -151,12 +149,12 @@ TEST_F(Regions, HaveNamesThatAreTakenOnceAndEnd) {
 TEST_F(Regions, ChangeTheirSize) {
     auto region = make("one");
     ASSERT_TRUE(region);
-    ASSERT_TRUE(region->resize(2 * kSize));
+    ASSERT_TRUE(region->resize(2 * kRegionSize));
     auto memory = region->map();
     ASSERT_TRUE(memory);
-    EXPECT_EQ(memory->size(), 2 * kSize);
-    EXPECT_TRUE(filled(memory->bytes().first(kSize), 1));
-    EXPECT_EQ(memory->bytes()[2 * kSize - 1], std::byte{0});
+    EXPECT_EQ(memory->size(), 2 * kRegionSize);
+    EXPECT_TRUE(filled(memory->bytes().first(kRegionSize), 1));
+    EXPECT_EQ(memory->bytes()[2 * kRegionSize - 1], std::byte{0});
     ASSERT_EQ(ctl("grid", "max-payload 8M\n"), 0);
     EXPECT_EQ(code(region->resize(9 << 20)), EFBIG);
     EXPECT_EQ(code(Region::create(channel(), "two", 9 << 20)), EFBIG);
@@ -222,7 +220,7 @@ TEST_F(Regions, ChangeHandsByAMessage) {
         auto mine = Channel::open(path);
         auto message = mine->receive(kPatience);
         if (!message) return message.error().code;
-        if (message->type() != FrameType::kHandoff || message->size() != kSize) return 1;
+        if (message->type() != FrameType::kHandoff || message->size() != kRegionSize) return 1;
         if (message->correlation_id() != 9 || message->priority() != 255) return 2;
         if (code(page_map(*message)) != ENOTSUP) return 3;
         if (!received.tell() || !go.await()) return 4;
@@ -236,7 +234,7 @@ TEST_F(Regions, ChangeHandsByAMessage) {
         auto memory = region->map(Access::read_write);
         if (!memory || !filled(memory->bytes(), 5)) return 7;
         fill(memory->writable_bytes(), 6);
-        return filled(memory->bytes(), 6) && region->resize(2 * kSize) ? 0 : 8;
+        return filled(memory->bytes(), 6) && region->resize(2 * kRegionSize) ? 0 : 8;
     });
     auto target = Channel::open(at("next"));
     ASSERT_TRUE(target);
@@ -337,7 +335,7 @@ using PageMap = Regions;
 TEST_F(PageMap, GivesTheBodyWhateverKindItIs) {
     for (const char* payloads : {"payloads sealed\n", "payloads pooled\n"}) {
         ASSERT_EQ(ctl("grid", payloads), 0);
-        for (const std::size_t size : {std::size_t{0}, std::size_t{100}, kSize}) {
+        for (const std::size_t size : {std::size_t{0}, std::size_t{100}, kRegionSize}) {
             auto loan = channel().loan(size);
             ASSERT_TRUE(loan) << loan.error().message();
             std::vector<std::byte> bytes(size);

@@ -98,8 +98,8 @@ void Model::enqueue(Parcel& parcel, int writer) {
 }
 
 void Model::stamp(Item& item) const {
-    item.expires = settings.ttl > 0 ? now + settings.ttl : kForever;
-    if (item.late != kForever) item.expires = std::min(item.expires, std::max(now, item.late));
+    item.expires = settings.ttl > 0 ? now + settings.ttl : kNever;
+    if (item.late != kNever) item.expires = std::min(item.expires, std::max(now, item.late));
 }
 
 // A level that was idle does not claim the turns that it did not need.
@@ -112,12 +112,12 @@ void Model::wait_for_place(const Item& item) {
 
 bool Model::gather() {
     if (!gated() || let_out == queue.size()) return false;
-    if (gathering_since == kForever) gathering_since = now;
+    if (gathering_since == kNever) gathering_since = now;
     const auto [count, delay] = settings.batch_gate();
     const auto enough = std::min<std::uint64_t>(count, settings.high_mark());
     if (queue.size() - let_out < enough && now < gathering_since + delay) return false;
     let_out = queue.size();
-    gathering_since = kForever;
+    gathering_since = kNever;
     const auto before = load();
     serve();
     made_room |= load() < before;
@@ -128,7 +128,7 @@ bool Model::gather() {
 void Model::shrunk() {
     if (gated() && let_out >= queue.size()) {
         let_out = queue.size();
-        gathering_since = kForever;
+        gathering_since = kNever;
     }
 }
 
@@ -318,7 +318,7 @@ bool Model::nack(std::uint64_t lease, Nanos delay) {
     auto item = end_trial(lease);
     if (!item) return false;
     ++counts.nacked;
-    come_back(*item, delay);
+    requeue(*item, delay);
     came_back();
     return true;
 }
@@ -344,7 +344,7 @@ bool Model::end_lease(std::uint64_t lease) {
     auto item = end_trial(lease);
     if (!item) return false;
     ++counts.lease_returns;
-    come_back(*item, 0);
+    requeue(*item, 0);
     came_back();
     return true;
 }
@@ -368,11 +368,11 @@ std::size_t Model::die(pid_t holder) {
         return true;
     });
     counts.lease_returns += items.size();
-    if (!items.empty()) come_back(items);
+    if (!items.empty()) requeue(items);
     return items.size();
 }
 
-void Model::come_back(Item item, Nanos delay) {
+void Model::requeue(Item item, Nanos delay) {
     item.again = true;
     if (item.deliveries >= settings.max_deliveries) return bury(item);
     if (delay > 0) {
@@ -382,10 +382,10 @@ void Model::come_back(Item item, Nanos delay) {
     }
 }
 
-void Model::come_back(std::vector<Item> items) {
+void Model::requeue(std::vector<Item> items) {
     std::sort(items.begin(), items.end(),
               [](const Item& a, const Item& b) { return a.place < b.place; });
-    for (const Item& item : items) come_back(item, 0);
+    for (const Item& item : items) requeue(item, 0);
     came_back();
 }
 
@@ -665,7 +665,7 @@ void Model::set(const Settings& to) {
     let_out = ready();
     settings = to;
     if (!gated() && let_out < queue.size()) {
-        gathering_since = kForever;
+        gathering_since = kNever;
         serve();
         ring();
     } else if (gather()) {
@@ -735,7 +735,7 @@ void Model::at(Nanos time) {
         return true;
     });
     counts.lease_timeouts += back.size();
-    if (!back.empty()) come_back(std::exchange(back, {}));
+    if (!back.empty()) requeue(std::exchange(back, {}));
     std::erase_if(delayed, [&](const Later& later) {
         if (later.due > now) return false;
         back.push_back(later.item);

@@ -21,8 +21,8 @@ struct Model {
         int number = 0;
         std::uint8_t priority = 0;
         std::uint64_t size = 0;
-        Nanos late = kForever;  // its own end, monotonic
-        Nanos expires = kForever;
+        Nanos late = kNever;  // its own end, monotonic
+        Nanos expires = kNever;
         std::uint64_t sequence = 0;
         std::uint64_t place = 0;  // in line
         std::uint32_t deliveries = 0;
@@ -45,7 +45,7 @@ struct Model {
     struct Waiting {
         int id = 0;
         Parcel parcel;
-        Nanos deadline = kForever;
+        Nanos deadline = kNever;
         int unresolved = 0, in_flight = 0;
         bool cancelled = false;
         queue::Wake why = queue::Wake::kServed, ending = queue::Wake::kInterrupted;
@@ -83,8 +83,8 @@ struct Model {
     std::map<int, Item> taken;  // in readers' hands
     std::map<int, End> ends;    // of waiters, all that ever ended
     std::uint64_t sequence = 0, place = 0, last_lease = 0, pass = 0, rings = 0;
-    std::uint64_t let_out = 0;         // by the gate of batches, while there is one
-    Nanos gathering_since = kForever;  // what it holds back
+    std::uint64_t let_out = 0;       // by the gate of batches, while there is one
+    Nanos gathering_since = kNever;  // what it holds back
     std::map<std::uint8_t, std::uint64_t> passes;
     bool deferred = false, made_room = false;
     Counters counts;
@@ -180,8 +180,8 @@ private:
     std::optional<Item> end_trial(std::uint64_t lease);
     std::uint64_t lease_out(int number, pid_t holder);
     void stamp(Item& item) const;
-    void come_back(Item item, Nanos delay);
-    void come_back(std::vector<Item> items);
+    void requeue(Item item, Nanos delay);
+    void requeue(std::vector<Item> items);
     void requeue(const Item& item);
     void came_back();
     void bury(Item item);

@@ -129,7 +129,7 @@ private:
         const Via via = parcel.natural ? Via::kQueueFile : Via::kOther;
         int turn = -1;
         if (!turns_.empty() && below(2)) turn = any(turns_)->first;
-        Turn* held = turn == -1 ? nullptr : turns_.at(turn).get();
+        WriteTicket* held = turn == -1 ? nullptr : turns_.at(turn).get();
         const bool may_wait = below(2);
         const Push expected = model_.try_push(parcel, may_wait, turn);
         const Push push = jobs_->try_push(batch, via, may_wait, held);
@@ -348,7 +348,7 @@ private:
     void open() {
         said_ = "open";
         const int id = ++ids_;
-        auto turn = std::make_unique<Turn>();
+        auto turn = std::make_unique<WriteTicket>();
         const Gate expected = model_.try_gate(id);
         const Gate gate = jobs_->try_gate(*turn);
         ASSERT_EQ(gate, expected) << where();
@@ -662,7 +662,7 @@ private:
     std::map<int, std::unique_ptr<Reader>> readers_;  // those not yet looked at, by id
     std::map<int, std::unique_ptr<Writer>> writers_;
     std::map<int, std::unique_ptr<Opener>> openers_;
-    std::map<int, std::unique_ptr<Turn>> turns_;
+    std::map<int, std::unique_ptr<WriteTicket>> turns_;
     std::map<int, queue::MessageRef> taken_;
     std::map<std::uint64_t, queue::MessageRef> leased_;  // what an open file keeps to read from
     std::vector<pid_t> holders_;

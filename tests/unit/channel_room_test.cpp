@@ -352,17 +352,17 @@ TEST(Purge, LetsWaitingWritersIn) {
 TEST(Gate, IsOpenWhileThereIsRoomForAllThatWereLetIn) {
     World world;
     auto jobs = world.channel("capacity 5\n");  // the high mark is 4
-    Turn turns[6];
+    WriteTicket tickets[6];
     world.push(*jobs, "a");
-    for (int i = 0; i < 3; ++i) EXPECT_EQ(jobs->try_gate(turns[i]), Gate::kOpen) << i;
-    EXPECT_EQ(jobs->try_gate(turns[3]), Gate::kWait);
-    for (auto& turn : turns) jobs->leave(turn);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(jobs->try_gate(tickets[i]), Gate::kOpen) << i;
+    EXPECT_EQ(jobs->try_gate(tickets[3]), Gate::kWait);
+    for (auto& ticket : tickets) jobs->leave(ticket);
 }
 
 TEST(Gate, ACloseLetsTheNextOneIn) {
     World world;
     auto jobs = world.channel("capacity 1\nlow-watermark 0\n");
-    Turn first, second, third;
+    WriteTicket first, second, third;
     ASSERT_EQ(jobs->try_gate(first), Gate::kOpen);
     Opener waiting, later;
     jobs->gate(waiting, second);
@@ -379,7 +379,7 @@ TEST(Gate, ACloseLetsTheNextOneIn) {
 TEST(Gate, ACreditLapsesAfterASecond) {
     World world;
     auto jobs = world.channel("capacity 1\nlow-watermark 0\n");
-    Turn first, second;
+    WriteTicket first, second;
     ASSERT_EQ(jobs->try_gate(first), Gate::kOpen);
     Opener waiting;
     jobs->gate(waiting, second);
@@ -396,7 +396,7 @@ TEST(Gate, AWriteThatWentStraightToAReaderLeavesItsPlaceToTheNextOpen) {
     auto jobs = world.channel("capacity 1\nlow-watermark 0\n");
     Reader reader;
     jobs->take(reader);
-    Turn first, second;
+    WriteTicket first, second;
     ASSERT_EQ(jobs->try_gate(first), Gate::kOpen);
     Opener waiting;
     jobs->gate(waiting, second);
@@ -413,9 +413,9 @@ TEST(Gate, WaitsWhileTheChannelIsPausedAndIsFirstComeFirstServed) {
     World world;
     auto jobs = world.channel(kSmall);
     world.push_all(*jobs, {"a", "b", "c", "d"});
-    Turn turns[3];
+    WriteTicket tickets[3];
     Opener openers[3];
-    for (int i = 0; i < 3; ++i) jobs->gate(openers[i], turns[i]);
+    for (int i = 0; i < 3; ++i) jobs->gate(openers[i], tickets[i]);
     world.advance(kSecond * 10);  // opens wait without a limit
     EXPECT_TRUE(openers[0].waits());
     jobs->cancel(openers[0], Wake::kInterrupted);
@@ -423,15 +423,15 @@ TEST(Gate, WaitsWhileTheChannelIsPausedAndIsFirstComeFirstServed) {
     next(*jobs);
     next(*jobs);
     EXPECT_TRUE(openers[1].done() && openers[2].done());
-    Turn extra;
+    WriteTicket extra;
     EXPECT_EQ(jobs->try_gate(extra), Gate::kWait);  // two queued, two credits
-    for (auto& turn : turns) jobs->leave(turn);
+    for (auto& ticket : tickets) jobs->leave(ticket);
 }
 
 TEST(Gate, NobodyPassesAnOpenThatWaits) {
     World world;
     auto jobs = world.channel("type sync\n");
-    Turn first, second, third;
+    WriteTicket first, second, third;
     ASSERT_EQ(jobs->try_gate(first), Gate::kOpen);
     Opener waiting;
     jobs->gate(waiting, second);
@@ -447,7 +447,7 @@ TEST(Gate, NobodyPassesAnOpenThatWaits) {
 TEST(Gate, OfOverflowPoliciesThatDoNotBlockIsAlwaysOpen) {
     World world;
     auto jobs = world.channel("capacity 1\noverflow reject\n");
-    Turn first, second;
+    WriteTicket first, second;
     world.push(*jobs, "a");
     EXPECT_EQ(jobs->try_gate(first), Gate::kOpen);
     EXPECT_EQ(jobs->try_gate(second), Gate::kOpen);

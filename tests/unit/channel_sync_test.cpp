@@ -8,8 +8,8 @@ using queue::kNormal;
 using queue::Via;
 using queue::Wake;
 
-void write(Channel& to, World& world, Writer& writer, const Texts& bodies,
-           Via via = Via::kQueueFile) {
+void write_texts(Channel& to, World& world, Writer& writer, const Texts& bodies,
+                 Via via = Via::kQueueFile) {
     writer.batch = world.batch(bodies);
     writer.via = via;
     to.push(writer, nullptr);
@@ -19,7 +19,7 @@ TEST(Sync, AWriteEndsWhenItsMessageWasDelivered) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     EXPECT_TRUE(writer.waits());
     queue::MessageRef taken;
     ASSERT_EQ(calls->try_take(taken), Take::kTaken);
@@ -33,7 +33,7 @@ TEST(Sync, IsWithdrawnWhenNobodyTakesItInTime) {
     World world;
     auto calls = world.channel("type sync\ntimeout 2s\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     world.advance(2 * kSecond - 1);
     EXPECT_TRUE(writer.waits());
     world.advance(1);
@@ -47,8 +47,8 @@ TEST(Sync, AnInterruptedWriterWithdrawsItsMessage) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer first, second;
-    write(*calls, world, first, {"a"});
-    write(*calls, world, second, {"b"}, Via::kOther);
+    write_texts(*calls, world, first, {"a"});
+    write_texts(*calls, world, second, {"b"}, Via::kOther);
     calls->cancel(first, Wake::kInterrupted);
     EXPECT_EQ(first.why, Wake::kInterrupted);
     EXPECT_EQ(drain(*calls), Texts{"b"});
@@ -59,7 +59,7 @@ TEST(Sync, AnInterruptWhileTheMessageIsInFlightLetsTheDeliveryDecide) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     queue::MessageRef taken;
     calls->try_take(taken);
     calls->cancel(writer, Wake::kInterrupted);
@@ -73,7 +73,7 @@ TEST(Sync, AnInterruptedWritersMessageThatComesBackIsNotQueuedAgain) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     queue::MessageRef taken;
     calls->try_take(taken);
     calls->cancel(writer, Wake::kInterrupted);
@@ -87,7 +87,7 @@ TEST(Sync, AMessageThatComesBackAfterTheTimeoutEndsItsWriterAsTimedOut) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     queue::MessageRef taken;
     calls->try_take(taken);
     world.advance(10 * kSecond);
@@ -102,7 +102,7 @@ TEST(Sync, AMessageThatComesBackInTimeIsDeliveredToTheNextReader) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     queue::MessageRef taken;
     calls->try_take(taken);
     calls->give_back(std::move(taken));
@@ -115,7 +115,7 @@ TEST(Sync, AnInterruptedBatchTakesBackWhatIsNotInAReadersHands) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a", "b"});
+    write_texts(*calls, world, writer, {"a", "b"});
     queue::MessageRef taken;
     calls->try_take(taken);
     calls->cancel(writer, Wake::kInterrupted);
@@ -131,7 +131,7 @@ TEST(Sync, APurgeEndsItsWriter) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     ASSERT_TRUE(calls->control("purge\n"));
     EXPECT_TRUE(writer.done());
     EXPECT_EQ(writer.why, Wake::kPurged);
@@ -153,7 +153,7 @@ TEST(Sync, AWriteDuringAHoldIsSentWhenItEnds) {
     auto calls = world.channel("type sync\n");
     ASSERT_TRUE(calls->control("pause\n"));
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     EXPECT_EQ(calls->depth(), 0U);
     ASSERT_TRUE(calls->control("resume\n"));
     EXPECT_EQ(next(*calls), "a");
@@ -164,7 +164,7 @@ TEST(Sync, RingsAtNextWhileTheWriteHoldsTheLockOfQueue) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     EXPECT_EQ(world.bell.next, 1U);
     EXPECT_EQ(world.bell.queue, 0U);
     queue::MessageRef taken;
@@ -209,11 +209,11 @@ TEST(End, RemovalEndsAllThatWaitsAndRefusesWhatComesAfter) {
     Reader reader, late;
     Writer writer, late_writer;
     Opener opener, late_opener;
-    Turn turn;
+    WriteTicket ticket;
     ASSERT_TRUE(jobs->control("pause\n"));
     jobs->take(reader);
-    write(*jobs, world, writer, {"a"});
-    jobs->gate(opener, turn);
+    write_texts(*jobs, world, writer, {"a"});
+    jobs->gate(opener, ticket);
     int notified = 0, hung_up = 0;
     PollSlot slot, other;
     jobs->poll(slot, std::make_unique<CountingTicket>(notified, POLLIN));
@@ -227,8 +227,8 @@ TEST(End, RemovalEndsAllThatWaitsAndRefusesWhatComesAfter) {
     EXPECT_EQ(hung_up, 1);
     EXPECT_EQ(jobs->poll(slot, nullptr), unsigned{POLLIN | POLLOUT | POLLHUP});
     jobs->take(late);
-    jobs->gate(late_opener, turn);
-    write(*jobs, world, late_writer, {"b"});
+    jobs->gate(late_opener, ticket);
+    write_texts(*jobs, world, late_writer, {"b"});
     EXPECT_EQ(late.why, Wake::kRemoved);
     EXPECT_EQ(late_opener.why, Wake::kRemoved);
     EXPECT_EQ(late_writer.why, Wake::kRemoved);
@@ -242,7 +242,7 @@ TEST(End, AMessageGivenBackToARemovedChannelIsFreedAndEndsItsSyncWriter) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     queue::MessageRef taken;
     calls->try_take(taken);
     ASSERT_TRUE(calls->remove());
@@ -259,13 +259,13 @@ TEST(End, ShuttingDownEndsAllWaitsAndNothingWaitsAnyMore) {
     Reader reader, late;
     Writer late_writer;
     Opener late_opener;
-    Turn turn;
+    WriteTicket ticket;
     jobs->take(reader);
     jobs->shut_down();
     EXPECT_EQ(reader.why, Wake::kShutdown);
     jobs->take(late);
-    jobs->gate(late_opener, turn);
-    write(*jobs, world, late_writer, {"b"});
+    jobs->gate(late_opener, ticket);
+    write_texts(*jobs, world, late_writer, {"b"});
     EXPECT_EQ(late.why, Wake::kShutdown);
     EXPECT_EQ(late_opener.why, Wake::kShutdown);
     EXPECT_EQ(late_writer.why, Wake::kShutdown);
@@ -276,7 +276,7 @@ TEST(End, ShuttingDownWithdrawsWhatSyncWritersQueued) {
     World world;
     auto calls = world.channel("type sync\n");
     Writer writer;
-    write(*calls, world, writer, {"a"});
+    write_texts(*calls, world, writer, {"a"});
     calls->shut_down();
     EXPECT_TRUE(writer.done());
     EXPECT_EQ(writer.why, Wake::kShutdown);

@@ -214,7 +214,7 @@ TEST(Timers, OfAChannelWithAFarDeadlineDoNotPileUpWithEachNearOne) {
 TEST(Timers, RestWhileAnOpenWaitsAtAChannelOnHold) {
     World world;
     auto jobs = world.channel("capacity 2\nhigh-watermark 50\n");
-    Turn first, second;
+    WriteTicket first, second;
     ASSERT_EQ(jobs->try_gate(first), Gate::kOpen);
     Opener opener;
     jobs->gate(opener, second);

@@ -48,7 +48,7 @@ TEST(MessagePool, HandsARecycledMessageOutAsNew) {
     EXPECT_EQ(again.get(), address);
     EXPECT_EQ(again->envelope.priority, kNormal);
     EXPECT_FALSE(again->envelope.redelivered);
-    EXPECT_EQ(again->envelope.expires, kForever);
+    EXPECT_EQ(again->envelope.expires, kNever);
     EXPECT_EQ(text(again->content()), "y");
     EXPECT_EQ(again->writer, nullptr);
 }
@@ -188,7 +188,7 @@ TEST(PriorityQueue, CountsMessagesAndBytesThroughEveryWayOut) {
     EXPECT_TRUE(queue.empty());
     EXPECT_EQ(queue.bytes(), 0U);
     EXPECT_EQ(queue.pop(Schedule::kStrict), nullptr);
-    EXPECT_EQ(queue.oldest(), kForever);
+    EXPECT_EQ(queue.oldest(), kNever);
 }
 
 TEST(PriorityQueue, FreesWhatIsLeftInIt) {

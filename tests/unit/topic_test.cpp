@@ -434,8 +434,8 @@ TEST(TopicBlocking, PublishersWaitUntilThereIsRoom) {
     Writer writer;
     writer.batch.add(t.message("waited"));
     topic->push(writer, nullptr);
-    Turn turn;
-    EXPECT_EQ(topic->try_gate(turn), Gate::kWait);
+    WriteTicket ticket;
+    EXPECT_EQ(topic->try_gate(ticket), Gate::kWait);
     EXPECT_TRUE(writer.waits());
     EXPECT_EQ(drain(other->channel()).size(), 8U);  // nothing half published
     for (int i = 0; i < 5; ++i) next(*slow);
