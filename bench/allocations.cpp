@@ -38,7 +38,7 @@ void* aligned_alloc(std::size_t alignment, std::size_t size) {
     ++counted;
     return __libc_memalign(alignment, size);
 }
-int posix_memalign(void** to, std::size_t alignment, std::size_t size) {
+int posix_memalign(void** to, std::size_t alignment, std::size_t size) noexcept {
     ++counted;
     *to = __libc_memalign(alignment, size);
     return *to == nullptr ? ENOMEM : 0;

@@ -22,14 +22,14 @@ namespace ipcfs::bench {
 namespace {
 
 constexpr unsigned kMillion = 1'000'000;
-constexpr unsigned kTogether = 1'000;  // messages a write
+constexpr unsigned kBatch = 1'000;  // messages a write
 
 void fill_channel(const Server& server, unsigned count) {
     server.make_channel("kept", "capacity 2000000\nbytes 8G\nhigh-watermark 100\ndurable async\n");
     auto channel = need(Channel::open(server.at("kept")));
     for (Numbered message; message.number < count;) {
         Batch batch;
-        for (unsigned i = 0; i < kTogether && message.number < count; ++i, ++message.number) {
+        for (unsigned i = 0; i < kBatch && message.number < count; ++i, ++message.number) {
             need(batch.add(message.bytes()));
         }
         need(channel.send_batch(batch));
@@ -62,7 +62,7 @@ void measure_recovery_of_the_store(Run& run) {
 }
 
 void measure_recovery(Run& run) {
-    constexpr auto kPatience = 60'000'000'000;  // ns
+    constexpr auto kFillPatience = 60'000'000'000;  // ns
     const unsigned count = run.count(kMillion);
     run.progress("durable: recovery of " + std::to_string(count) + " messages");
     const std::string directory = make_directory(run, "kept");
@@ -102,7 +102,7 @@ void measure_recovery(Run& run) {
         std::string depth;
         // What the kernel was just handing to the daemon ends undone (ECANCELED): asked again.
         while ((depth = server.value("kept/status", "depth")).empty() &&
-               now_ns() - from < kPatience)
+               now_ns() - from < kFillPatience)
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         run.add({"from kill -9 to an answer through the same mount, all messages",
                  static_cast<double>(now_ns() - from) / 1e9, "s", "", std::nullopt, Target{}});

@@ -77,10 +77,10 @@ double Redis::restart(unsigned count) {
 }
 
 void Redis::fill(unsigned count, std::span<const std::byte> body) const {
-    constexpr unsigned kTogether = 100;
+    constexpr unsigned kPipelined = 100;
     RedisSender sender(connect_unix(socket_));
     for (unsigned done = 0; done < count;) {
-        const unsigned part = std::min(kTogether, count - done);
+        const unsigned part = std::min(kPipelined, count - done);
         for (unsigned i = 0; i < part; ++i) sender.submit(body);
         for (unsigned i = 0; i < part; ++i) sender.await();
         done += part;

@@ -168,7 +168,7 @@ void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) noexcept {
     fuse_reply_err(req, EPERM);
 }
 void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
-    fuse_reply_err(req, 0);  // nothing is kept on disk yet
+    fuse_reply_err(req, 0);  // `durable` says when a message is on disk; there is nothing to add
 }
 
 // Where names come and go without the kernel, it is to ask each time.

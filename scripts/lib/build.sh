@@ -3,8 +3,12 @@
 
 jobs=$(nproc)
 
+# Clones and builds share compiler cache entries: paths below the repository count as relative.
+export CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1
+
 # configure PRESET FUSE_PREFIX [-DNAME=VALUE...]: configures build/PRESET, anew when the libfuse to
-# build against is another one than last time (CMake would keep what it found then).
+# build against is another one than last time (CMake would keep what it found then). Warnings are errors in
+# every script alike, since the flag is part of what the compiler cache knows an object by.
 configure() {
     local preset=$1 fuse=$2 before
     local dir=$build_root/$preset
@@ -12,7 +16,7 @@ configure() {
     before=$(sed -n 's/^IPCFS_FUSE_PREFIX:[A-Z]*=//p' "$dir/CMakeCache.txt" 2>/dev/null || true)
     if [[ -e $dir/CMakeCache.txt && $before != "$fuse" ]]; then rm -f "$dir/CMakeCache.txt"; fi
     (cd "$repo" && quietly "$build_root/log/configure-$preset.log" \
-        cmake --preset "$preset" "-DIPCFS_FUSE_PREFIX=$fuse" "$@") || die "could not configure $preset"
+        cmake --preset "$preset" "-DIPCFS_FUSE_PREFIX=$fuse" -DIPCFS_WERROR=ON "$@") || die "could not configure $preset"
 }
 
 # build PRESET [TARGET...]

@@ -10,9 +10,10 @@ build_packages=(
 )
 libfuse_packages=(meson ninja-build pkg-config xz-utils)
 test_packages=(
-    bats inotify-tools acl attr strace util-linux bsdextrautils man-db procps
-    clang-16 clang-tidy-16 libclang-rt-16-dev clang-format-14 shellcheck
+    bats inotify-tools acl attr strace util-linux bsdextrautils man-db procps clang-format-14 shellcheck
 )
+# What only `scripts/test --all` needs: clang-tidy and the fuzz targets.
+all_test_packages=(clang-16 clang-tidy-16 libclang-rt-16-dev)
 # What the benchmarks compare ipcfs with. Installed without being started, see install_servers.
 bench_packages=(redis-server nats-server dbus-daemon)
 

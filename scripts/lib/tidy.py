@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""tidy.py BUILD_DIR [--jobs N] [--all]: clang-tidy over the project's own sources.
+"""tidy.py BUILD_DIR [--jobs N] [--all] [FOLDER...]: clang-tidy over the project's own sources.
 
-A source is checked again only when it, a header it includes, .clang-tidy or the compile command has
-changed since it last passed: that is kept by content under BUILD_DIR/../tidy. The headers are those
-that the compiler reported to ninja, so BUILD_DIR must have been built. --all forgets what is kept.
-Fails when a source has a finding, or when there is no source at all.
+The sources of a folder are checked as one translation unit: most of the time goes into matching the system's
+headers, and that is then spent once a folder. So no two sources of a folder may share a name in an anonymous
+namespace.
+
+A folder is checked again only when a source, a header, .clang-tidy, clang-tidy or the compile command has
+changed since it last passed. That is kept by content, without paths, in $XDG_CACHE_HOME/ipcfs/tidy (default
+~/.cache), so that every clone on a machine shares it. --all ignores it. BUILD_DIR needs to be configured, not
+built. Fails when a source has a finding, or when there is no source at all.
 """
 import argparse
 import concurrent.futures
@@ -12,101 +16,139 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TIDY = "clang-tidy-16"
 FOLDERS = ("src", "fuse", "client", "tests", "bench")
+# Says nothing about what a source means.
+IGNORED = re.compile(r"-O.*|-g.*|-fPIC|-fvisibility.*|-fno-builtin|-Dipcfs_c_EXPORTS|-M.*")
+KEPT_DAYS = 30
 
 
-def own_commands(build):
-    """The compile commands of the project's sources, one each, without the compiler cache."""
-    chosen = {}
+def units(build):
+    """(folder, sources, directory, flags) of each folder; flags are what any of its sources is compiled with."""
+    found = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
         source = pathlib.Path(entry["directory"], entry["file"]).resolve()
         if not source.is_relative_to(ROOT) or source.relative_to(ROOT).parts[0] not in FOLDERS:
             continue
-        words = shlex.split(entry["command"])
-        if os.path.basename(words[0]) == "ccache":
-            words = words[1:]
-        chosen.setdefault(source, {"directory": entry["directory"], "file": str(source), "arguments": words})
-    return chosen
+        sources, flags = found.setdefault((str(source.parent.relative_to(ROOT)), entry["directory"]), (set(), {}))
+        sources.add(source)
+        words = iter(shlex.split(entry["command"]))
+        for word in words:
+            if word in ("-o", "-c", "-MT", "-MF"):
+                next(words)
+            elif word == "-isystem":
+                flags[word + next(words)] = None
+            elif word.startswith("-") and not IGNORED.fullmatch(word):
+                flags[word] = None
+    return [(folder, sorted(sources), directory, list(flags))
+            for (folder, directory), (sources, flags) in sorted(found.items())]
 
 
-def dependencies(build):
-    """object -> files it was made from, as the compiler told ninja."""
-    found, current = {}, None
-    out = subprocess.run(["ninja", "-C", str(build), "-t", "deps"], capture_output=True, text=True, check=True)
-    for line in out.stdout.splitlines():
-        if line.startswith("    ") and current is not None:
-            current.append(line.strip())
-        elif ": #deps" in line:
-            current = found.setdefault(line.split(": #deps")[0], [])
-    return found
+class Contents:
+    """What a source is made of: its own text and the project's headers that it includes, however deep."""
 
+    INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">]+)[">]', re.M)
 
-def content(path, known={}):
-    if path not in known:
-        try:
-            known[path] = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-        except OSError:
-            known[path] = "absent"
-    return known[path]
+    def __init__(self):
+        self.texts = {}
+
+    def text(self, path):
+        if path not in self.texts:
+            data = path.read_bytes()
+            self.texts[path] = (hashlib.sha256(data).digest(), self.INCLUDE.findall(data))
+        return self.texts[path]
+
+    def resolve(self, name, source, roots):
+        for root in (source.parent, *roots):
+            path = root / name
+            if path.is_file():
+                return path.resolve()
+        return None
+
+    def digest(self, sources, roots):
+        seen, todo = {}, list(sources)
+        while todo:
+            path = todo.pop()
+            if path in seen:
+                continue
+            seen[path], names = self.text(path)
+            for name in names:
+                header = self.resolve(os.fsdecode(name), path, roots)
+                if header and header.is_relative_to(ROOT):
+                    todo.append(header)
+        return b"".join(str(path.relative_to(ROOT)).encode() + seen[path] for path in sorted(seen))
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("folders", nargs="*", help="only these, e.g. src/tree")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--all", action="store_true", help="also what has passed before")
     args = parser.parse_args()
     build = args.build.resolve()
-    passed = build.parent / "tidy"
-    if args.all:
-        shutil.rmtree(passed, ignore_errors=True)
+    passed = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "ipcfs", "tidy")
     passed.mkdir(parents=True, exist_ok=True)
+    for stamp in passed.iterdir():
+        if time.time() - stamp.stat().st_mtime > KEPT_DAYS * 24 * 3600:
+            stamp.unlink(missing_ok=True)
 
-    version = subprocess.run([TIDY, "--version"], capture_output=True, text=True, check=True).stdout
-    rules = version + (ROOT / ".clang-tidy").read_text()
-    commands = own_commands(build)
-    made_from = dependencies(build)
+    # The system's headers change with their packages only.
+    packages = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", "lib*-dev", "libstdc++*", TIDY],
+                              capture_output=True, text=True).stdout
+    rules = (ROOT / ".clang-tidy").read_text() + packages + pathlib.Path(__file__).read_text()
+    contents = Contents()
 
-    def key(source):
-        entry = commands[source]
-        words = entry["arguments"]
-        target = words[words.index("-o") + 1]
+    def stamp_of(unit):
+        folder, sources, _, flags = unit
+        roots = [pathlib.Path(flag[2:]) for flag in flags if flag.startswith("-I")]
         digest = hashlib.sha256(rules.encode())
-        digest.update("\0".join(words).replace(str(ROOT), "").encode())
-        for path in sorted({str(source), *made_from.get(target, [])}):
-            full = os.path.join(entry["directory"], path)
-            # The system's headers change with their packages only: their names do.
-            digest.update((path if full.startswith("/usr/") else content(full)).encode())
-        return digest.hexdigest()
+        digest.update("\0".join((folder, *flags)).replace(str(ROOT), "").encode())
+        digest.update(contents.digest(sources, [root for root in roots if root.is_relative_to(ROOT)]))
+        return passed / digest.hexdigest()
 
-    todo = [(s, k) for s, k in ((s, key(s)) for s in sorted(commands)) if not (passed / k).exists()]
-    print(f"{len(commands)} sources, {len(todo)} to check", flush=True)
+    chosen = [unit for unit in units(build) if not args.folders or unit[0] in args.folders]
+    todo = []
+    for unit in chosen:
+        stamp = stamp_of(unit)
+        if stamp.exists() and not args.all:
+            stamp.touch()
+        else:
+            todo.append((unit, stamp))
+    print(f"{sum(len(unit[1]) for unit in chosen)} sources in {len(chosen)} units, {len(todo)} units to check",
+          flush=True)
 
-    with tempfile.TemporaryDirectory() as database:
-        pathlib.Path(database, "compile_commands.json").write_text(json.dumps(list(commands.values())))
-
+    with tempfile.TemporaryDirectory() as place:
         def check(work):
-            source, stamp = work
-            run = subprocess.run([TIDY, "--quiet", "-p", database, str(source)],
-                                 capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            (folder, sources, directory, flags), stamp = work
+            start = time.monotonic()
+            unit = pathlib.Path(place, f"{folder.replace('/', '_')}_{stamp.name[:8]}.cpp")
+            unit.write_text("".join(f'#include "{source}" // NOLINT(bugprone-suspicious-include)\n'
+                                    for source in sources))
+            run = subprocess.run([TIDY, "--quiet", f"--config-file={ROOT}/.clang-tidy", str(unit), "--", *flags],
+                                 cwd=directory, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            seconds = time.monotonic() - start
             if run.returncode == 0:
-                (passed / stamp).touch()
+                stamp.touch()
+                print(f"{folder}: {len(sources)} sources, {seconds:.0f} s", flush=True)
             else:
-                print(f"--- {source.relative_to(ROOT)}\n{run.stdout}{run.stderr if not run.stdout else ''}", flush=True)
+                print(f"--- {folder}\n{run.stdout}{'' if run.stdout else run.stderr}", flush=True)
             return run.returncode == 0
 
+        # The largest first, so that none is left alone at the end.
+        todo.sort(key=lambda work: -len(work[0][1]))
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             bad = list(pool.map(check, todo)).count(False)
-    print(f"{bad} of {len(commands)} sources have findings" if bad else "no findings")
-    return 1 if bad or not commands else 0
+    print(f"{bad} of {len(chosen)} units have findings" if bad else "no findings")
+    return 1 if bad or not chosen else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@
 
 namespace ipcfs::access {
 
-// Permissions are the usual three bits, r 4, w 2, x 1. A mask must be there whenever a user or
+// Permissions are the usual three bits.
+inline constexpr unsigned kRead = 4, kWrite = 2, kSearch = 1;
+
+// A mask must be there whenever a user or
 // group is named; `parse` sees to it, whoever builds one by hand must.
 struct Acl {
     struct Named {

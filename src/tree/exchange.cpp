@@ -4,6 +4,7 @@
 
 #include <payload/memory.hpp>
 
+#include <access/acl.hpp>
 #include <ipcfs/frame.hpp>
 #include <tree/exchange.hpp>
 #include <tree/notify_file.hpp>
@@ -16,7 +17,7 @@ using channel::Push;
 
 namespace {
 
-constexpr unsigned kRead = 4, kWrite = 2, kSearch = 1;
+using access::kRead, access::kSearch, access::kWrite;
 constexpr std::uint64_t kPage = 4096;
 
 std::uint64_t in_pages(std::uint64_t size) {

@@ -1,6 +1,7 @@
 // What comes and goes by name: channels, subscriptions, regions. Any thread.
 #include <sys/stat.h>
 
+#include <access/acl.hpp>
 #include <tree/attributes.hpp>
 #include <tree/memory_file.hpp>
 #include <tree/tree.hpp>
@@ -27,8 +28,7 @@ Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const 
     if (!subscribes && reserved(parent.kind == Kind::kRoot, name)) {
         return Fault{EEXIST, "mkdir: the name is reserved"};
     }
-    constexpr unsigned kRead = 4;
-    if (subscribes && !permits({parent.channel, Kind::kStream}, kRead, made.subject.uid,
+    if (subscribes && !permits({parent.channel, Kind::kStream}, access::kRead, made.subject.uid,
                                made.subject.gid, made.groups)) {
         return Fault{EACCES, "mkdir: a subscription is for who may read the topic's `stream`"};
     }

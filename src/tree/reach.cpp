@@ -33,7 +33,7 @@ bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
 Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, unsigned want,
                                              uid_t uid, gid_t gid,
                                              std::span<const gid_t> groups) const {
-    constexpr unsigned kSearch = 1, kWrite = 2, kRead = 4;
+    using access::kRead, access::kSearch, access::kWrite;
     NodeId at{Registry::kRootId, Kind::kRoot};
     std::shared_ptr<Channel> channel;
     while (true) {
@@ -74,7 +74,7 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
 
 // For a subscription of a topic above it: as if `stream` were opened by its path.
 bool Tree::may_receive(std::uint64_t channel, const access::Identity& subscriber) const {
-    constexpr unsigned kSearch = 1, kRead = 4;
+    using access::kRead, access::kSearch;
     auto may = [&](NodeId node, unsigned want) {
         return permits(node, want, subscriber.uid, subscriber.gid, subscriber.groups);
     };

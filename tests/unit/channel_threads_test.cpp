@@ -36,7 +36,7 @@ private:
     bool finished_ = false;
 };
 
-constexpr int kWriters = 8, kReaders = 8, kEach = 400;
+constexpr int kWriters = 8, kReaders = 8, kOfEach = 400;
 
 // Writers and readers that wait, are cancelled at random and give back at random. Each writer's
 // messages carry its number and their own.
@@ -46,7 +46,7 @@ void exchange(const std::string& settings) {
     Environment env{clock, world.timers, world.pool, world.ledger};
     env.doorbell = &world.bell;
     auto jobs = std::make_shared<Channel>(env, 1, parse_control(settings, Settings{})->settings);
-    std::atomic<int> to_deliver{kWriters * kEach};
+    std::atomic<int> to_deliver{kWriters * kOfEach};
     std::vector<std::thread> threads;
     const std::uint64_t seed = test_seed();
     SCOPED_TRACE("IPCFS_TEST_SEED=" + std::to_string(seed));
@@ -55,7 +55,7 @@ void exchange(const std::string& settings) {
         threads.emplace_back([&, w] {
             std::mt19937_64 random(seed + static_cast<std::uint64_t>(w));
             auto& account = world.ledger.account(static_cast<uid_t>(w));
-            for (int i = 0; i < kEach;) {
+            for (int i = 0; i < kOfEach;) {
                 Awaited<queue::WriteWaiter> writer;
                 auto message = world.message(std::to_string(w) + " " + std::to_string(i));
                 message->charged_message =
@@ -122,10 +122,10 @@ void exchange(const std::string& settings) {
     for (const auto& reader : got) {
         for (const std::string& body : reader) EXPECT_EQ(++seen[body], 1) << body << " came twice";
     }
-    EXPECT_EQ(seen.size(), std::size_t{kWriters * kEach});
+    EXPECT_EQ(seen.size(), std::size_t{kWriters * kOfEach});
     EXPECT_EQ(jobs->depth(), 0U);
     auto counters = jobs->snapshot().counters;
-    EXPECT_EQ(counters.delivered, counters.given_back + kWriters * kEach);
+    EXPECT_EQ(counters.delivered, counters.given_back + kWriters * kOfEach);
     world.ledger.for_each([](const access::Account& account) {
         EXPECT_EQ(account.used(access::Resource::kMessages), 0U);
     });
@@ -171,7 +171,7 @@ void work(Channel& jobs, std::uint64_t seed, const std::atomic<bool>& over,
     }
 }
 
-TEST(ChannelThreads, LeasesThatEndInEveryWayAckEachMessageOnce) {
+TEST(ChannelThreads, LeasesThatEndInEveryWayAckOfEachMessageOnce) {
     constexpr int kHolders = 4, kMessages = 3000;
     World world;
     SystemClock clock;
