@@ -173,8 +173,7 @@ void Walk::descend(Place& place, std::uint64_t number, unsigned level, std::opti
                    std::optional<Bytes> high) {
     if (!wrong_.empty() && !tolerant_) return;
     if (!claim(number, 1)) return;
-    if ((number + 1) * kPage > file_.size())
-        return void(bad(at(number) + " is behind the end"));
+    if ((number + 1) * kPage > file_.size()) return void(bad(at(number) + " is behind the end"));
     const Bytes bytes = page(number);
     const auto header = load<PageHeader>(bytes);
     const bool is_leaf = level == place.tree.depth;
