@@ -100,6 +100,9 @@ Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::str
         if (above->child(role, name)) return Fault{EEXIST, "mkdir"};
         topic = above->channel;
         made->id = next_id_++;
+    } else if (env_.store && defaults().durable != Durable::kOff) {
+        // Not under the lock: making the store's files takes a while.
+        if (auto opened = env_.store->open(); !opened) return opened.error();
     }
     if (topic) {
         // It takes part before it has a name: the topic cannot go in between.
@@ -378,6 +381,11 @@ void Registry::start_ids(std::uint64_t first) {
 std::uint64_t Registry::next_id() const {
     std::shared_lock hold(mutex_);
     return next_id_;
+}
+
+Settings Registry::defaults() const {
+    std::unique_lock hold(mutex_);
+    return defaults_;
 }
 
 void Registry::set_defaults(const Settings& defaults) {

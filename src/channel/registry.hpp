@@ -104,6 +104,7 @@ public:
     void start_ids(std::uint64_t first);
     std::uint64_t next_id() const;
 
+    Settings defaults() const;
     void set_defaults(const Settings& defaults);
     // The daemon ends: all waits end.
     void shut_down() noexcept;

@@ -49,6 +49,10 @@ void Registry::keep_again(Entry& entry) noexcept {
 
 Result<void> Registry::keep_record(std::uint64_t id, const Settings* settings) {
     if (!env_.store) return {};
+    if (settings && settings->durable != Durable::kOff) {
+        // Not under the registry's lock: making the store's files takes a while.
+        if (auto made = env_.store->open(); !made) return made;
+    }
     std::unique_lock hold(mutex_);
     Entry* at = entry(id);
     if (!at || !at->channel) return {};

@@ -158,10 +158,8 @@ Result<void> Daemon::State::start() {
 
 // What durable channels kept, before anybody is served.
 Result<void> Daemon::State::restore(const Config& wanted) {
-    auto made = make_store(wanted, log);
-    if (!made) return made.error();
-    if (!*made) return {};
-    kept = std::move(*made);
+    kept = make_store(wanted, succession.inheritance ? succession.inheritance->life() : 1, log);
+    if (!kept) return {};
     environment.store = kept.get();
     environment.worker = &worker;
     if (wanted.fuse.transport != Transport::kClassic) {
@@ -171,7 +169,17 @@ Result<void> Daemon::State::restore(const Config& wanted) {
     auto requests = recover(*kept, registry, payloads, log);
     if (!requests) return requests.error();
     done_requests = std::move(*requests);
+    open_store(wanted);
     return {};
+}
+
+// Where channels are durable when they are made, its files are made before: mkdir(2) does not wait for
+// them. Should that fail, mkdir tries again and says so.
+void Daemon::State::open_store(const Config& wanted) {
+    if (!kept || wanted.channel.durable == channel::Durable::kOff) return;
+    worker.add([this] {
+        if (auto opened = kept->open(); !opened) log.error("store: ", opened.error().message());
+    });
 }
 
 // No id of a killed daemon is to mean something else now.
@@ -281,6 +289,7 @@ Result<void> Daemon::State::take_over(const Config& wanted) {
         [wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
         wanted.limits.total_bytes);
     registry.set_defaults(wanted.channel);
+    open_store(wanted);
     budget.set_reserve(wanted.payload.reserve);
     config.with([&](Config& running) {
         running.log = wanted.log;

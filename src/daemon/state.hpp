@@ -31,6 +31,7 @@ struct Daemon::State {
 
     Result<void> start();
     Result<void> restore(const Config& wanted);
+    void open_store(const Config& wanted);
     void stop() noexcept;
     tree::System system();
     std::string version() const;

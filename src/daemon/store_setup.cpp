@@ -1,8 +1,6 @@
 // On the thread that starts the daemon.
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
-#include <sys/stat.h>
 #include <thread>
 
 #include <store/lmdb_store.hpp>
@@ -12,38 +10,24 @@
 #include <daemon/store_setup.hpp>
 
 namespace ipcfs::daemon {
-namespace {
-
-Result<void> make_directories(const std::string& path) {
-    std::error_code failed;
-    std::filesystem::create_directories(path, failed);
-    if (failed) return Fault{failed.value(), "make the directory " + path};
-    if (::chmod(path.c_str(), 0700) != 0) return errno_fault("make " + path + " private");
-    return {};
-}
-
-}  // namespace
-
 std::string store_path(const Config& config) {
     std::string name = config.mount.substr(std::min<std::size_t>(1, config.mount.size()));
     std::replace(name.begin(), name.end(), '/', '!');
     return config.state + "/store/" + name;
 }
 
-Result<std::unique_ptr<store::Store>> make_store(const Config& config, Logger& log) {
+std::unique_ptr<store::Store> make_store(const Config& config, std::uint64_t first_generation,
+                                         Logger& log) {
     switch (config.store.kind) {
-        case StoreKind::kOff: return std::unique_ptr<store::Store>();
-        case StoreKind::kMemory:
-            return std::unique_ptr<store::Store>(std::make_unique<store::MemoryStore>());
+        case StoreKind::kOff: return nullptr;
+        case StoreKind::kMemory: return std::make_unique<store::MemoryStore>();
         case StoreKind::kLmdb: break;
     }
-    const std::string path = store_path(config);
-    if (auto made = make_directories(path); !made) return made.error();
     store::Options options;
-    options.directory = path;
+    options.directory = store_path(config);
     options.max_bytes = config.store.max_size;
-    return std::unique_ptr<store::Store>(
-        std::make_unique<store::LmdbStore>(std::move(options), log));
+    options.first_generation = first_generation;
+    return std::make_unique<store::LmdbStore>(std::move(options), log);
 }
 
 Result<std::unordered_set<std::uint64_t>> recover(store::Store& store, channel::Registry& registry,

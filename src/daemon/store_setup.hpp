@@ -20,8 +20,10 @@ namespace ipcfs::daemon {
 // Where the store of a mount is: a directory of its own below the state directory.
 std::string store_path(const Config& config);
 
-// Null for store.kind "off". Nothing is read yet.
-Result<std::unique_ptr<store::Store>> make_store(const Config& config, Logger& log);
+// Null for store.kind "off". Nothing is read yet. Ids of a generation are never given again:
+// `first_generation` is that of a store that has no files yet.
+std::unique_ptr<store::Store> make_store(const Config& config, std::uint64_t first_generation,
+                                         Logger& log);
 
 // Reads it all and fills the registry. Returns the requests that were done, perhaps without an answer.
 // EPROTO: a newer ipcfs wrote it; EBUSY: another daemon has it. Losses are logged, one by one.

@@ -169,6 +169,7 @@ Result<Lsn> LmdbStore::erase(Key key) {
 }
 
 Result<Lsn> LmdbStore::put_channel(std::uint64_t id, std::span<const std::byte> record) {
+    if (auto made = open(); !made) return made.error();
     Lock lock(mutex_);
     if (auto room = make_room(lock, sizeof(RecordHeader) + align8(record.size())); !room)
         return room.error();
@@ -209,14 +210,17 @@ void LmdbStore::when_durable(Lsn lsn, Completion& then) {
 
 Result<void> LmdbStore::save_payload(std::uint64_t id, int file, std::uint64_t offset,
                                      std::uint64_t size, bool sync) {
+    if (!opened_) return Fault{EIO, "save a payload: nothing is durable"};
     return payloads_->save(id, file, offset, size, sync);
 }
 
 Result<Fd> LmdbStore::open_payload(std::uint64_t id) {
+    if (!opened_) return Fault{ENOENT, "payload " + std::to_string(id) + " is not kept"};
     return payloads_->open(id);
 }
 
 void LmdbStore::drop_payload(std::uint64_t id) {
+    if (!opened_) return;
     {
         const Lock lock(mutex_);
         if (index_.refers(id)) return;
@@ -238,11 +242,12 @@ Health LmdbStore::health() {
 }
 
 void LmdbStore::close() {
+    const std::scoped_lock one(opening_);
     {
         const Lock lock(mutex_);
+        stopping_ = true;
         if (closed_) return;
         closed_ = true;
-        stopping_ = true;
         idle_ = false;
     }
     commit_wake_.notify_all();

@@ -6,6 +6,7 @@
 // under one lock. docs/store.md says what is where after which death.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -25,9 +26,10 @@ namespace ipcfs::store {
 constexpr std::size_t kKeptRequests = 1024;
 
 struct Options {
-    std::string directory;                   // made if it is not there; its parent has to be
+    std::string directory;                   // made with the first channel, mode 0700
     std::uint64_t max_bytes = 0;             // of journal and LMDB together; 0: the disk's size
     std::uint32_t segment_bytes = 0;         // 0: as the file system's size suggests
+    std::uint64_t first_generation = 1;      // what a new store calls its first
     Nanos flush_after = 100 * kMillisecond;  // a change is on disk after that, also if nobody waits
     // For tests: another boot of the machine, and another medium under the journal.
     std::string boot;
@@ -40,6 +42,7 @@ public:
     ~LmdbStore() override;
 
     Result<void> recover(Recovery& to) override;
+    Result<void> open() override;
     Result<Lsn> put(std::span<const Put> together, std::uint64_t request) override;
     Result<Lsn> move(Key key, const State& state) override;
     Result<Lsn> erase(Key key) override;
@@ -61,6 +64,10 @@ private:
 
     struct Found;  // found.hpp: what reading gives
     // recover.cpp, chain.cpp, salvage.cpp
+    bool has_files() const;
+    Result<void> lock_directory();
+    Result<void> start(Recovery& to);
+    void forget_start();
     Result<void> make_fresh(const std::string& directory);
     Result<void> open_current(Found& found);
     void read_segments(Found& found);
@@ -111,7 +118,10 @@ private:
     bool may_have_lost_marks_ = false;
     std::uint32_t segment_bytes_ = 0;
     std::uint64_t table_reserve_ = 0;  // of disk, for erasing in LMDB
-    bool opened_ = false;
+
+    std::mutex opening_;  // taken before all others
+    bool recovered_ = false;
+    std::atomic<bool> opened_{false};  // there are files, and the threads run
 
     std::mutex preparing_;  // one segment at a time; taken before mutex_
 
@@ -147,7 +157,7 @@ private:
     std::vector<std::uint64_t> removable_payloads_;  // and that is on disk
     bool stopping_ = false;
     bool closed_ = true;
-    bool ended_ = false;          // the commit thread
+    bool ended_ = true;           // there is no commit thread
     bool checkpointing_ = false;  // the checkpoint thread lives
     bool no_space_ = false;       // for another segment
     bool stuck_ = false;          // the last checkpoint found no room

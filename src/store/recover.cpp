@@ -2,7 +2,9 @@
 // of it is opened instead. Reading the journal is in chain.cpp. One thread, at the start.
 #include <algorithm>
 #include <fcntl.h>
+#include <filesystem>
 #include <set>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -40,12 +42,17 @@ Result<void> LmdbStore::make_fresh(const std::string& directory) {
     return (*table)->commit(0);
 }
 
-Result<void> LmdbStore::recover(Recovery& to) {
-    IPCFS_CHECK(!opened_);
-    opened_ = true;
+bool LmdbStore::has_files() const {
+    const std::string current = options_.directory + "/current";
+    return exists(current) || exists(current + ".new/salvaged");
+}
+
+Result<void> LmdbStore::lock_directory() {
     const std::string& home = options_.directory;
-    const std::string current = home + "/current";
-    if (auto made = make_directory(home); !made) return made;
+    std::error_code failed;
+    std::filesystem::create_directories(home, failed);
+    if (failed) return Fault{failed.value(), "make the directory " + home};
+    if (::chmod(home.c_str(), 0700) != 0) return errno_fault("make " + home + " private");
     auto lock = open_file(home + "/lock", O_RDWR | O_CREAT);
     if (!lock) return lock.error();
     // Of this process: not flock(2), which a forked child that outlives it would go on holding.
@@ -55,6 +62,66 @@ Result<void> LmdbStore::recover(Recovery& to) {
     if (::fcntl(lock->get(), F_SETLK, &whole) != 0)
         return Fault{errno == EAGAIN || errno == EACCES ? EBUSY : errno, "lock " + home};
     directory_lock_ = std::move(*lock);
+    return {};
+}
+
+Result<void> LmdbStore::recover(Recovery& to) {
+    const std::scoped_lock one(opening_);
+    IPCFS_CHECK(!recovered_);
+    generation_ = options_.first_generation;
+    if (has_files()) {
+        if (auto locked = lock_directory(); !locked) return locked;
+        recovered_ = true;
+        return start(to);
+    }
+    recovered_ = true;
+    return {};
+}
+
+Result<void> LmdbStore::open() {
+    if (opened_) return {};
+    const std::scoped_lock one(opening_);
+    if (opened_) return {};
+    IPCFS_CHECK(recovered_);
+    if (stopping_) return Fault{EIO, "the store is closed"};
+    if (auto locked = lock_directory(); !locked) return locked;
+    if (has_files()) {
+        directory_lock_.reset();
+        return Fault{EBUSY, options_.directory + " was made by another daemon meanwhile"};
+    }
+    class Nothing final : public Recovery {
+        void channel(std::uint64_t, Bytes, std::uint64_t) override {}
+        void message(const Recovered&) override {}
+        void request(std::uint64_t) override {}
+    } nothing;
+    auto done = start(nothing);
+    if (!done) forget_start();
+    return done;
+}
+
+// What was made in vain goes, so that the next attempt begins anew.
+void LmdbStore::forget_start() {
+    table_.reset();
+    payloads_.reset();
+    epoch_.reset();
+    {
+        const Lock lock(mutex_);
+        journal_ = {};
+        index_ = {};
+        recyclable_.clear();
+        next_number_ = 1;
+        no_space_ = false;
+    }
+    medium_.reset();
+    generation_ = options_.first_generation;
+    remove_tree(options_.directory + "/current.new");
+    remove_tree(options_.directory + "/current");
+    directory_lock_.reset();
+}
+
+Result<void> LmdbStore::start(Recovery& to) {
+    const std::string& home = options_.directory;
+    const std::string current = home + "/current";
     segment_bytes_ = options_.segment_bytes != 0 ? options_.segment_bytes : suggested_segment(home);
     table_reserve_ = std::max<std::uint64_t>(segment_bytes_ / 4, 128U << 10);
 
@@ -85,10 +152,14 @@ Result<void> LmdbStore::recover(Recovery& to) {
         if (again) return Fault{EIO, "a store that was just made is damaged: " + found.damage};
         if (auto done = put_aside(found); !done) return done;
     }
-    closed_ = false;
-    checkpointing_ = true;
+    {
+        const Lock lock(mutex_);
+        closed_ = ended_ = false;
+        checkpointing_ = true;
+    }
     commit_thread_ = std::thread([this] { commit_loop(); });
     checkpoint_thread_ = std::thread([this] { checkpoint_loop(); });
+    opened_ = true;
     return {};
 }
 
@@ -202,7 +273,8 @@ Result<void> LmdbStore::start_journal(Found& found) {
     if (!found.leftovers.empty())
         if (auto done = medium_->sync_names(); !done) return done;
 
-    generation_ = epoch_->last().generation + (epoch_->intact() ? 1 : 2);
+    generation_ =
+        std::max(options_.first_generation, epoch_->last().generation + (epoch_->intact() ? 1 : 2));
     may_have_lost_marks_ = epoch_->last().generation != 0 && epoch_->last().clean == 0 &&
                            std::string(epoch_->last().boot.data()) != options_.boot;
     next_number_ = std::max(next_number_, segment_of(table_->state().applied) + 1);

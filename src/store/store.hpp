@@ -116,10 +116,15 @@ class Store {
 public:
     virtual ~Store() = default;
 
-    // Once, before anything else; blocks for as long as it takes. EPROTO: the store is of a newer
+    // Once, before anything else; blocks for as long as it takes. Makes no files. EPROTO: the store is of a newer
     // version, and was not touched; EBUSY: another process has it. A damaged store is put
     // aside, what is provably good in it is told, and `health` says so.
     virtual Result<void> recover(Recovery& to) = 0;
+
+    // Makes the files of a store that has none: a daemon that keeps nothing writes nothing. Blocks, so
+    // call it without a lock before the first `put_channel`, which does it too. After a fault
+    // the store is as before, and the next call tries again.
+    virtual Result<void> open() { return {}; }
 
     // All of `together` or nothing. ENOSPC, EIO (the store has failed), ENOENT (unknown channel),
     // EEXIST (a key that is there), EMSGSIZE (more than a segment holds). `request`: identifies who

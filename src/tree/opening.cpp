@@ -166,7 +166,7 @@ Result<std::shared_ptr<OpenFile>> Tree::open_text(NodeId node,
         std::move(*charge), worker));
 }
 
-// On the worker where it names a region or a type.
+// On the worker where it names a region, a type or `durable`.
 Result<void> Tree::write_ctl(const std::shared_ptr<Channel>& channel, std::string_view text,
                              const access::Subject& by) {
     Result<void> done;

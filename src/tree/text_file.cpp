@@ -32,9 +32,11 @@ Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
 
 Outcome TextFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
     std::string_view text(reinterpret_cast<const char*>(request.data.data()), request.data.size());
-    // Only what names a region or a type takes long.
+    // These may take long: a region's mappings, names in the kernel's cache, the store's first files.
     constexpr auto kNone = std::string_view::npos;
-    if (worker_ && take_ && (text.find("revoke") != kNone || text.find("type") != kNone)) {
+    if (worker_ && take_ &&
+        (text.find("revoke") != kNone || text.find("type") != kNone ||
+         text.find("durable") != kNone)) {
         std::scoped_lock hold(mutex_);
         pending_.push_back({std::string(text), request.subject});
         return Outcome::kWait;

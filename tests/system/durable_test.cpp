@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <fcntl.h>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <random>
 #include <set>
@@ -61,6 +63,24 @@ protected:
     std::uint64_t seed_ = 0;
     std::mt19937_64 random_;
 };
+
+TEST_F(Durable, FilesAreMadeWithTheFirstDurableChannelAndWhatFailsIsTheWritersError) {
+    const std::string kept = daemon().directory() + "/state/store";
+    make_channel("jobs");
+    ASSERT_EQ(send("jobs", "before"), 0);
+    EXPECT_FALSE(std::filesystem::exists(kept));
+    std::ofstream(kept) << "in the way";
+    EXPECT_EQ(ctl("jobs", "durable sync\n"), ENOTDIR);
+    EXPECT_NE(slurp(at("jobs/ctl")).find("durable off"), std::string::npos)
+        << slurp(at("jobs/ctl"));
+    EXPECT_NE(status("jobs", "last-error").find(kept), std::string::npos);
+    ASSERT_EQ(send("jobs", "goes on"), 0);
+    std::filesystem::remove(kept);
+    ASSERT_EQ(ctl("jobs", "durable sync\n"), 0);
+    EXPECT_TRUE(std::filesystem::exists(kept));
+    kill_and_start();
+    EXPECT_EQ(drain("jobs"), (std::vector<std::string>{"before", "goes on"}));
+}
 
 TEST_F(Durable, ChannelsComeBackWithAllThatBelongsToThem) {
     make_channel("a", {}, 0751);

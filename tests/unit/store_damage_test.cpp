@@ -284,6 +284,7 @@ TEST_F(Damage, OfAStoreThatSomebodyElseHasOpenIsRefused) {
     LmdbStore first(small(home_), silent);
     Told told;
     ASSERT_TRUE(first.recover(told));
+    ASSERT_TRUE(first.open());
     const pid_t other = ::fork();
     if (other == 0) {
         LmdbStore second(small(home_), silent);

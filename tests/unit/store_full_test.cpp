@@ -176,11 +176,31 @@ TEST_F(Full, ADiskHasRoomAgainForWritersThatKeepTrying) {
     }
 }
 
+TEST_F(Full, ADiskRefusesTheFirstFilesAndNothingOfThemIsLeft) {
+    const std::string fat = directory_.path + "/fat";
+    const Fd file(::open(fat.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    SilentLogger silent;
+    LmdbStore store(options(), silent);
+    Told told;
+    ASSERT_TRUE(store.recover(told));
+    for (off_t size = 4096; ::posix_fallocate(file.get(), 0, size) == 0; size += 4096) continue;
+    for (int i = 0; i < 2; ++i) {
+        EXPECT_EQ(store.put_channel(1, as_span("c")).error().code, ENOSPC);
+        EXPECT_FALSE(store.health().degraded()) << store.health().text;
+        EXPECT_FALSE(std::filesystem::exists(options().directory + "/current"));
+        EXPECT_FALSE(std::filesystem::exists(options().directory + "/current.new"));
+    }
+    ASSERT_EQ(::ftruncate(file.get(), 0), 0);
+    ASSERT_TRUE(store.put_channel(1, as_span("c")));
+    ASSERT_EQ(wait_durable(store, *put_one(store, {1, 1}, "fits")), 0);
+}
+
 TEST_F(Full, ADiskRefusesPayloads) {
     SilentLogger silent;
     LmdbStore store(options(), silent);
     Told told;
     ASSERT_TRUE(store.recover(told));
+    ASSERT_TRUE(store.open());
     const Fd zeros(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
     EXPECT_EQ(store.save_payload(1, zeros.get(), 0, 4 << 20, true).error().code, ENOSPC);
     EXPECT_TRUE(store.save_payload(1, zeros.get(), 0, 10000, true));

@@ -177,7 +177,7 @@ TEST_F(Power, OffAtAnyOperationLosesNothingThatWasDurable) {
                 SilentLogger silent;
                 LmdbStore store(options("first"), silent);
                 Told told;
-                if (store.recover(told)) work(store, random, 120);
+                if (store.recover(told) && store.open()) work(store, random, 120);
             }
             reached = reached || disk_.off();
             // Twice more: the power goes off in the recovery, too, and then while it goes on.
@@ -195,6 +195,7 @@ TEST_F(Power, OffAtAnyOperationLosesNothingThatWasDurable) {
                 ASSERT_FALSE(store.health().damaged) << store.health().text;
                 check(told);
                 if (HasFatalFailure()) return;
+                if (!store.open()) continue;
                 if (told.messages < history_.messages.size()) ++dropped;
                 adopt(told);
                 work(store, random, 30);
@@ -215,6 +216,7 @@ TEST_F(Power, OffAndBackFlagsThatMarksMayBeMissing) {
         Told told;
         ASSERT_TRUE(store.recover(told));
         EXPECT_FALSE(store.may_have_lost_marks());
+        ASSERT_TRUE(store.open());
         disk_.end_at(disk_.operations());
         work(store, random, 5);
     }
@@ -243,6 +245,7 @@ TEST_F(Power, ASyncThatFailsIsEioForThoseWhoWaitedForItAlone) {
             LmdbStore store(options("first"), log);
             Told told;
             ASSERT_TRUE(store.recover(told));
+            ASSERT_TRUE(store.open());
             disk_.fail_sync(failing);
             work(store, random, 120);
             for (const auto& [key, fate] : history_.messages) failed += fate.failed ? 1 : 0;

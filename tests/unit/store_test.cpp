@@ -1,6 +1,7 @@
 // What every store keeps, whatever it is made of: the same tests for the one in memory and on disk,
 // and random operations against a plain model.
 #include <fcntl.h>
+#include <fstream>
 #include <sys/mman.h>
 
 #include "store_world.hpp"
@@ -188,9 +189,58 @@ TEST_P(Stores, KeepPayloadsAsLongAsAMessageRefersToThem) {
 TEST_P(Stores, CountTheirGenerations) {
     for (std::uint64_t i = 1; i <= 3; ++i) {
         reopen();
+        ASSERT_TRUE(store->put_channel(1, as_span("c")));
         EXPECT_EQ(store->generation(), i);
         EXPECT_FALSE(store->may_have_lost_marks());
     }
+}
+
+TEST_P(Stores, MakeTheirFilesWithTheFirstChannel) {
+    if (!GetParam()) GTEST_SKIP() << "has no files";
+    const std::string home = directory_.path + "/store";
+    for (int i = 0; i < 2; ++i) {
+        EXPECT_TRUE(reopen().channels.empty());
+        EXPECT_EQ(store->generation(), 1U);
+        EXPECT_EQ(store->erase({1, 1}).error().code, EIO);
+        EXPECT_EQ(wait_durable(*store, 0), 0);
+        EXPECT_EQ(put_one(*store, {1, 1}, "too early").error().code, EIO);
+        EXPECT_EQ(store->health().journal_bytes, 0U);
+        EXPECT_FALSE(store->health().degraded());
+        EXPECT_FALSE(std::filesystem::exists(home));
+    }
+    ASSERT_TRUE(store->put_channel(1, as_span("c")));
+    EXPECT_TRUE(std::filesystem::exists(home + "/current"));
+    EXPECT_TRUE(store->open());
+    ASSERT_EQ(wait_durable(*store, *put_one(*store, {1, 1}, "kept")), 0);
+    EXPECT_EQ(reopen().channels.at(1).messages.at(1).content, "kept");
+    EXPECT_EQ(store->generation(), 2U);
+    store->close();
+    EXPECT_EQ(store->put_channel(2, as_span("late")).error().code, EIO);
+}
+
+TEST_P(Stores, AreAsBeforeWhenTheirFilesCannotBeMade) {
+    if (!GetParam()) GTEST_SKIP() << "has no files";
+    reopen();
+    const std::string home = directory_.path + "/store";
+    std::ofstream(home) << "in the way";
+    EXPECT_EQ(store->put_channel(1, as_span("c")).error().code, ENOTDIR);
+    EXPECT_EQ(store->open().error().code, ENOTDIR);
+    EXPECT_FALSE(store->health().degraded());
+    std::filesystem::remove(home);
+    // Another daemon's, made since this one looked.
+    {
+        Options options;
+        options.directory = home;
+        LmdbStore other(options, log_);
+        Told told;
+        ASSERT_TRUE(other.recover(told));
+        ASSERT_TRUE(other.open());
+    }
+    EXPECT_EQ(store->open().error().code, EBUSY);
+    EXPECT_TRUE(std::filesystem::exists(home + "/current")) << "not touched";
+    std::filesystem::remove_all(home);
+    ASSERT_TRUE(store->put_channel(1, as_span("c")));
+    EXPECT_EQ(reopen().channels.size(), 1U);
 }
 
 TEST_P(Stores, RefuseEverythingOnceClosed) {
