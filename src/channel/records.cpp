@@ -37,7 +37,7 @@ Attributes attributes_from(const json& from) {
 }
 
 constexpr std::uint8_t kExpiresFlag = 1;  // drop_when_late
-constexpr std::uint64_t kNever = 0;
+constexpr std::uint64_t kNoExpiry = 0;
 
 // Little-endian, as all that ipcfs runs on.
 struct HeadBytes {
@@ -50,7 +50,7 @@ struct HeadBytes {
     std::uint64_t correlation = 0;
     std::int64_t time = 0;
     std::int64_t deadline = 0;
-    std::uint64_t expires = kNever;  // real time
+    std::uint64_t expires = kNoExpiry;  // real time
     std::uint32_t uid = 0, gid = 0;
     std::uint32_t pid = 0, tid = 0;
     std::uint64_t sequence = 0;  // as readers see it; the store's key may be another
@@ -172,7 +172,7 @@ Result<DecodedHead> decode_head(std::span<const std::byte> head, std::size_t con
     e.drop_when_late = (bytes.flags & kExpiresFlag) != 0;
     e.sequence = bytes.sequence;
     e.enqueued = e.time - epoch;
-    if (bytes.expires != kNever) e.expires = static_cast<Nanos>(bytes.expires) - epoch;
+    if (bytes.expires != kNoExpiry) e.expires = static_cast<Nanos>(bytes.expires) - epoch;
     e.sender.uid = bytes.uid;
     e.sender.gid = bytes.gid;
     e.sender.pid = static_cast<pid_t>(bytes.pid);
