@@ -50,16 +50,7 @@ void make_one(const Tree& tree, const MakeOptions& options, const Channel& chann
               const std::string& settings) {
     if (channel.name.empty()) fail(kUsage, tree.root() + " is the root of the tree");
     if (options.parents) make_parents(tree, channel);
-    mode_t mode = 0777;
-    mode_t mask = 0;
-    // The files of the channel take their modes from the directory's at once, so the mode must be
-    // right from the start; mkdir(2) alone applies the umask to it.
-    if (!options.mode.empty()) {
-        mode = parse_mode(options.mode);
-        mask = ::umask(0);
-    }
-    int error = ::mkdir(channel.path.c_str(), mode) == 0 ? 0 : errno;
-    if (!options.mode.empty()) ::umask(mask);
+    int error = make_directory(channel.path, options.mode);
     bool existed = error == EEXIST && options.parents && is_channel(channel.path);
     if (error == EEXIST && !existed) {
         fail(kError, channel.shown() + (is_channel(channel.path)

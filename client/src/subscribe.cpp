@@ -62,14 +62,7 @@ void apply_filter(const Channel& subscription, const SubscribeOptions& options) 
 }
 
 bool make_subscription(const Channel& subscription, const SubscribeOptions& options) {
-    mode_t mode = 0777;
-    mode_t mask = 0;
-    if (!options.mode.empty()) {
-        mode = parse_mode(options.mode);
-        mask = ::umask(0);
-    }
-    int error = ::mkdir(subscription.path.c_str(), mode) == 0 ? 0 : errno;
-    if (!options.mode.empty()) ::umask(mask);
+    int error = make_directory(subscription.path, options.mode);
     if (error != 0 && error != EEXIST) fail_errno(subscription.shown(), error);
     return error == 0;
 }
