@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <child.hpp>
 #include <failure.hpp>
-#include <work.hpp>
 
 extern char** environ;
 

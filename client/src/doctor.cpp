@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <examination.hpp>
 #include <failure.hpp>
 #include <io.hpp>
@@ -17,9 +17,7 @@ constexpr const char* to_string(Level level) {
     return level == Level::kOk ? "ok" : level == Level::kWarn ? "warn" : "fail";
 }
 
-}  // namespace
-
-int doctor(const Globals& globals) {
+int doctor(const Globals& globals, const NoOptions&) {
     std::vector<Finding> findings = examine(choose_root(globals.mount));
     auto count = [&](Level level) {
         return std::count_if(findings.begin(), findings.end(),
@@ -64,4 +62,10 @@ int doctor(const Globals& globals) {
     return failed ? kError : kOk;
 }
 
+Registration<NoOptions> g_doctor(
+    Group::kDaemon, "doctor", "Check what this machine offers and advise on what is missing",
+    "  ipcfs doctor\n  ipcfs doctor --json | python3 -m json.tool", [](Command&, NoOptions&) {},
+    doctor);
+
+}  // namespace
 }  // namespace ipcfs::client

@@ -1,16 +1,10 @@
 // Each look_at_... is one line or more of `ipcfs doctor`. One thread.
-#include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <glob.h>
 #include <string>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <vector>
@@ -24,34 +18,7 @@
 namespace ipcfs::client {
 namespace {
 
-struct Version {
-    std::uint64_t major = 0;
-    std::uint64_t minor = 0;
-    auto operator<=>(const Version&) const = default;
-};
-
-// The first "N.M" of a text.
-Version find_version(std::string_view text) {
-    auto start = text.find_first_of("0123456789");
-    if (start == std::string_view::npos) return {};
-    auto parts = split(text.substr(start), '.');
-    auto number = [](std::string_view part) {
-        return parse_number(part.substr(0, part.find_first_not_of("0123456789"))).value_or(0);
-    };
-    return {number(parts[0]), parts.size() > 1 ? number(parts[1]) : 0};
-}
-
-// The first line of a file of /proc or /sys, or empty.
-std::string line_of(const std::string& path) {
-    std::string text = read_file(path).value_or("");
-    return text.substr(0, text.find('\n'));
-}
-
-bool exists(const std::string& path) {
-    return ::access(path.c_str(), F_OK) == 0;
-}
-
-class Examination {
+class Examination : public Findings {
 public:
     explicit Examination(std::string root) : root_(std::move(root)) {
         utsname names{};
@@ -70,35 +37,15 @@ public:
         look_at_survival();
         look_at_fusermount();
         look_at_user_allow_other();
-        look_at_userfaultfd();
-        look_at_limits();
-        look_at_timeouts();
-        look_at_huge_pages();
-        look_at_reserved_huge_pages();
-        look_at_memfds();
+        examine_resources(*this, kernel_);
         look_at_mounts();
         look_at_daemon();
-        return std::move(findings_);
+        return std::move(all);
     }
 
 private:
-    void ok(std::string check, std::string found) {
-        add(Level::kOk, std::move(check), std::move(found), "");
-    }
-    void warn(std::string check, std::string found, std::string advice) {
-        add(Level::kWarn, std::move(check), std::move(found), std::move(advice));
-    }
-    void bad(std::string check, std::string found, std::string advice) {
-        add(Level::kFail, std::move(check), std::move(found), std::move(advice));
-    }
-    void add(Level level, std::string check, std::string found, std::string advice) {
-        findings_.push_back({level, std::move(check), std::move(found), std::move(advice)});
-    }
-
     static constexpr const char* kAnotherLibfuse =
         "another libfuse: scripts/up builds one into a private prefix";
-
-    bool root_user() const { return ::geteuid() == 0; }
 
     void look_at_device() {
         Fd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
@@ -189,7 +136,7 @@ private:
             ok("FUSE over io_uring", "is enabled");
         }
         std::string disabled = line_of("/proc/sys/kernel/io_uring_disabled");
-        bool refused = disabled == "2" || (disabled == "1" && !root_user());
+        bool refused = disabled == "2" || (disabled == "1" && !is_root());
         if (refused) {
             warn("io_uring", "kernel.io_uring_disabled is " + disabled,
                  "as root: sysctl kernel.io_uring_disabled=0");
@@ -217,7 +164,7 @@ private:
         if (kernel_ < Version{6, 9}) {
             return warn("passthrough", "this kernel does not have it", passthrough_advice({}));
         }
-        if (!root_user()) {
+        if (!is_root()) {
             return warn("passthrough", "works for a daemon of root only",
                         "run ipcfsd as root for it; everything works without, with more copying");
         }
@@ -281,8 +228,8 @@ private:
 
     // Root mounts without fusermount3; others cannot.
     void add_unprivileged(std::string check, std::string found, std::string advice) {
-        if (root_user()) advice += "; only daemons of ordinary users need it";
-        add(root_user() ? Level::kWarn : Level::kFail, std::move(check), std::move(found),
+        if (is_root()) advice += "; only daemons of ordinary users need it";
+        add(is_root() ? Level::kWarn : Level::kFail, std::move(check), std::move(found),
             std::move(advice));
     }
 
@@ -293,146 +240,9 @@ private:
                 return ok("user_allow_other", "is set in /etc/fuse.conf");
             }
         }
-        if (root_user()) return ok("user_allow_other", "is not set; root does not need it");
+        if (is_root()) return ok("user_allow_other", "is not set; root does not need it");
         warn("user_allow_other", "is not set in /etc/fuse.conf",
              "only you will see your own tree; as root: echo user_allow_other >> /etc/fuse.conf");
-    }
-
-    // What a receiver of lazy payloads needs; it is this user who is asked for, not the daemon.
-    void look_at_userfaultfd() {
-        constexpr int kUserModeOnly = 1;
-        std::string allowed = line_of("/proc/sys/vm/unprivileged_userfaultfd");
-        bool device = ::access("/dev/userfaultfd", R_OK | W_OK) == 0;
-        Fd whole = make_userfaultfd(0);
-        Fd limited = make_userfaultfd(kUserModeOnly);
-        if (whole || device) {
-            std::string how = allowed == "1" ? "for everybody"
-                              : root_user()  ? "for root"
-                                             : "for you";
-            if (!whole) how = "by /dev/userfaultfd";
-            ok("userfaultfd", how);
-        } else if (limited) {
-            warn("userfaultfd", "for your own loads only",
-                 "lazy payloads work, but read(2) and write(2) on missing pages fail (EFAULT); as "
-                 "root: sysctl vm.unprivileged_userfaultfd=1, or setfacl -m u:" +
-                     std::to_string(::geteuid()) + ":rw /dev/userfaultfd");
-        } else if (allowed.empty() && !exists("/dev/userfaultfd")) {
-            warn("userfaultfd", "this kernel does not have it",
-                 "CONFIG_USERFAULTFD; without it lazy payloads are filled whole");
-        } else {
-            warn("userfaultfd", "is forbidden here",
-                 "a seccomp filter, as containers have it, refuses it; lazy payloads are filled "
-                 "whole");
-        }
-        if (kernel_ >= Version{6, 6}) {
-            ok("UFFDIO_POISON", "this kernel has it");
-        } else {
-            warn("UFFDIO_POISON", "this kernel does not have it",
-                 "Linux 6.6 or newer; without it touching a lazy page whose producer died is "
-                 "SIGSEGV in place of SIGBUS");
-        }
-    }
-
-    static Fd make_userfaultfd(int flags) {
-        return Fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags)));
-    }
-
-    static std::string show_limit(rlim_t limit) {
-        return limit == RLIM_INFINITY ? "unlimited" : std::to_string(limit);
-    }
-
-    void look_at_limits() {
-        rlimit limit{};
-        ::getrlimit(RLIMIT_NOFILE, &limit);
-        std::string found =
-            show_limit(limit.rlim_cur) + ", may be raised to " + show_limit(limit.rlim_max);
-        if (limit.rlim_max >= 65536) {
-            ok("open files", found);
-        } else {
-            warn("open files", found,
-                 "raise it to 65536 or more (ulimit -n, LimitNOFILE=, limits.conf) for many "
-                 "channels");
-        }
-        ::getrlimit(RLIMIT_MEMLOCK, &limit);
-        found = show_limit(limit.rlim_max) + " bytes";
-        if (root_user() || limit.rlim_max >= (8U << 20)) {
-            ok("locked memory", found);
-        } else {
-            warn("locked memory", found, "raise it to 8 MiB or more (ulimit -l, LimitMEMLOCK=)");
-        }
-        look_at_inotify("max_user_watches", 65536);
-        look_at_inotify("max_user_instances", 128);
-    }
-
-    void look_at_inotify(const std::string& name, std::uint64_t least) {
-        auto value = parse_number(line_of("/proc/sys/fs/inotify/" + name));
-        if (!value) {
-            return warn("inotify " + name, "cannot be read",
-                        "the kernel needs CONFIG_INOTIFY_USER");
-        }
-        if (*value >= least) return ok("inotify " + name, std::to_string(*value));
-        warn("inotify " + name, std::to_string(*value),
-             "as root: sysctl fs.inotify." + name + "=" + std::to_string(least));
-    }
-
-    void look_at_timeouts() {
-        for (const char* name : {"default_request_timeout", "max_request_timeout"}) {
-            std::string value = line_of(std::string("/proc/sys/fs/fuse/") + name);
-            if (value.empty() || value == "0") {
-                ok(name, value.empty() ? "this kernel has none" : "none");
-                continue;
-            }
-            bad(name, value + " seconds",
-                "the kernel ends the mount when a reader waits longer than that; as root: sysctl "
-                "fs.fuse." +
-                    std::string(name) + "=0, then restart the daemon");
-        }
-    }
-
-    void look_at_huge_pages() {
-        std::string modes = line_of("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
-        auto open = modes.find('[');
-        auto close = modes.find(']');
-        if (open == std::string::npos || close == std::string::npos) {
-            return warn("huge pages of shared memory", "this kernel does not have them",
-                        "CONFIG_TRANSPARENT_HUGEPAGE; large payloads are a little slower without");
-        }
-        std::string mode = modes.substr(open + 1, close - open - 1);
-        if (mode != "never" && mode != "deny") return ok("huge pages of shared memory", mode);
-        warn("huge pages of shared memory", mode,
-             "large payloads are several times faster with them; as root: echo advise > "
-             "/sys/kernel/mm/transparent_hugepage/shmem_enabled (\"advise\": for those who ask, as "
-             "ipcfs does)");
-    }
-
-    // Pools take these first where there are some; they are nobody else's then, so none is fine.
-    void look_at_reserved_huge_pages() {
-        std::string size = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
-        auto all = parse_number(line_of(size + "nr_hugepages"));
-        if (!all) return ok("reserved huge pages", "this kernel has none of 2 MiB");
-        auto left = parse_number(line_of(size + "free_hugepages")).value_or(0);
-        if (*all > 0) {
-            return ok("reserved huge pages",
-                      std::to_string(*all) + " of 2 MiB, " + std::to_string(left) + " free");
-        }
-        ok("reserved huge pages", "none; to reserve some for pools: sysctl vm.nr_hugepages=N");
-    }
-
-    void look_at_memfds() {
-        std::string scope = line_of("/proc/sys/vm/memfd_noexec");
-        Fd memory(::memfd_create("ipcfs-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-        if (memory) {
-            return ok("memfd", scope.empty() || scope == "0"
-                                   ? "can be made and sealed"
-                                   : "can be made and sealed; vm.memfd_noexec is " + scope);
-        }
-        int error = errno;
-        if (scope == "2") {
-            return bad("memfd", "vm.memfd_noexec is 2, which refuses them: " + describe(error),
-                       "as root: sysctl vm.memfd_noexec=1");
-        }
-        bad("memfd", "cannot be made: " + describe(error),
-            "large payloads need memfd_create(2); a seccomp filter may refuse it");
     }
 
     void look_at_mounts() {
@@ -460,10 +270,32 @@ private:
     Version kernel_;
     Version libfuse_;  // the daemon's, else the installed one
     Pairs daemon_;
-    std::vector<Finding> findings_;
 };
 
 }  // namespace
+
+Version find_version(std::string_view text) {
+    auto start = text.find_first_of("0123456789");
+    if (start == std::string_view::npos) return {};
+    auto parts = split(text.substr(start), '.');
+    auto number = [](std::string_view part) {
+        return parse_number(part.substr(0, part.find_first_not_of("0123456789"))).value_or(0);
+    };
+    return {number(parts[0]), parts.size() > 1 ? number(parts[1]) : 0};
+}
+
+std::string line_of(const std::string& path) {
+    std::string text = read_file(path).value_or("");
+    return text.substr(0, text.find('\n'));
+}
+
+bool is_root() {
+    return ::geteuid() == 0;
+}
+
+void Findings::add(Level level, std::string check, std::string found, std::string advice) {
+    all.push_back({level, std::move(check), std::move(found), std::move(advice)});
+}
 
 std::vector<Finding> examine(const std::string& root) {
     return Examination(root).run();

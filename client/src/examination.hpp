@@ -1,7 +1,11 @@
 // What a machine offers to ipcfs, and what to do about what is missing. Looks only, changes nothing.
 #pragma once
 
+#include <compare>
+#include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace ipcfs::client {
@@ -15,6 +19,36 @@ struct Finding {
     std::string advice;  // empty when nothing is to be done
 };
 
+class Findings {
+public:
+    void ok(std::string check, std::string found) {
+        add(Level::kOk, std::move(check), std::move(found), "");
+    }
+    void warn(std::string check, std::string found, std::string advice) {
+        add(Level::kWarn, std::move(check), std::move(found), std::move(advice));
+    }
+    void bad(std::string check, std::string found, std::string advice) {
+        add(Level::kFail, std::move(check), std::move(found), std::move(advice));
+    }
+    void add(Level level, std::string check, std::string found, std::string advice);
+
+    std::vector<Finding> all;
+};
+
+struct Version {
+    std::uint64_t major = 0;
+    std::uint64_t minor = 0;
+    auto operator<=>(const Version&) const = default;
+};
+
+// The first "N.M" of a text.
+Version find_version(std::string_view text);
+// The first line of a file of /proc or /sys, or empty.
+std::string line_of(const std::string& path);
+bool is_root();
+
+// Memory, limits and timeouts; resources.cpp.
+void examine_resources(Findings& findings, const Version& kernel);
 // `root`: of the tree, mounted or not. One thread.
 std::vector<Finding> examine(const std::string& root);
 

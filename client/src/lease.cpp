@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <string>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -13,11 +13,23 @@
 #include <show.hpp>
 #include <text.hpp>
 #include <tree.hpp>
+#include <work.hpp>
 
 #include <ipcfs/wait.hpp>
 
 namespace ipcfs::client {
 namespace {
+
+struct LeaseOptions {
+    std::string channel;
+    bool acknowledge = false;
+    std::string nack;  // the delay
+    bool bury = false;
+    std::optional<std::int64_t> timeout;
+    std::optional<std::int64_t> hold;
+    std::string command;  // for a shell, which decides in place of these
+    PrintOptions print;
+};
 
 // Tells what became of the message, or fails saying why that came too late.
 void end_lease(MessageReader& lease, const Channel& channel, const std::string& words) {
@@ -47,12 +59,11 @@ void hold_on(MessageReader& lease, const Channel& channel, std::int64_t hold) {
 }
 
 std::string last_words(const LeaseOptions& options) {
-    switch (options.after) {
-        case LeaseOptions::After::kNack:
-            return options.delay > 0 ? with_time("nack", options.delay) : "nack";
-        case LeaseOptions::After::kDead: return "dead";
-        default: return "ack";
-    }
+    if (options.bury) return "dead";
+    if (options.nack.empty()) return "ack";
+    auto delay = parse_duration(options.nack);
+    if (!delay) fail(kUsage, escape_controls(options.nack) + " is not a duration");
+    return *delay > 0 ? with_time("nack", *delay) : "nack";
 }
 
 int nothing_came(const Globals& globals, const Channel& channel,
@@ -85,16 +96,14 @@ bool take_dead(const Channel& channel, std::string& body) {
     }
 }
 
-}  // namespace
-
 int lease(const Globals& globals, const LeaseOptions& options) {
+    const std::string words = last_words(options);
     if (!options.command.empty()) {
         WorkOptions once;
         once.channel = options.channel;
         once.command = {"/bin/sh", "-c", options.command};
         once.count = 1;
         once.timeout = options.timeout;
-        once.retry_delay = options.delay;
         once.summary = false;
         return work(globals, once);
     }
@@ -114,14 +123,53 @@ int lease(const Globals& globals, const LeaseOptions& options) {
         }
         printer.show(frame, true);
         // What is printed is done, even if Ctrl-C came meanwhile; but not where it is to be held.
-        if (!options.hold) end_lease(reader, channel, last_words(options));
+        if (!options.hold) end_lease(reader, channel, words);
     }
     if (options.hold) {
         hold_on(reader, channel, *options.hold);
-        end_lease(reader, channel, last_words(options));
+        end_lease(reader, channel, words);
     }
     return kOk;
 }
+
+Registration<LeaseOptions> g_lease(
+    Group::kLeases, "lease", "Take one message on trial, print it, and say what becomes of it",
+    "  ipcfs lease jobs                     # printed, then acknowledged\n"
+    "  ipcfs lease jobs --nack              # a look: it goes back to the front\n"
+    "  ipcfs lease jobs --nack=30s          # and comes again in 30 s\n"
+    "  ipcfs lease jobs --dead              # into dead/\n"
+    "  ipcfs lease jobs --hold 5m           # mine for 5 minutes; Ctrl-C gives it back\n"
+    "  ipcfs lease jobs --command 'grep -q ok'   # ack if that succeeds",
+    [](Command& takes, LeaseOptions& options) {
+        takes.queue(options.channel);
+        takes.flag("--ack", options.acknowledge, "Acknowledge it when it is printed (default)");
+        takes
+            .add("--nack{0}", &options.nack, "[=DELAY]",
+                 "Give it back when it is printed, at once or after DELAY")
+            .excludes("--ack");
+        takes.flag("--dead", options.bury, "Make it a dead letter")
+            .excludes("--ack")
+            .excludes("--nack");
+        takes.add("--hold", &options.hold, "DURATION", "Hold it for DURATION before that is done");
+        takes
+            .add("--command", &options.command, "COMMAND",
+                 "Run this by sh(1) with the message as standard input; acknowledge it if it\n"
+                 "succeeds, else give it back")
+            .excludes("--ack")
+            .excludes("--nack")
+            .excludes("--dead");
+        takes.add("-t,--timeout", &options.timeout, "DURATION",
+                  "Wait at most DURATION for a message, then exit 3");
+        takes.printing(options.print);
+    },
+    lease);
+
+struct DeadOptions {
+    std::string channel;
+    bool take = false;
+    std::optional<std::uint64_t> count;
+    PrintOptions print;
+};
 
 int dead(const Globals& globals, const DeadOptions& options) {
     Tree tree(globals.mount);
@@ -136,7 +184,7 @@ int dead(const Globals& globals, const DeadOptions& options) {
             }
             return kOk;
         }
-        show_table(table, globals.json);
+        show(globals, table);
         return kOk;
     }
     Printer printer(channel, options.print, globals.json);
@@ -150,9 +198,22 @@ int dead(const Globals& globals, const DeadOptions& options) {
     return kOk;
 }
 
-int redrive(const Globals& globals, const std::string& name) {
+Registration<DeadOptions> g_dead(
+    Group::kLeases, "dead", "Show the messages that failed too often, or take them out",
+    "  ipcfs dead jobs\n"
+    "  ipcfs dead jobs --json\n"
+    "  ipcfs dead jobs --take -n 1 -o broken.job",
+    [](Command& takes, DeadOptions& options) {
+        takes.queue(options.channel);
+        takes.flag("--take", options.take, "Print them and remove them");
+        takes.add("-n,--count", &options.count, "N", "With --take: at most N");
+        takes.printing(options.print);
+    },
+    dead);
+
+int redrive(const Globals& globals, const ChannelOption& options) {
     Tree tree(globals.mount);
-    Channel channel = tree.channel(name);
+    Channel channel = tree.channel(options.channel);
     require_leases(channel);
     std::string dead(find(read_status(channel), "dead"));
     if (int error = write_once(channel.file("ctl"), "redrive\n"); error != 0) {
@@ -168,4 +229,10 @@ int redrive(const Globals& globals, const std::string& name) {
     return kOk;
 }
 
+Registration<ChannelOption> g_redrive(
+    Group::kLeases, "redrive", "Give all dead letters another chance",
+    "  ipcfs redrive jobs\n  ipcfs redrive logs/subs/alice",
+    [](Command& takes, ChannelOption& options) { takes.queue(options.channel); }, redrive);
+
+}  // namespace
 }  // namespace ipcfs::client

@@ -12,7 +12,7 @@
 #include <tuple>
 #include <vector>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <holders.hpp>
 #include <io.hpp>
@@ -242,7 +242,10 @@ Table columns_of_totals(const Table& totals) {
     return out;
 }
 
-}  // namespace
+struct MapsOptions {
+    std::string channel;
+    bool all = false;
+};
 
 int maps(const Globals& globals, const MapsOptions& options) {
     Tree tree(globals.mount);
@@ -278,4 +281,15 @@ int maps(const Globals& globals, const MapsOptions& options) {
     return kOk;
 }
 
+Registration<MapsOptions> g_maps(
+    Group::kDaemon, "maps", "Show who holds large payloads, pools and shared regions",
+    "  ipcfs maps\n  ipcfs maps video --all\n"
+    "  sudo ipcfs maps --json     # root sees into every process",
+    [](Command& takes, MapsOptions& options) {
+        takes.add("channel", &options.channel, "CHANNEL", "Only what is below this channel");
+        takes.flag("-a,--all", options.all, "Also what nobody has open or mapped");
+    },
+    maps);
+
+}  // namespace
 }  // namespace ipcfs::client

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <span>
 
+#include <command.hpp>
 #include <failure.hpp>
 #include <printer.hpp>
 
@@ -87,6 +88,14 @@ Fd create_output(const std::string& path) {
 
 }  // namespace
 
+void Command::printing(PrintOptions& print) {
+    flag("-0,--null", print.nul, "End each message with a NUL");
+    flag("--newline", print.newline, "End each message with a newline, if it has none")
+        .excludes("--null");
+    add("-o,--output", &print.output, "FILE",
+        "Write the messages into this file, one after the other");
+}
+
 Printer::Printer(const Channel& channel, const PrintOptions& options, bool json)
     : channel_(channel), options_(options), json_(json), output_(create_output(options.output)) {}
 
@@ -95,7 +104,7 @@ std::string Printer::shown_target() const {
 }
 
 bool Printer::ends_line(bool terminal) const {
-    return options_.ending == Ending::kNewline || (options_.ending == Ending::kAsIs && terminal);
+    return options_.newline || (!options_.nul && terminal);
 }
 
 void Printer::show(const FrameView& frame, bool leased) const {
@@ -114,7 +123,7 @@ void Printer::show(std::string_view body) const {
         return print(json.end().take());
     }
     std::string text(body);
-    if (options_.ending == Ending::kNul) text += '\0';
+    if (options_.nul) text += '\0';
     if (ends_line(!output_ && output_is_terminal()) && !body.ends_with('\n')) text += '\n';
     write_all(target(), text, shown_target());
 }
@@ -122,7 +131,7 @@ void Printer::show(std::string_view body) const {
 void Printer::write_content(const Content& content, int fd, const std::string& shown,
                             bool terminal) const {
     bool line = ends_line(terminal);
-    if (content.size() > kInlineJson && !line && options_.ending == Ending::kAsIs) {
+    if (content.size() > kInlineJson && !line && !options_.nul && !options_.newline) {
         return content.copy_to(fd, shown);
     }
     char last = 0;
@@ -136,7 +145,7 @@ void Printer::write_content(const Content& content, int fd, const std::string& s
             write_all(fd, piece, shown);
         }
     });
-    if (options_.ending == Ending::kNul) small += '\0';
+    if (options_.nul) small += '\0';
     if (line && last != '\n') small += '\n';
     write_all(fd, small, shown);
 }

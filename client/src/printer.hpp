@@ -4,7 +4,6 @@
 #include <string>
 #include <string_view>
 
-#include <commands.hpp>
 #include <content.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -13,6 +12,12 @@
 #include <ipcfs/frame.hpp>
 
 namespace ipcfs::client {
+
+struct PrintOptions {
+    bool nul = false;      // ends each message
+    bool newline = false;  // ends each that has none
+    std::string output;    // a file in place of standard output
+};
 
 class Printer {
 public:

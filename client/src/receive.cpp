@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <string>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <message_reader.hpp>
@@ -16,11 +16,11 @@
 namespace ipcfs::client {
 
 int receive_from(const Globals& globals, const Channel& channel, const ReceiveOptions& options) {
-    bool drain = !options.follow && options.count == 0;
-    bool waits = options.follow || (!drain && options.timeout != 0);
+    bool drain = options.count == 0;
+    bool waits = !drain && options.timeout != 0;
     Printer printer(channel, options.print, globals.json);
     MessageReader reader(channel, "framed/stream", O_RDONLY | (waits ? 0 : O_NONBLOCK));
-    for (std::uint64_t n = 0; drain || options.follow || n < options.count; ++n) {
+    for (std::uint64_t n = 0; drain || n < options.count.value_or(UINT64_MAX); ++n) {
         // Without waiting there is no deadline to be early for: it takes what is there, or nothing.
         Deadline deadline(waits ? options.timeout : std::nullopt);
         Hold hold(deadline);
@@ -40,9 +40,39 @@ int receive_from(const Globals& globals, const Channel& channel, const ReceiveOp
     return kOk;
 }
 
+namespace {
+
 int receive(const Globals& globals, const ReceiveOptions& options) {
-    Tree tree(globals.mount);
-    return receive_from(globals, tree.channel(options.channel), options);
+    return receive_from(globals, Tree(globals.mount).channel(options.channel), options);
 }
 
+Registration<ReceiveOptions> g_recv(
+    Group::kMessages, "recv", "Receive messages; waits for one by default",
+    "  job=$(ipcfs recv jobs)\n"
+    "  ipcfs recv jobs --timeout 10s || echo nothing\n"
+    "  ipcfs recv jobs -n 0               # what is there, without waiting\n"
+    "  ipcfs recv jobs -n 5 -0 | xargs -0 -n1 echo\n"
+    "  ipcfs recv jobs --output film.mkv\n"
+    "  ipcfs recv jobs --json",
+    [](Command& takes, ReceiveOptions& options) {
+        takes.queue(options.channel, "The channel");
+        options.count = 1;
+        takes.add("-n,--count", &options.count, "N",
+                  "Receive N messages; 0: those that are there now");
+        takes.add("-t,--timeout", &options.timeout, "DURATION",
+                  "Wait at most DURATION for each message, then exit 3");
+        takes.printing(options.print);
+    },
+    receive);
+
+Registration<ReceiveOptions> g_follow(
+    Group::kMessages, "follow", "Print messages as they come, without end",
+    "  ipcfs follow jobs\n  ipcfs follow jobs --json",
+    [](Command& takes, ReceiveOptions& options) {
+        takes.queue(options.channel, "The channel");
+        takes.printing(options.print);
+    },
+    receive);
+
+}  // namespace
 }  // namespace ipcfs::client

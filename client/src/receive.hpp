@@ -1,12 +1,24 @@
 // What `recv`, `follow` and `sub` have in common. One thread.
 #pragma once
 
-#include <commands.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <command.hpp>
+#include <printer.hpp>
 #include <tree.hpp>
 
 namespace ipcfs::client {
 
-// Prints messages of framed/stream as the options say, but for their `channel`. The exit code.
+struct ReceiveOptions {
+    std::string channel;
+    std::optional<std::uint64_t> count;  // 0: what is there; none: for ever
+    std::optional<std::int64_t> timeout;
+    PrintOptions print;
+};
+
+// Prints messages of framed/stream. The exit code.
 int receive_from(const Globals& globals, const Channel& channel, const ReceiveOptions& options);
 
 }  // namespace ipcfs::client

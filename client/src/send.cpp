@@ -1,4 +1,4 @@
-// `ipcfs send`. Opens without blocking and waits with poll, so that a full channel is waited for
+// `ipcfs send` and `pub`. Opens without blocking and waits with poll, so that a full channel is waited for
 // without a limit and Ctrl-C ends the wait. What does not fit one write goes through `put`. One
 // thread.
 #include <algorithm>
@@ -16,8 +16,9 @@
 #include <unistd.h>
 #include <vector>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
+#include <framing.hpp>
 #include <io.hpp>
 #include <json.hpp>
 #include <put.hpp>
@@ -34,112 +35,22 @@ constexpr std::size_t kMaxWrite = 1044480;
 constexpr std::size_t kMaxLine = std::size_t{64} << 20;
 constexpr std::int64_t kRefresh = 500 * kMillisecond;  // of the progress line
 
-struct Level {
-    std::string_view name;
-    std::uint8_t priority;
-};
-constexpr std::array<Level, 4> kLevels{
-    {{"critical", 255}, {"high", 192}, {"normal", 128}, {"low", 0}}};
-
-// How the messages are dressed: the file they go to, and the frame around them, if any.
-struct Dress {
-    std::string file = "queue";
-    bool framed = false;
-    FrameHeader header;
-    std::vector<std::byte> extensions;
-    std::optional<std::int64_t> ttl;
-};
-
-std::uint8_t parse_priority(const std::string& text) {
-    for (const Level& level : kLevels) {
-        if (level.name == text) return level.priority;
-    }
-    auto number = parse_number(text);
-    if (!number || *number > 255) {
-        fail(kUsage,
-             escape_controls(text) + " is not a priority: critical, high, normal, low or 0..255");
-    }
-    return static_cast<std::uint8_t>(*number);
-}
-
-void set_type(Dress& dress, const std::string& text) {
-    if (text.find('/') != std::string::npos) {
-        auto bytes = std::as_bytes(std::span(text));
-        if (!append_extension(dress.extensions, ExtensionType::kContentType, bytes)) {
-            fail(kUsage, "the content type is too long");
-        }
-        return;
-    }
-    for (FrameType type : {FrameType::kControl, FrameType::kData, FrameType::kEvent,
-                           FrameType::kRequest, FrameType::kResponse, FrameType::kError}) {
-        if (text == to_string(type)) {
-            dress.header.type = type;
-            return;
-        }
-    }
-    fail(kUsage, escape_controls(text) +
-                     " is not a type: data, event, request, response, error, control, or a content "
-                     "type as text/plain");
-}
-
-void add_text(Dress& dress, ExtensionType type, std::string_view text, const char* what) {
-    if (text.empty()) return;
-    if (!append_extension(dress.extensions, type, std::as_bytes(std::span(text)))) {
-        fail(kUsage, std::string("the ") + what + " is too long");
-    }
-}
-
-Dress choose_dress(const SendOptions& options) {
-    Dress dress;
-    if (!options.priority.empty()) {
-        dress.header.priority = parse_priority(options.priority);
-        dress.framed = true;
-        for (const Level& level : kLevels) {
-            if (level.priority != dress.header.priority) continue;
-            dress.file = "priority/" + std::string(level.name);
-            dress.framed = false;
-        }
-    }
-    dress.ttl = options.ttl;
-    dress.framed = dress.framed || options.ttl || !options.type.empty() ||
-                   !options.method.empty() || !options.group.empty();
-    if (!options.type.empty()) set_type(dress, options.type);
-    add_text(dress, ExtensionType::kMethod, options.method, "method");
-    for (std::string_view group : split(options.group, ',')) {
-        add_text(dress, ExtensionType::kGroup, group, "group");
-    }
-    if (dress.framed) dress.file = "framed/queue";
-    return dress;
-}
-
-std::string put_on(const Dress& dress, std::string_view message) {
-    if (!dress.framed) return std::string(message);
-    FrameHeader header = dress.header;
-    if (dress.ttl) {
-        header.deadline = static_cast<std::uint64_t>(wall_clock() + *dress.ttl);
-        header.flags |= kFrameExpires;
-    }
-    std::vector<std::byte> out;
-    auto body = std::as_bytes(std::span(message.data(), message.size()));
-    if (!encode(header, dress.extensions, body, out)) fail(kError, "cannot make a frame of that");
-    return {reinterpret_cast<const char*>(out.data()), out.size()};
-}
-
 // Sends messages one after the other over one open file.
 class Sender {
 public:
-    Sender(const Channel& channel, const SendOptions& options)
+    Sender(const Channel& channel, const FramingOptions& framing,
+           std::optional<std::int64_t> timeout)
         : channel_(channel),
-          dress_(choose_dress(options)),
-          timeout_(options.timeout),
-          fd_(open_or_fail(channel.file(dress_.file), O_WRONLY | O_NONBLOCK,
-                           channel.shown(dress_.file))) {}
+          framing_(framing),
+          timeout_(timeout),
+          fd_(open_or_fail(channel.file(framing_.file), O_WRONLY | O_NONBLOCK,
+                           channel.shown(framing_.file))) {}
 
     void send(std::string_view message) {
-        if (message.empty() && !dress_.framed) {
+        if (message.empty() && !framing_.framed) {
             fail(kUsage, "an empty message can only be sent with a header; add --type data");
         }
-        std::string bytes = put_on(dress_, message);
+        std::string bytes = framing_.frame(message);
         if (bytes.size() > kMaxWrite) return send_large({message});
         Deadline deadline(timeout_);
         std::int64_t started = now();
@@ -202,10 +113,10 @@ private:
     int try_large(LargeBody& body, const Deadline& deadline, std::int64_t started) {
         bool refuses = find(read_settings(), "overflow") == "reject";
         if (!refuses) wait_for_room(fd_.get(), deadline, started);
-        LargeWrite out(channel_, dress_.file == "queue" ? "put" : "framed/put",
+        LargeWrite out(channel_, framing_.file == "queue" ? "put" : "framed/put",
                        timeout_.has_value());
         int error = 0;
-        if (dress_.file == "queue") {
+        if (framing_.file == "queue") {
             error = write_body(out, body, now());
         } else {
             error = write_framed(out, body);
@@ -230,21 +141,17 @@ private:
             auto left = about.st_size - ::lseek(body.rest, 0, SEEK_CUR);
             length = body.start.size() + static_cast<std::uint64_t>(std::max<off_t>(left, 0));
         }
-        FrameHeader header = dress_.header;
-        if (dress_.ttl) {
-            header.deadline = static_cast<std::uint64_t>(wall_clock() + *dress_.ttl);
-            header.flags |= kFrameExpires;
-        }
+        FrameHeader header = framing_.header_now();
         // Its checksum would have to be known before the first byte of the body.
         header.flags |= kFrameNoChecksum;
-        if (encode_header(header, dress_.extensions, {}) == 0) {
+        if (encode_header(header, framing_.extensions, {}) == 0) {
             fail(kError, "cannot make a frame of that");
         }
         header.body_length = framed_length_ = length;
         auto fixed = std::as_bytes(std::span(&header, 1));
         std::string head(reinterpret_cast<const char*>(fixed.data()), fixed.size());
-        head.append(reinterpret_cast<const char*>(dress_.extensions.data()),
-                    dress_.extensions.size());
+        head.append(reinterpret_cast<const char*>(framing_.extensions.data()),
+                    framing_.extensions.size());
         if (int error = out.write(head)) return error;
         return write_body(out, body, now());
     }
@@ -317,7 +224,7 @@ private:
     }
 
     const Channel& channel_;
-    Dress dress_;
+    Framing framing_;
     std::optional<std::int64_t> timeout_;
     Fd fd_;
     std::uint64_t sent_ = 0;
@@ -366,31 +273,41 @@ void look_at_topic(const Globals& globals, const Channel& channel) {
     }
 }
 
-}  // namespace
+void send_input(Sender& sender, const std::string& from, bool lines) {
+    bool file = !from.empty() && from != "-";
+    std::string shown = file ? escape_controls(from) : "standard input";
+    Fd opened = file ? open_or_fail(from, O_RDONLY, shown) : Fd();
+    int source = file ? opened.get() : STDIN_FILENO;
+    if (lines) {
+        send_lines(sender, source, shown);
+    } else {
+        sender.send_all(source, shown);
+    }
+}
+
+struct SendOptions {
+    std::string channel;
+    std::vector<std::string> messages;
+    FramingOptions framing;
+    std::string file;
+    bool lines = false;
+    bool publish = false;  // `pub`: to a topic
+    std::optional<std::int64_t> timeout;
+};
 
 int send(const Globals& globals, const SendOptions& options) {
-    if (!options.messages.empty() && (options.lines || !options.file.empty())) {
+    const auto& messages = options.messages;
+    if (!messages.empty() && (options.lines || !options.file.empty())) {
         fail(kUsage, "a MESSAGE cannot be given together with --lines or --file");
     }
     Tree tree(globals.mount);
     Channel channel = tree.channel(options.channel);
     if (options.publish) look_at_topic(globals, channel);
-    Sender sender(channel, options);
-    bool from_input = options.messages.empty() ||
-                      (options.messages.size() == 1 && options.messages.front() == "-");
-    if (from_input) {
-        bool file = !options.file.empty() && options.file != "-";
-        std::string shown = file ? escape_controls(options.file) : "standard input";
-        Fd opened = file ? open_or_fail(options.file, O_RDONLY, shown) : Fd();
-        int source = file ? opened.get() : STDIN_FILENO;
-        if (options.lines) {
-            send_lines(sender, source, shown);
-        } else {
-            sender.send_all(source, shown);
-        }
-    }
-    for (const std::string& message : options.messages) {
-        if (!from_input) sender.send(message);
+    Sender sender(channel, options.framing, options.timeout);
+    if (messages.empty() || (messages.size() == 1 && messages.front() == "-")) {
+        send_input(sender, options.file, options.lines);
+    } else {
+        for (const std::string& message : messages) sender.send(message);
     }
     if (globals.json) {
         Pairs result{{"channel", channel.name}, {"sent", std::to_string(sender.sent())}};
@@ -399,4 +316,55 @@ int send(const Globals& globals, const SendOptions& options) {
     return kOk;
 }
 
+void declare_send(Command& takes, SendOptions& options) {
+    takes.channel(options.channel);
+    takes.add("message", &options.messages, "MESSAGE",
+              "Each is one message; none, or -: all of standard input is one");
+    takes
+        .add("-p,--priority", &options.framing.priority, "PRIORITY",
+             "critical, high, normal, low or 0..255")
+        .offer("critical high normal low");
+    takes.add("--ttl", &options.framing.ttl, "DURATION", "Do not deliver it after DURATION");
+    takes
+        .add("--type", &options.framing.type, "TYPE",
+             "data (default), event, request, response, error, control;\n"
+             "or a content type as text/plain")
+        .offer("data event request response error control text/plain application/json");
+    takes.flag("-l,--lines", options.lines,
+               "Send each line of standard input or of --file as a message");
+    takes.add("-f,--file", &options.file, "FILE", "Read the message from this file");
+    takes.add("-t,--timeout", &options.timeout, "DURATION",
+              "Wait at most DURATION for room, for each message, then exit 3");
+    takes.add("--method", &options.framing.method, "NAME",
+              "What it asks for; filters can look at it");
+}
+
+Registration<SendOptions> g_send(
+    Group::kMessages, "send", "Send messages; waits while the channel is full",
+    "  ipcfs send jobs build\n"
+    "  ipcfs send jobs first second        # two messages\n"
+    "  date | ipcfs send jobs              # standard input is one message\n"
+    "  seq 1000 | ipcfs send jobs --lines  # one message a line\n"
+    "  ipcfs send jobs --file film.mkv     # of any size up to max-payload\n"
+    "  ipcfs send jobs -p critical stop\n"
+    "  ipcfs send jobs --ttl 30s --type text/plain 'worthless soon'\n"
+    "  ipcfs send jobs --timeout 0 build   # exit 3 instead of waiting",
+    declare_send, send);
+
+Registration<SendOptions> g_pub(
+    Group::kTopics, "pub", "Publish to a topic: every subscription that wants it gets it",
+    "  ipcfs mkdir logs --type topic\n"
+    "  ipcfs pub logs 'disk is full' -p high\n"
+    "  journalctl -f | ipcfs pub logs --lines\n"
+    "  ipcfs pub orders --group eu,us 'order 17'   # type multicast\n"
+    "  ipcfs pub logs --method rotate ''",
+    [](Command& takes, SendOptions& options) {
+        declare_send(takes, options);
+        takes.add("-g,--group", &options.framing.group, "GROUP",
+                  "On type multicast: the subscriptions that name this group");
+        options.publish = true;
+    },
+    send);
+
+}  // namespace
 }  // namespace ipcfs::client

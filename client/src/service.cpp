@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -27,7 +27,7 @@ namespace {
 
 // Runs a program and gives its exit code, or 128 + the signal that ended it; 127 if it is not
 // there.
-int run(const std::vector<std::string>& words) {
+int execute(const std::vector<std::string>& words) {
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
@@ -56,6 +56,14 @@ std::string daemon_program() {
     return "ipcfsd";
 }
 
+std::string mount_option(const std::vector<std::string>& options) {
+    for (std::size_t i = 0; i < options.size(); ++i) {
+        if (options[i].starts_with("--mount=")) return options[i].substr(8);
+        if (options[i] == "--mount" && i + 1 < options.size()) return options[i + 1];
+    }
+    return {};
+}
+
 // Waits until the mounts of this namespace change: mountinfo reports that by POLLERR | POLLPRI.
 class MountWatch {
 public:
@@ -65,6 +73,40 @@ public:
 private:
     Fd fd_;
 };
+
+// Returns when the daemon is ready and has gone to the background. `mount` may be empty.
+void start_daemon(const std::string& mount, const std::vector<std::string>& options) {
+    std::vector<std::string> words{daemon_program()};
+    if (!mount.empty()) words.insert(words.end(), {"--mount", mount});
+    words.insert(words.end(), options.begin(), options.end());
+    int code = execute(words);
+    if (code == 127) {
+        fail(kError,
+             "ipcfsd was found neither beside this program nor in PATH; build or install it");
+    }
+    if (code != 0) {
+        fail(kError, "ipcfsd did not start (exit code " + std::to_string(code) +
+                         "); its reason is above or in its log, \"ipcfs doctor\" may know more");
+    }
+}
+
+// Where no mount was chosen the new one becomes the root.
+void wait_for_mount(std::string& root, bool chosen, const std::vector<Mount>& before) {
+    Deadline deadline(10 * kSecond);
+    MountWatch watch;
+    while (health(root) != Health::kMounted) {
+        for (const Mount& mount : mounts()) {
+            auto same = [&](const Mount& old) { return old.path == mount.path && !old.dead; };
+            bool fresh = std::none_of(before.begin(), before.end(), same);
+            if (!chosen && fresh && !mount.dead && mount.user == ::getuid()) root = mount.path;
+        }
+        if (health(root) == Health::kMounted) break;
+        if (deadline.passed()) {
+            fail(kError, "ipcfsd was started, but " + root + " is not mounted; see its log");
+        }
+        watch.wait(deadline.left(kSecond / 5));
+    }
+}
 
 // The path as the kernel and the daemon name the mount: links resolved, but the mount point itself
 // not touched, which would fail on a dead mount.
@@ -173,90 +215,11 @@ void stop_daemon(const std::string& root, const Lock& lock, std::int64_t timeout
 // A mount whose daemon died answers ENOTCONN for ever.
 bool detach(const std::string& root) {
     if (::umount2(root.c_str(), MNT_DETACH) == 0) return true;
-    return run({"fusermount3", "-u", "-z", "--", root}) == 0;
+    return execute({"fusermount3", "-u", "-z", "--", root}) == 0;
 }
 
-Pairs daemon_version(const std::string& root) {
-    return parse_pairs(read_file(root + "/kern/ipc/version").value_or(""));
-}
-
-std::string mount_option(const std::vector<std::string>& options) {
-    for (std::size_t i = 0; i < options.size(); ++i) {
-        if (options[i].starts_with("--mount=")) return options[i].substr(8);
-        if (options[i] == "--mount" && i + 1 < options.size()) return options[i + 1];
-    }
-    return {};
-}
-
-}  // namespace
-
-int up(const Globals& globals, const UpOptions& options) {
-    std::string inner = mount_option(options.daemon_options);
-    std::string asked = globals.mount.empty() ? inner : globals.mount;
-    const char* variable = std::getenv("IPCFS_MOUNT");
-    bool chosen = !asked.empty() || (variable != nullptr && *variable != '\0');
-    std::string root = choose_root(asked);
-    auto report = [&](bool started) {
-        if (globals.json) {
-            Json json;
-            json.begin_object().key("mount").value(root).key("started").value(started).end();
-            print(json.take());
-        } else if (!globals.quiet) {
-            print(for_output(root) + (started ? " is mounted\n" : " is mounted already\n"));
-        }
-        return kOk;
-    };
-    if (health(root) == Health::kMounted) return report(false);
-    std::vector<Mount> before = mounts();
-    std::vector<std::string> words{daemon_program()};
-    if (chosen && inner.empty()) words.insert(words.end(), {"--mount", root});
-    words.insert(words.end(), options.daemon_options.begin(), options.daemon_options.end());
-    int code = run(words);
-    if (code == 127) {
-        fail(kError,
-             "ipcfsd was found neither beside this program nor in PATH; build or install it");
-    }
-    if (code != 0) {
-        fail(kError, "ipcfsd did not start (exit code " + std::to_string(code) +
-                         "); its reason is above or in its log, \"ipcfs doctor\" may know more");
-    }
-    // The daemon goes to the background when it is ready; which tree is its own, the mounts tell.
-    Deadline deadline(10 * kSecond);
-    MountWatch watch;
-    while (health(root) != Health::kMounted) {
-        for (const Mount& mount : mounts()) {
-            auto same = [&](const Mount& old) { return old.path == mount.path && !old.dead; };
-            bool fresh = std::none_of(before.begin(), before.end(), same);
-            if (!chosen && fresh && !mount.dead && mount.user == ::getuid()) root = mount.path;
-        }
-        if (health(root) == Health::kMounted) break;
-        if (deadline.passed()) {
-            fail(kError, "ipcfsd was started, but " + root + " is not mounted; see its log");
-        }
-        watch.wait(deadline.left(kSecond / 5));
-    }
-    return report(true);
-}
-
-int down(const Globals& globals, const DownOptions& options) {
-    std::string root = canonical(choose_root(globals.mount));
-    Lock lock = find_lock(root);
-    bool was_mounted = mounted_at(root);
-    if (lock.pid == 0 && !was_mounted) {
-        if (!globals.quiet && !globals.json) print(for_output(root) + " is not mounted\n");
-        if (globals.json)
-            print(Json()
-                      .begin_object()
-                      .key("mount")
-                      .value(root)
-                      .key("stopped")
-                      .value(false)
-                      .end()
-                      .take());
-        return kOk;
-    }
-    if (lock.pid != 0) stop_daemon(root, lock, options.timeout);
-    Deadline deadline(lock.pid != 0 ? options.timeout : 0);
+// The daemon does it when it ends; what a dead one left is removed here.
+void unmount(const std::string& root, const Deadline& deadline) {
     MountWatch watch;
     while (mounted_at(root) && health(root) != Health::kDead) {
         if (deadline.passed()) {
@@ -269,26 +232,51 @@ int down(const Globals& globals, const DownOptions& options) {
         fail(kError, root + ": a dead mount is left and cannot be removed" +
                          (::getuid() == 0 ? "" : "; run as root or as its user"));
     }
+}
+
+struct UpOptions {
+    std::vector<std::string> daemon_options;
+};
+
+int up(const Globals& globals, const UpOptions& options) {
+    std::string inner = mount_option(options.daemon_options);
+    std::string asked = globals.mount.empty() ? inner : globals.mount;
+    const char* variable = std::getenv("IPCFS_MOUNT");
+    bool chosen = !asked.empty() || (variable != nullptr && *variable != '\0');
+    std::string root = choose_root(asked);
+    bool mounted = health(root) == Health::kMounted;
+    if (!mounted) {
+        std::vector<Mount> before = mounts();
+        start_daemon(chosen && inner.empty() ? root : "", options.daemon_options);
+        wait_for_mount(root, chosen, before);
+    }
     if (globals.json) {
-        print(
-            Json().begin_object().key("mount").value(root).key("stopped").value(true).end().take());
+        Json json;
+        json.begin_object().key("mount").value(root).key("started").value(!mounted).end();
+        print(json.take());
     } else if (!globals.quiet) {
-        print(for_output(root) + " is unmounted\n");
+        print(for_output(root) + (mounted ? " is mounted already\n" : " is mounted\n"));
     }
     return kOk;
 }
 
-int version(const Globals& globals) {
+Registration<UpOptions> g_up(
+    Group::kDaemon, "up", "Start the daemon and mount the tree, unless it runs",
+    "  ipcfs up\n"
+    "  ipcfs --mount ~/ipc up\n"
+    "  ipcfs up -- --config /etc/ipcfs.toml",
+    [](Command& takes, UpOptions& options) {
+        takes.add("options", &options.daemon_options, "", "Options for ipcfsd(8), after \"--\"");
+    },
+    up);
+
+int version(const Globals& globals, const NoOptions&) {
     std::string root = choose_root(globals.mount);
-    Pairs daemon = daemon_version(root);
+    Pairs daemon = parse_pairs(read_file(root + "/kern/ipc/version").value_or(""));
     if (globals.json) {
         Json json;
-        json.begin_object()
-            .key("client")
-            .value(IPCFS_VERSION)
-            .key("mount")
-            .value(root)
-            .key("daemon");
+        json.begin_object().key("client").value(IPCFS_VERSION);
+        json.key("mount").value(root).key("daemon");
         if (daemon.empty()) {
             json.null();
         } else {
@@ -306,4 +294,41 @@ int version(const Globals& globals) {
     return kOk;
 }
 
+Registration<NoOptions> g_version(
+    Group::kDaemon, "version", "Show the versions of this command and of the daemon",
+    "  ipcfs version\n  ipcfs version --json", [](Command&, NoOptions&) {}, version);
+
+struct DownOptions {
+    std::optional<std::int64_t> timeout = 5 * kSecond;
+};
+
+int down(const Globals& globals, const DownOptions& options) {
+    std::string root = canonical(choose_root(globals.mount));
+    Lock lock = find_lock(root);
+    bool runs = lock.pid != 0;
+    bool found = runs || mounted_at(root);
+    if (found) {
+        if (runs) stop_daemon(root, lock, *options.timeout);
+        unmount(root, Deadline(runs ? *options.timeout : 0));
+    }
+    if (globals.json) {
+        Json json;
+        json.begin_object().key("mount").value(root).key("stopped").value(found).end();
+        print(json.take());
+    } else if (!globals.quiet) {
+        print(for_output(root) + (found ? " is unmounted\n" : " is not mounted\n"));
+    }
+    return kOk;
+}
+
+Registration<DownOptions> g_down(
+    Group::kDaemon, "down", "Stop the daemon, and clean up a dead mount",
+    "  ipcfs down\n  ipcfs --mount ~/ipc down --timeout 30s",
+    [](Command& takes, DownOptions& options) {
+        takes.add("-t,--timeout", &options.timeout, "DURATION",
+                  "Wait at most DURATION for it (default 5s)");
+    },
+    down);
+
+}  // namespace
 }  // namespace ipcfs::client

@@ -1,4 +1,4 @@
-// `ipcfs status`, `peek`, `stats` and `ctl`: the tree's own text files, for people and as JSON.
+// `ipcfs status`, `peek`, `stats` and `ctl`: the tree's own text files, for people and as JSON. One thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -17,10 +17,6 @@
 
 namespace ipcfs::client {
 namespace {
-
-void show(const Globals& globals, const Pairs& pairs) {
-    print(globals.json ? Json().object(pairs).take() : render(pairs, output_is_terminal()));
-}
 
 // A time of the tree (ns since the epoch) as local time, to the millisecond.
 std::string local_time(std::uint64_t nanos) {
@@ -70,9 +66,27 @@ Table for_people(const Table& table) {
     return out;
 }
 
-void show(const Globals& globals, const Table& table) {
-    show_table(table, globals.json);
+}  // namespace
+
+void show(const Globals& globals, const Pairs& pairs) {
+    print(globals.json ? Json().object(pairs).take() : render(pairs, output_is_terminal()));
 }
+
+void show(const Globals& globals, const Table& table) {
+    if (globals.json) return print(Json().array(table).take());
+    Table shown = for_people(table);
+    // One row of many columns, as a channel's own `stats`, is easier to read downwards.
+    if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
+        Pairs pairs;
+        for (std::size_t c = 0; c < shown.columns.size(); ++c) {
+            pairs.emplace_back(shown.columns[c], shown.rows[0][c]);
+        }
+        return print(render(pairs, output_is_terminal()));
+    }
+    print(render(shown, output_is_terminal()));
+}
+
+namespace {
 
 // A column of numbers, added up.
 std::uint64_t total(const Table& table, std::string_view column) {
@@ -109,66 +123,6 @@ Pairs summary(const Tree& tree) {
     return pairs;
 }
 
-// What follows on the command line after the channel, as lines for `ctl`.
-class ControlLines {
-public:
-    explicit ControlLines(const std::vector<std::string>& words) {
-        for (std::size_t at = 0; at < words.size();) {
-            const std::string& word = words[at++];
-            refuse_newlines(word);
-            std::string line = word;
-            bool alone = word == "purge" || word == "resume" || word == "redrive";
-            bool maybe = word == "pause";
-            bool value = at < words.size() && !alone && (!maybe || parse_duration(words[at]));
-            if (value) {
-                refuse_newlines(words[at]);
-                line += " " + words[at++];
-                // The one setting of two words: `batch 64 5ms`.
-                if (word == "batch" && parse_number(words[at - 1]) && at < words.size() &&
-                    parse_duration(words[at]) && !parse_number(words[at])) {
-                    line += " " + words[at++];
-                }
-            } else if (!alone && !maybe) {
-                fail(kUsage,
-                     escape_controls(word) + ": which value? (ipcfs ctl CHANNEL KEY VALUE ...)");
-            }
-            text_ += line + "\n";
-        }
-    }
-    const std::string& text() const { return text_; }
-
-private:
-    static void refuse_newlines(const std::string& word) {
-        if (word.find('\n') != std::string::npos || word.empty()) {
-            fail(kUsage, "a key or value cannot be empty nor have a newline in it");
-        }
-    }
-    std::string text_;
-};
-
-bool is_command(std::string_view word) {
-    constexpr std::array<std::string_view, 4> kCommands{"purge", "pause", "resume", "redrive"};
-    return std::find(kCommands.begin(), kCommands.end(), word) != kCommands.end();
-}
-
-int show_settings(const Globals& globals, const Channel& channel, const std::string& key) {
-    Pairs settings = parse_pairs(read_file_or_fail(channel.file("ctl"), channel.shown("ctl")));
-    if (key.empty()) {
-        show(globals, settings);
-        return kOk;
-    }
-    auto same = [&](const auto& pair) { return pair.first == key; };
-    auto at = std::find_if(settings.begin(), settings.end(), same);
-    if (at == settings.end()) {
-        std::string known;
-        for (const auto& pair : settings) known += " " + pair.first;
-        fail(kError,
-             channel.shown() + " has no setting " + escape_controls(key) + "; there are:" + known);
-    }
-    print(globals.json ? Json().object({*at}).take() : for_output(at->second) + "\n");
-    return kOk;
-}
-
 // A table in the header/data form, or key-value lines; the tree has both.
 void show_file(const Globals& globals, const std::string& path, const std::string& shown) {
     std::string text = read_file_or_fail(path, shown);
@@ -180,38 +134,31 @@ void show_file(const Globals& globals, const std::string& path, const std::strin
     }
 }
 
-}  // namespace
-
-void show_table(const Table& table, bool json) {
-    if (json) return print(Json().array(table).take());
-    Table shown = for_people(table);
-    // One row of many columns, as a channel's own `stats`, is easier to read downwards.
-    if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
-        Pairs pairs;
-        for (std::size_t c = 0; c < shown.columns.size(); ++c) {
-            pairs.emplace_back(shown.columns[c], shown.rows[0][c]);
-        }
-        return print(render(pairs, output_is_terminal()));
-    }
-    print(render(shown, output_is_terminal()));
-}
-
-int status(const Globals& globals, const std::string& name) {
+int status(const Globals& globals, const ChannelOption& options) {
     Tree tree(globals.mount);
-    if (name.empty() || tree.locate(name).name.empty()) {
+    if (options.channel.empty() || tree.locate(options.channel).name.empty()) {
         show(globals, summary(tree));
         return kOk;
     }
-    Channel channel = tree.channel(name);
+    Channel channel = tree.channel(options.channel);
     Pairs pairs = parse_pairs(read_file_or_fail(channel.file("status"), channel.shown("status")));
     pairs.insert(pairs.begin(), {"channel", channel.name});
     show(globals, pairs);
     return kOk;
 }
 
-int peek(const Globals& globals, const std::string& name) {
+Registration<ChannelOption> g_status(
+    Group::kDaemon, "status", "Show the state of a channel or of the whole tree",
+    "  ipcfs status\n  ipcfs status jobs\n  ipcfs status jobs --json",
+    [](Command& takes, ChannelOption& options) {
+        takes.add("channel", &options.channel, "CHANNEL", "The channel; without it the whole tree")
+            .offer("@queue");
+    },
+    status);
+
+int peek(const Globals& globals, const ChannelOption& options) {
     Tree tree(globals.mount);
-    Channel channel = tree.channel(name);
+    Channel channel = tree.channel(options.channel);
     Table table = parse_table(read_file_or_fail(channel.file("peek"), channel.shown("peek")));
     if (table.rows.empty() && !globals.json) {
         if (!globals.quiet && output_is_terminal()) print(channel.shown() + " is empty\n");
@@ -221,27 +168,16 @@ int peek(const Globals& globals, const std::string& name) {
     return kOk;
 }
 
-int control(const Globals& globals, const ControlOptions& options) {
-    Tree tree(globals.mount);
-    Channel channel = tree.channel(options.channel);
-    if (options.words.empty()) return show_settings(globals, channel, "");
-    if (options.words.size() == 1 && !is_command(options.words.front())) {
-        return show_settings(globals, channel, options.words.front());
-    }
-    int error = write_once(channel.file("ctl"), ControlLines(options.words).text());
-    if (error == 0) return kOk;
-    std::string reason(find(read_status(channel), "last-error"));
-    // ENOENT: a region that is to be revoked is not there.
-    if ((error == EINVAL || error == ENOENT) && !reason.empty()) {
-        fail(kError, channel.shown() + ": " + escape_controls(reason) + "; nothing was changed");
-    }
-    if (error == EBUSY) {
-        fail(kError, channel.shown() +
-                         ": it is in use; the type can only be changed while the channel "
-                         "is empty and nobody has it open");
-    }
-    fail_errno(channel.shown("ctl"), error);
-}
+Registration<ChannelOption> g_peek(
+    Group::kMessages, "peek", "Show what is queued, without taking it",
+    "  ipcfs peek jobs\n  ipcfs peek jobs --json",
+    [](Command& takes, ChannelOption& options) { takes.queue(options.channel, "The channel"); },
+    peek);
+
+struct StatsOptions {
+    std::string subject;
+    std::optional<std::int64_t> watch;
+};
 
 int stats(const Globals& globals, const StatsOptions& options) {
     Tree tree(globals.mount);
@@ -263,4 +199,18 @@ int stats(const Globals& globals, const StatsOptions& options) {
     }
 }
 
+Registration<StatsOptions> g_stats(
+    Group::kDaemon, "stats", "Show statistics of the tree or of a channel",
+    "  ipcfs stats\n  ipcfs stats resources\n  ipcfs stats jobs --watch 1",
+    [](Command& takes, StatsOptions& options) {
+        takes
+            .add("subject", &options.subject, "SUBJECT",
+                 "messages (default), channels, mappings, notifications, resources;\n"
+                 "or a channel")
+            .offer("messages channels mappings notifications resources @channel");
+        takes.add("-w,--watch", &options.watch, "DURATION", "Refresh every DURATION");
+    },
+    stats);
+
+}  // namespace
 }  // namespace ipcfs::client

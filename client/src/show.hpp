@@ -1,11 +1,13 @@
-// Tables of the tree as people read them. One thread.
+// What the tree says, as people read it and as JSON, to standard output. One thread.
 #pragma once
 
+#include <command.hpp>
 #include <text.hpp>
 
 namespace ipcfs::client {
 
-// To standard output: as it is in JSON, else with times and durations for people.
-void show_table(const Table& table, bool json);
+void show(const Globals& globals, const Pairs& pairs);
+// For people with times and durations as they read them.
+void show(const Globals& globals, const Table& table);
 
 }  // namespace ipcfs::client

@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include <commands.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -19,6 +19,18 @@
 
 namespace ipcfs::client {
 namespace {
+
+struct SubscribeOptions {
+    std::string channel;
+    std::string name;  // empty: anonymous
+    std::vector<std::string> filter;
+    bool recursive = false;
+    bool create = false;
+    bool remove = false;
+    bool list = false;
+    std::string mode;
+    ReceiveOptions receive;
+};
 
 void require_topic(const Channel& channel) {
     std::string type = channel.setting("type");
@@ -49,20 +61,13 @@ void apply_filter(const Channel& subscription, const SubscribeOptions& options) 
     fail_errno(subscription.shown("filter"), error);
 }
 
-bool make(const Channel& subscription, const SubscribeOptions& options) {
-    mode_t mode = 0777;
-    mode_t mask = 0;
-    if (!options.mode.empty()) {
-        mode = parse_mode(options.mode);
-        mask = ::umask(0);
-    }
-    int error = ::mkdir(subscription.path.c_str(), mode) == 0 ? 0 : errno;
-    if (!options.mode.empty()) ::umask(mask);
+bool make_subscription(const Channel& subscription, const SubscribeOptions& options) {
+    int error = make_directory(subscription.path, options.mode);
     if (error != 0 && error != EEXIST) fail_errno(subscription.shown(), error);
     return error == 0;
 }
 
-int remove(const Globals& globals, const Channel& subscription) {
+int remove_subscription(const Globals& globals, const Channel& subscription) {
     if (::rmdir(subscription.path.c_str()) != 0) {
         if (errno == ENOENT) fail(kError, "there is no subscription " + subscription.shown());
         if (errno == ENOTEMPTY) {
@@ -79,7 +84,7 @@ int remove(const Globals& globals, const Channel& subscription) {
     return kOk;
 }
 
-int list(const Globals& globals, const Channel& topic) {
+int list_subscriptions(const Globals& globals, const Channel& topic) {
     Table table;
     table.columns = {"subscription", "depth", "bytes", "readers", "leased", "dead", "filter"};
     for (const std::string& name : topic.subscriptions()) {
@@ -111,12 +116,13 @@ int list(const Globals& globals, const Channel& topic) {
 
 void check(const SubscribeOptions& options) {
     bool lasting = !options.name.empty();
-    if (!lasting && (options.create || options.remove || options.set_filter || options.recursive)) {
+    if (!lasting &&
+        (options.create || options.remove || !options.filter.empty() || options.recursive)) {
         fail(kUsage,
              "--create, --remove, --filter and --recursive are for a subscription that lasts: "
              "give it a --name");
     }
-    if (options.remove && (options.create || options.set_filter || options.recursive)) {
+    if (options.remove && (options.create || !options.filter.empty() || options.recursive)) {
         fail(kUsage, "--remove goes with no other option but --name");
     }
     if (lasting && options.list) fail(kUsage, "--list shows all of them, it takes no --name");
@@ -126,26 +132,23 @@ void check(const SubscribeOptions& options) {
     }
 }
 
-}  // namespace
-
-int subscribe(const Globals& globals, const ReceiveOptions& receive,
-              const SubscribeOptions& options) {
+int subscribe(const Globals& globals, const SubscribeOptions& options) {
     check(options);
     Tree tree(globals.mount);
-    Channel topic = tree.channel(receive.channel);
+    Channel topic = tree.channel(options.channel);
     require_topic(topic);
-    if (options.list) return list(globals, topic);
-    if (options.name.empty()) return receive_from(globals, topic, receive);
+    if (options.list) return list_subscriptions(globals, topic);
+    if (options.name.empty()) return receive_from(globals, topic, options.receive);
     Channel subscription = topic.subscription(options.name);
-    if (options.remove) return remove(globals, subscription);
-    bool made = options.create && make(subscription, options);
+    if (options.remove) return remove_subscription(globals, subscription);
+    bool made = options.create && make_subscription(subscription, options);
     if (!made && !is_channel(subscription.path)) {
         if (errno != ENOENT) fail_errno(subscription.shown(), errno);
         fail(kError, topic.shown() + " has no subscription " + escape_controls(options.name) +
                          "; make it with: ipcfs sub " + topic.shown() + " --name " +
                          escape_controls(options.name) + " --create");
     }
-    if (options.set_filter || options.recursive) {
+    if (!options.filter.empty() || options.recursive) {
         try {
             apply_filter(subscription, options);
         } catch (const Failure&) {
@@ -153,7 +156,44 @@ int subscribe(const Globals& globals, const ReceiveOptions& receive,
             throw;
         }
     }
-    return receive_from(globals, subscription, receive);
+    return receive_from(globals, subscription, options.receive);
 }
 
+Registration<SubscribeOptions> g_sub(
+    Group::kTopics, "sub", "Subscribe to a topic, and print what is published",
+    "  ipcfs sub logs                        # from now on, until Ctrl-C\n"
+    "  ipcfs sub logs --name alice --create  # lasts: nothing is missed between two "
+    "calls\n"
+    "  ipcfs sub logs --name alice -n 0      # what came meanwhile\n"
+    "  ipcfs sub logs --name pager --create --filter 'priority high-critical' -n 0\n"
+    "  ipcfs sub logs --name all --create --recursive   # logs/web, logs/db ... too\n"
+    "  ipcfs sub logs --list\n"
+    "  ipcfs sub logs --name alice --remove\n"
+    "  ipcfs work logs/subs/pager -- ./page-me          # a subscription is a queue",
+    [](Command& takes, SubscribeOptions& options) {
+        takes.channel(options.channel, "The topic");
+        takes.add("--name", &options.name, "NAME", "A subscription that lasts: TOPIC/subs/NAME")
+            .offer("@subscription");
+        takes.flag("-c,--create", options.create, "Make the subscription unless it exists");
+        takes
+            .add(
+                "-f,--filter", &options.filter, "CONDITION",
+                "Deliver only messages that meet all CONDITIONs, one an option: priority\n"
+                "high-critical, type event, method GLOB, sender user NAME, prefix TEXT, regex RE,\n"
+                "channel GLOB, group NAME; '' is everything. Replaces the filter there is")
+            .offer("priority type method sender prefix regex channel recursive group");
+        takes.flag("-R,--recursive", options.recursive,
+                   "Also what is published to topics below this one");
+        takes.add("-m,--mode", &options.mode, "MODE", "With --create: permissions, octal");
+        takes.flag("--remove", options.remove, "Remove the subscription; it must be empty");
+        takes.flag("--list", options.list, "List the subscriptions that last");
+        takes.add("-n,--count", &options.receive.count, "N",
+                  "End after N messages; 0: those that are there now");
+        takes.add("-t,--timeout", &options.receive.timeout, "DURATION",
+                  "Wait at most DURATION for each message, then exit 3");
+        takes.printing(options.receive.print);
+    },
+    subscribe);
+
+}  // namespace
 }  // namespace ipcfs::client

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <memory>
 #include <optional>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -221,14 +222,20 @@ std::vector<std::string> Tree::children(const Channel& parent) const {
     return names;
 }
 
-mode_t parse_mode(const std::string& text) {
+int make_directory(const std::string& path, const std::string& text) {
+    if (text.empty()) return ::mkdir(path.c_str(), 0777) == 0 ? 0 : errno;
     char* end = nullptr;
     unsigned long mode = std::strtoul(text.c_str(), &end, 8);
     if (text.empty() || *end != '\0' || text.find_first_not_of("01234567") != std::string::npos ||
         mode > 07777) {
         fail(kUsage, escape_controls(text) + " is not an octal mode as 750");
     }
-    return static_cast<mode_t>(mode);
+    // The files of the channel take their modes from the directory's at once, so the mode must be
+    // right from the start; mkdir(2) alone applies the umask to it.
+    mode_t mask = ::umask(0);
+    int error = ::mkdir(path.c_str(), static_cast<mode_t>(mode)) == 0 ? 0 : errno;
+    ::umask(mask);
+    return error;
 }
 
 std::vector<std::string> names_in(const std::string& path) {

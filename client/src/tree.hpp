@@ -63,8 +63,8 @@ private:
 };
 
 bool is_channel(const std::string& path);
-// An octal mode as 750; fails with a usage error.
-mode_t parse_mode(const std::string& text);
+// 0 or the errno. `mode`: octal as 750, whatever the umask, or empty; fails with a usage error.
+int make_directory(const std::string& path, const std::string& mode);
 // Names in a directory, sorted; none where it may not be listed.
 std::vector<std::string> names_in(const std::string& path);
 // status as pairs; empty when it cannot be read.

@@ -1,47 +1,30 @@
-// What `work` is made of: the command that is run, and the messages that are being worked on. One thread;
-// signals are blocked but while it waits.
+// Working on the messages of a channel by a command. One thread.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
-#include <io.hpp>
-#include <message_reader.hpp>
-#include <tree.hpp>
-
-#include <ipcfs/frame.hpp>
+#include <command.hpp>
 
 namespace ipcfs::client {
 
-// A program that was started, in a process group of its own, which dies with this process.
-class Child {
-public:
-    // 0 or the errno why it could not be executed. `input` becomes its standard input.
-    int start(const std::vector<std::string>& command, const std::vector<std::string>& environment,
-              int input);
-    bool running() const { return pid_ > 0; }
-    // Its wait status when it has ended, once.
-    std::optional<int> reap();
-    // SIGTERM to it and its children, and when `kill_at()` has come again, SIGKILL.
-    void stop();
-    void stop_for_good();
-    // When it is to be killed, ns of now(), 0: it is not being stopped.
-    std::int64_t kill_at() const { return kill_at_; }
-
-private:
-    pid_t pid_ = 0;
-    std::int64_t kill_at_ = 0;
+struct WorkOptions {
+    std::string channel;
+    std::vector<std::string> command;
+    unsigned jobs = 1;
+    std::optional<std::uint64_t> count;  // so many messages in all
+    bool once = false;                   // as a count of 1
+    bool drain = false;                  // what is there, without waiting
+    std::optional<std::int64_t> timeout;
+    std::optional<std::int64_t> limit;  // of one command's time
+    std::optional<std::int64_t> retry_delay;
+    std::vector<int> dead_on;  // exit codes that bury the message
+    bool summary = true;       // with --json
 };
 
-// The variables that tell the command about its message, and all that this process has.
-std::vector<std::string> environment_for(const Tree& tree, const Channel& channel,
-                                         const FrameView& frame);
-
-// "exit code 3", "killed by signal 9 (Killed)"
-std::string describe_status(int status);
+// The exit code.
+int work(const Globals& globals, const WorkOptions& options);
 
 }  // namespace ipcfs::client

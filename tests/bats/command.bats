@@ -446,7 +446,9 @@ P
 
 @test "completion offers commands, channels, settings and values" {
     "$IPCFS" mkdir -p jobs/sub journal
-    run -0 bash -c '
+    # shellcheck disable=SC2016  # the name is to be as it stands
+    "$IPCFS" mkdir 'we$(rm -rf)'
+    PATH=${IPCFS%/*}:$PATH run -0 bash -c '
         source "$1"
         complete_words() {
             COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
@@ -459,6 +461,10 @@ P
         complete_words ipcfs send "$2/jour"
         complete_words ipcfs ctl jobs capa
         complete_words ipcfs ctl jobs overflow drop
+        complete_words ipcfs --mount "$2" mkdir -p jobs/new --set over
+        complete_words ipcfs stats jobs --w
+        complete_words ipcfs rm we
+        complete_words ipcfs nonsense ""
     ' _ "$BATS_TEST_DIRNAME/../../client/completion/ipcfs.bash" "$MNT"
     [ "${lines[0]}" = send ]
     [ "${lines[1]}" = "jobs jobs/ journal" ]
@@ -466,4 +472,8 @@ P
     [ "${lines[3]}" = "$MNT/journal" ]
     [ "${lines[4]}" = capacity ]
     [ "${lines[5]}" = "drop-oldest drop-newest" ]
+    [ "${lines[6]}" = overflow= ]
+    [ "${lines[7]}" = --watch ]
+    [ "${lines[8]}" = 'we\$\(rm\ -rf\)' ]
+    [ "${#lines[@]}" = 9 ]
 }

@@ -445,7 +445,7 @@ SCRIPT
 @test "completion offers the commands of delivery, subscriptions and their values" {
     "$IPCFS" mkdir logs --type topic
     "$IPCFS" sub logs --name alice --create -n 0
-    run -0 bash -c '
+    PATH=${IPCFS%/*}:$PATH run -0 bash -c '
         source "$1"
         complete_words() {
             COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))

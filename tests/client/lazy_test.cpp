@@ -480,7 +480,7 @@ TEST(LazyRange, EndsTouchesWithoutPoisonToo) {
         const auto range = std::make_shared<detail::FaultRange>(
             memory, kSize, Access::read_only, std::move(opened->fd), detail::Fd(ends[0]),
             false /* can_poison */, true);
-        if (!detail::LazyWatcher::of_process().add(range)) return 3;
+        if (!detail::watch(range)) return 3;
         ::close(ends[1]);  // the producer's
         return range->address()[4096] == std::byte{1} ? 4 : 5;
     });

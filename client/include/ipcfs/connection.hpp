@@ -3,15 +3,13 @@
 // protocol is control.hpp's. Internal to the client header.
 //
 // Any thread may call. While nothing is served, a caller sends its request and reads its own reply,
-// one caller at a time, without any thread. From the first request that has a push handler on, a
-// service thread (all signals blocked) reads instead, and wakes the callers and runs the handlers.
+// one caller at a time, without any thread. From the first request that has a push handler on, the
+// control reactor reads instead, and wakes the callers and runs the handlers.
 // A forked child finds none of its parent's connections: get() makes it one of its own.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -29,148 +27,28 @@
 #include <string_view>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <system_error>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <ipcfs/control.hpp>
 #include <ipcfs/mount.hpp>
+#include <ipcfs/packet.hpp>
 #include <ipcfs/process.hpp>
+#include <ipcfs/reactor.hpp>
 #include <ipcfs/result.hpp>
 
 namespace ipcfs::detail {
 
-constexpr const char* operation_of(ControlOp op) noexcept {
-    switch (op) {
-        case ControlOp::kHello: return "control hello";
-        case ControlOp::kSend: return "send payload";
-        case ControlOp::kPoolOpen: return "open pool";
-        case ControlOp::kPoolMap: return "map pool";
-        case ControlOp::kPoolClose: return "close pool";
-        case ControlOp::kEventFd: return "watch with eventfd";
-        case ControlOp::kUnwatch: return "end watch";
-        case ControlOp::kSignal: return "watch with signal";
-        case ControlOp::kLazyOffer: return "offer lazy payload";
-        case ControlOp::kLazyAttach: return "attach lazy payload";
-        case ControlOp::kLazyReport: return "report lazy payload";
-        case ControlOp::kHandoff: return "hand off region";
-        case ControlOp::kClaim: return "claim region";
-        case ControlOp::kPayloadFd: return "get payload";
-        default: return "control request";
-    }
-}
-
-// A packet that came: structure and texts, and its descriptors.
-struct Packet {
-    ControlHeader header;
-    std::vector<std::byte> body;
-    std::vector<Fd> fds;
-
-    ControlOp op() const noexcept { return static_cast<ControlOp>(header.op); }
-    // The structure; what an older peer did not send has its default.
-    template <class T>
-    T as() const noexcept {
-        static_assert(std::is_trivially_copyable_v<T>);
-        T out{};
-        std::memcpy(&out, body.data(), body.size() < sizeof out ? body.size() : sizeof out);
-        return out;
-    }
-    std::string_view text(std::size_t from = 0) const noexcept {
-        if (from >= body.size()) return {};
-        return {reinterpret_cast<const char*>(body.data()) + from, body.size() - from};
-    }
-};
-
-// Takes the next packet. ECONNRESET when the peer is gone, EPROTO for what is none.
-inline Expected<Packet> receive_packet(int socket, const char* operation) {
-    std::array<std::byte, kMaxControlPacket> bytes;
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * kMaxControlFds)> ancillary;
-    iovec part{bytes.data(), bytes.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = ancillary.data();
-    message.msg_controllen = ancillary.size();
-    ssize_t length = 0;
-    do {
-        length = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    } while (length < 0 && errno == EINTR);
-    if (length < 0) return last_error(operation);
-    Packet packet;
-    for (cmsghdr* each = CMSG_FIRSTHDR(&message); each != nullptr;
-         each = CMSG_NXTHDR(&message, each)) {
-        if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
-        const std::size_t count = (each->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (std::size_t i = 0; i < count; ++i) {
-            int fd = -1;
-            std::memcpy(&fd, CMSG_DATA(each) + i * sizeof fd, sizeof fd);
-            packet.fds.emplace_back(fd);
-        }
-    }
-    if (length == 0) return Error{ECONNRESET, operation};
-    const auto size = static_cast<std::size_t>(length);
-    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || size < sizeof(ControlHeader))
-        return Error{EPROTO, operation};
-    std::memcpy(&packet.header, bytes.data(), sizeof(ControlHeader));
-    if (packet.header.magic != kControlMagic || packet.header.version != kControlVersion)
-        return Error{EPROTO, operation};
-    packet.body.assign(bytes.data() + sizeof(ControlHeader), bytes.data() + size);
-    return packet;
-}
-
-// Sends one packet. EPIPE (and no signal) when the peer is gone: then nothing was sent.
-inline Expected<void> send_packet(int socket, const ControlHeader& header,
-                                  std::span<const std::byte> body,
-                                  std::initializer_list<std::string_view> texts,
-                                  std::span<const int> fds, const char* operation, int flags = 0) {
-    constexpr std::size_t kMostTexts = 6;
-    if (texts.size() > kMostTexts || fds.size() > kMaxControlFds) return Error{EINVAL, operation};
-    std::array<iovec, 2 + kMostTexts> parts;
-    std::size_t count = 0;
-    std::size_t total = 0;
-    const auto add = [&](const void* data, std::size_t size) {
-        parts[count++] = iovec{const_cast<void*>(data), size};
-        total += size;
-    };
-    add(&header, sizeof header);
-    add(body.data(), body.size());
-    for (const std::string_view text : texts) add(text.data(), text.size());
-    if (total > kMaxControlPacket) return Error{EMSGSIZE, operation};
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = count;
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * kMaxControlFds)> ancillary{};
-    if (!fds.empty()) {
-        message.msg_control = ancillary.data();
-        message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-        cmsghdr* rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(fds.size_bytes());
-        std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
-    }
-    ssize_t sent = 0;
-    do {
-        sent = ::sendmsg(socket, &message, MSG_NOSIGNAL | flags);
-    } while (sent < 0 && errno == EINTR);
-    if (sent < 0) {
-        const int code = errno == ECONNRESET || errno == ENOTCONN ? EPIPE : errno;
-        return Error{code, operation};
-    }
-    return {};
-}
-
 class Connection : public std::enable_shared_from_this<Connection> {
 public:
-    // Runs on the service thread, one at a time, without locks; must not wait for long nor throw.
+    // Runs on the reactor, one at a time, without locks; must not wait for long nor throw.
     // kLazyServe packets of one payload, then one kLazyGone (also when the daemon is gone).
     using PushHandler = std::function<void(Packet&&)>;
 
     // This process' connection to the daemon of `mount`, made now if there is none that works.
     static Expected<std::shared_ptr<Connection>> get(const std::string& mount) {
-        Registry& registry = registry_of_process();
+        Registry& registry = of_process(registry_);
         const std::scoped_lock hold(registry.mutex);
         std::shared_ptr<Connection>& known = registry.by_mount[mount];
         if (known && !known->broken()) return known;
@@ -236,7 +114,7 @@ public:
         std::shared_ptr<PushHandler> ended;  // destroyed after the lock is gone
         std::unique_lock hold(mutex_);
         if (auto node = handlers_.extract(id)) ended = std::move(node.mapped());
-        if (service_id_ == std::this_thread::get_id()) return;
+        if (reactor_.is_here()) return;
         changed_.wait(hold, [&] { return running_ != id; });
     }
 
@@ -274,18 +152,6 @@ private:
     };
 
     inline static constinit std::atomic<Registry*> registry_{nullptr};
-
-    // Never destroyed: a service thread may outlive static destruction, and what a child inherits
-    // may be locked for ever. It is reachable, so no leak checker minds.
-    static Registry& registry_of_process() {
-        const std::uint64_t epoch = process_epoch();
-        Registry* present = registry_.load(std::memory_order_acquire);
-        while (present == nullptr || present->epoch != epoch) {
-            auto made = std::make_unique<Registry>(epoch);
-            if (registry_.compare_exchange_strong(present, made.get())) present = made.release();
-        }
-        return *present;
-    }
 
     static Expected<std::shared_ptr<Connection>> connect(const std::string& mount) {
         constexpr const char* kOperation = "connect to kern/ipc/control";
@@ -334,7 +200,7 @@ private:
         if (!sent) {
             if (sent.error().code == EPIPE) broken_ = true;
             if (threaded_) {
-                // The service thread may have failed it already; it must not find it any more.
+                // The reactor may have failed it already; it must not find it any more.
                 const std::scoped_lock hold(mutex_);
                 calls_.erase(header.tag);
             }
@@ -388,40 +254,25 @@ private:
         return Error{error, operation, std::string(packet->text())};
     }
 
-    // With turn_ held, and so no call under way.
+    // With turn_ held, and so no call under way. The reactor keeps this alive until it is broken.
     Expected<void> start_service() {
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
-        int error = 0;
-        try {
-            std::thread([self = shared_from_this()] { self->serve(); }).detach();
-        } catch (const std::system_error& failed) {
-            error = failed.code().value();
-        }
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        if (error != 0) return Error{error, "start service thread"};
+        auto watched = reactor_.add(
+            socket_.get(), [self = shared_from_this()](std::uint64_t id) { self->serve(id); });
+        if (!watched) return Error{watched.error().code, "start service thread"};
         threaded_ = true;
         return {};
     }
 
-    void serve() {
-        {
-            const std::scoped_lock hold(mutex_);
-            service_id_ = std::this_thread::get_id();
+    void serve(std::uint64_t watch) {
+        auto packet = receive_packet(socket_.get(), "serve");
+        if (!packet) {
+            reactor_.remove(watch);
+            return fail_all(packet.error());
         }
-        while (true) {
-            auto packet = receive_packet(socket_.get(), "serve");
-            if (!packet) return fail_all(packet.error());
-            const auto reply = static_cast<unsigned>(ControlOp::kReply);
-            if ((packet->header.op & reply) != 0) {
-                complete(std::move(*packet));
-            } else {
-                const auto id = packet->as<ControlId>().id;  // what every push begins with
-                push(id, std::move(*packet));
-            }
-        }
+        const auto reply = static_cast<unsigned>(ControlOp::kReply);
+        if ((packet->header.op & reply) != 0) return complete(std::move(*packet));
+        const auto id = packet->as<ControlId>().id;  // what every push begins with
+        push(id, std::move(*packet));
     }
 
     void complete(Packet&& packet) {
@@ -477,10 +328,11 @@ private:
     const std::string mount_;
     const OwnFd socket_;
     const std::uint64_t epoch_;
+    Reactor& reactor_ = Reactor::of_process(Reactor::Purpose::kControl);
     ControlWelcome welcome_;
     std::atomic<bool> broken_{false};
 
-    // Held for a whole call, or from the start of the service thread on for its sending. Taken
+    // Held for a whole call, or once the reactor reads for its sending. Taken
     // before mutex_.
     std::mutex turn_;
     bool threaded_ = false;
@@ -489,12 +341,11 @@ private:
     std::mutex outbox_mutex_;  // taken after turn_, for moments only
     std::deque<std::pair<ControlOp, std::vector<std::byte>>> outbox_;
 
-    std::mutex mutex_;  // what the service thread and the callers share
+    std::mutex mutex_;  // what the reactor and the callers share
     std::condition_variable changed_;
     std::map<std::uint32_t, Call*> calls_;
     std::map<std::uint64_t, std::shared_ptr<PushHandler>> handlers_;
     std::uint64_t running_ = 0;  // the id whose handler runs
-    std::thread::id service_id_;
 };
 
 }  // namespace ipcfs::detail

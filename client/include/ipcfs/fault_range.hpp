@@ -1,9 +1,8 @@
-// A range whose missing pages another process puts there, and the thread that sees to it that nobody
-// waits for a dead one. Internal to the client header; lazy_range.hpp is what users see.
+// A range whose missing pages another process puts there; nobody waits for a dead one. Internal to the
+// client header; lazy_range.hpp is what users see.
 //
-// One thread of the process (all signals blocked, started with the first such range) watches the
-// sockets of all ranges. When a producer is gone it answers the touches of what is still missing,
-// with poison where the kernel has it (Linux 6.6: SIGBUS) and else by taking the page's access
+// The reactor for faults watches the sockets of all ranges. When a producer is gone it answers the
+// touches of what is still missing, with poison where the kernel has it (Linux 6.6: SIGBUS) and else by taking the page's access
 // away (SIGSEGV); what is there stays readable.
 #pragma once
 
@@ -12,7 +11,6 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -20,16 +18,14 @@
 #include <mutex>
 #include <optional>
 #include <span>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include <ipcfs/lazy_wire.hpp>
 #include <ipcfs/mapping.hpp>
 #include <ipcfs/process.hpp>
+#include <ipcfs/reactor.hpp>
 #include <ipcfs/result.hpp>
 #include <ipcfs/userfaultfd.hpp>
 #include <ipcfs/wait.hpp>
@@ -39,7 +35,7 @@ namespace ipcfs::detail {
 // madvise(MADV_POPULATE_READ), Linux 5.14: makes pages present, or says why not, without a signal.
 inline constexpr int kPopulateRead = 22;
 
-// A range with a userfaultfd. The watcher holds it until the producer has let go of it, which is
+// A range with a userfaultfd. The reactor holds it until the producer has let go of it, which is
 // when its addresses may be used for something else. Any thread; `mutex_` guards what changes.
 class FaultRange {
 public:
@@ -119,7 +115,7 @@ public:
 
     // The owner's end of it. Never waits: the addresses are kept, without memory, until the producer
     // has closed its end, so that nothing it is about to put there can hit what comes next.
-    // True when that is so already and the watcher may forget it.
+    // True when that is so already and the reactor may forget it.
     bool release() noexcept {
         const std::scoped_lock hold(mutex_);
         released_ = true;
@@ -135,7 +131,7 @@ public:
 
     enum class Socket { kOpen, kEnded, kReleased };
 
-    // The watcher's: something has come on the socket. kEnded: watch touches() in its place.
+    // The reactor's: something has come on the socket. kEnded: watch touches() in its place.
     Socket socket_ready() {
         const std::scoped_lock hold(mutex_);
         LazyPacket packet;
@@ -159,14 +155,14 @@ public:
         return Socket::kReleased;
     }
 
-    // The watcher's, after kEnded, with touches() watched: has those look again whose touch the
+    // The reactor's, after kEnded, with touches() watched: has those look again whose touch the
     // producer had taken and not answered.
     void wake_all() noexcept {
         const std::scoped_lock hold(mutex_);
         if (!released_) uffd::wake(touches_.get(), begin(), length_);
     }
 
-    // The watcher's: somebody touched what nobody will put there.
+    // The reactor's: somebody touched what nobody will put there.
     void touched() noexcept {
         const std::scoped_lock hold(mutex_);
         if (released_) return;
@@ -250,117 +246,19 @@ private:
     std::map<std::uint64_t, std::optional<std::int32_t>> answers_;
 };
 
-// The thread that watches the ranges of this process. Never destroyed, as it may outlive static
-// destruction; a forked child makes its own.
-class LazyWatcher {
-public:
-    static LazyWatcher& of_process() {
-        const std::uint64_t epoch = process_epoch();
-        LazyWatcher* present = instance_.load(std::memory_order_acquire);
-        while (present == nullptr || present->epoch_ != epoch) {
-            auto made = std::make_unique<LazyWatcher>(epoch);
-            if (instance_.compare_exchange_strong(present, made.get())) present = made.release();
+// Has the reactor watch a range until its producer and its owner have let go of it. The id of the watch.
+inline Expected<std::uint64_t> watch(const std::shared_ptr<FaultRange>& range) {
+    Reactor& reactor = Reactor::of_process(Reactor::Purpose::kFaults);
+    return reactor.add(range->socket(), [&reactor, range](std::uint64_t id) {
+        switch (range->socket_ready()) {
+            case FaultRange::Socket::kOpen: return;
+            case FaultRange::Socket::kReleased: return reactor.remove(id);
+            case FaultRange::Socket::kEnded:
+                const auto touched = [range](std::uint64_t) { range->touched(); };
+                if (reactor.replace(id, range->touches(), touched)) range->wake_all();
         }
-        return *present;
-    }
-
-    explicit LazyWatcher(std::uint64_t epoch) : epoch_(epoch) {}
-    LazyWatcher(const LazyWatcher&) = delete;
-    LazyWatcher& operator=(const LazyWatcher&) = delete;
-
-    Expected<std::uint64_t> add(const std::shared_ptr<FaultRange>& range) {
-        const std::scoped_lock hold(mutex_);
-        if (auto started = start(); !started) return std::move(started).error();
-        const std::uint64_t id = ++last_id_;
-        if (!watch(range->socket(), id << 1)) return last_error("watch lazy payload");
-        ranges_.emplace(id, range);
-        return id;
-    }
-
-    void remove(std::uint64_t id) noexcept {
-        std::shared_ptr<FaultRange> last;  // destroyed after the lock is gone
-        const std::scoped_lock hold(mutex_);
-        const auto found = ranges_.find(id);
-        if (found == ranges_.end()) return;
-        last = std::move(found->second);
-        ranges_.erase(found);
-        // Said explicitly: the files may live on in other processes.
-        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, last->socket(), nullptr);
-        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, last->touches(), nullptr);
-    }
-
-private:
-    inline static constinit std::atomic<LazyWatcher*> instance_{nullptr};
-
-    bool watch(int fd, std::uint64_t key) noexcept {
-        epoll_event event{};
-        event.events = EPOLLIN;
-        event.data.u64 = key;
-        return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
-    }
-
-    // With the lock held.
-    Expected<void> start() {
-        if (running_) return {};
-        epoll_ = OwnFd(Fd(::epoll_create1(EPOLL_CLOEXEC)));
-        if (!epoll_) return last_error("watch lazy payload");
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
-        int error = 0;
-        try {
-            std::thread([this] { run(); }).detach();
-        } catch (const std::system_error& failed) {
-            error = failed.code().value();
-        }
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        if (error != 0) return Error{error, "watch lazy payload"};
-        running_ = true;
-        return {};
-    }
-
-    void run() {
-        std::array<epoll_event, 32> events;
-        while (true) {
-            const int count = ::epoll_wait(epoll_.get(), events.data(), 32, -1);
-            for (int i = 0; i < count; ++i) {
-                const std::uint64_t key = events[static_cast<std::size_t>(i)].data.u64;
-                if (const auto range = find(key >> 1)) serve(*range, key);
-            }
-        }
-    }
-
-    void serve(FaultRange& range, std::uint64_t key) {
-        if ((key & 1U) != 0) return range.touched();
-        switch (range.socket_ready()) {
-            case FaultRange::Socket::kOpen: break;
-            case FaultRange::Socket::kReleased: remove(key >> 1); break;
-            case FaultRange::Socket::kEnded: {
-                {
-                    const std::scoped_lock hold(mutex_);
-                    if (!ranges_.contains(key >> 1)) return;
-                    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, range.socket(), nullptr);
-                    watch(range.touches(), key | 1U);
-                }
-                range.wake_all();
-            }
-        }
-    }
-
-    std::shared_ptr<FaultRange> find(std::uint64_t id) {
-        const std::scoped_lock hold(mutex_);
-        const auto found = ranges_.find(id);
-        return found == ranges_.end() ? nullptr : found->second;
-    }
-
-    const std::uint64_t epoch_;
-    std::mutex mutex_;  // before or without a range's
-    OwnFd epoll_;
-    bool running_ = false;
-    std::uint64_t last_id_ = 0;
-    std::map<std::uint64_t, std::shared_ptr<FaultRange>> ranges_;
-};
+    });
+}
 
 // Holds a range for its user. In a forked child the range is not there and nothing is to be done.
 struct RangeHold {
@@ -369,7 +267,8 @@ struct RangeHold {
     RangeHold(const RangeHold&) = delete;
     RangeHold& operator=(const RangeHold&) = delete;
     ~RangeHold() {
-        if (range->ours() && range->release()) LazyWatcher::of_process().remove(id);
+        if (range->ours() && range->release())
+            Reactor::of_process(Reactor::Purpose::kFaults).remove(id);
     }
 
     const std::shared_ptr<FaultRange> range;

@@ -111,7 +111,7 @@ private:
               std::uint64_t id)
         : connection_(std::move(connection)), state_(std::move(state)), id_(id) {}
 
-    // The connection's service thread.
+    // The connection's reactor.
     static void pushed(State& state, detail::Packet&& packet) {
         if (packet.op() == ControlOp::kLazyServe && packet.fds.size() == 2) {
             state.server.attach(packet.as<ControlLazy>(), std::move(packet.fds[0]),

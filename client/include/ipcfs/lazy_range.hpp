@@ -164,7 +164,7 @@ private:
         auto range = std::make_shared<detail::FaultRange>(
             address, size, access, std::move(opened->fd), std::move(pair->mine), can_poison,
             opened->kernel_faults);
-        auto id = detail::LazyWatcher::of_process().add(range);
+        auto id = detail::watch(range);
         if (!id) {
             ::munmap(memory, length);
             return std::move(id).error();

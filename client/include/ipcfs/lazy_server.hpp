@@ -1,7 +1,7 @@
 // The producer's side of lazy payloads: puts bytes of its memory into the ranges of the receivers
 // that have attached, as these touch them, or whole into their memfds. Internal to the client header.
 //
-// One thread for each LazyServer, started with its first receiver, all signals blocked; nothing else
+// One thread for each LazyServer, started with its first receiver; nothing else
 // touches the receivers. The memory is read only with `filling` held, and never after stop(), which
 // waits for the piece under way but for no receiver: what a hostile one sends may hold up
 // the thread, neither its owner nor anything else of this process.
@@ -11,17 +11,15 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <poll.h>
+#include <sched.h>
 #include <span>
 #include <sys/eventfd.h>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -29,6 +27,7 @@
 #include <ipcfs/lazy_receiver.hpp>
 #include <ipcfs/lazy_wire.hpp>
 #include <ipcfs/process.hpp>
+#include <ipcfs/reactor.hpp>
 #include <ipcfs/result.hpp>
 #include <ipcfs/toucher_cpu.hpp>
 #include <ipcfs/wait.hpp>
@@ -125,16 +124,9 @@ private:
         if (shared_->running) return true;
         shared_->doorbell = OwnFd(Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
         if (!shared_->doorbell) return false;
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
-        try {
-            std::thread([shared = shared_] { run(*shared); }).detach();
-            shared_->running = true;
-        } catch (const std::system_error&) {
-        }
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        const auto started =
+            start_thread("ipcfs-lazy", "serve lazy payload", [shared = shared_] { run(*shared); });
+        shared_->running = started.has_value();
         return shared_->running;
     }
 
@@ -232,7 +224,7 @@ private:
                 return true;
             }
             if (shared.stopping) return true;
-            std::this_thread::yield();
+            ::sched_yield();
         } while (Clock::now() < until);
         return false;
     }

@@ -14,21 +14,17 @@
 #include <cstdint>
 #include <fcntl.h>
 #include <functional>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <system_error>
-#include <thread>
 #include <unistd.h>
 #include <utility>
 
 #include <ipcfs/channel.hpp>
 #include <ipcfs/connection.hpp>
 #include <ipcfs/process.hpp>
+#include <ipcfs/reactor.hpp>
 #include <ipcfs/result.hpp>
 #include <ipcfs/wait.hpp>
 
@@ -175,118 +171,6 @@ private:
 // queue, [&](auto task) { boost::asio::post(context, std::move(task)); }.
 using Executor = std::function<void(std::function<void()>)>;
 
-namespace detail {
-
-// One thread a process that waits for the descriptors of all Callbacks and has each one's task
-// posted when it is ready: once, then not before the task has run.
-class Reactor {
-public:
-    struct Watch {
-        std::uint64_t id = 0;
-        int fd = -1;
-        std::function<void()> ready;  // on the reactor's thread: posts
-    };
-
-    static Expected<Reactor*> get() {
-        const std::uint64_t epoch = process_epoch();
-        Reactor* present = current_.load(std::memory_order_acquire);
-        while (present == nullptr || present->epoch_ != epoch) {
-            auto made = std::make_unique<Reactor>();
-            if (auto started = made->prepare(); !started) return std::move(started).error();
-            if (!current_.compare_exchange_strong(present, made.get())) continue;
-            present = made.release();
-            if (auto started = present->start(); !started) return std::move(started).error();
-        }
-        return present;
-    }
-
-    Expected<std::uint64_t> add(int fd, std::function<void()> ready) {
-        const std::scoped_lock hold(mutex_);
-        const std::uint64_t id = ++last_id_;
-        watches_[id] = std::make_shared<Watch>(Watch{id, fd, std::move(ready)});
-        epoll_event event{};
-        event.events = EPOLLIN | EPOLLONESHOT;
-        event.data.u64 = id;
-        if (::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return id;
-        Error error = last_error("watch");
-        watches_.erase(id);
-        return error;
-    }
-    // The task has run: wait for more.
-    void arm(std::uint64_t id) {
-        const std::scoped_lock hold(mutex_);
-        const auto found = watches_.find(id);
-        if (found == watches_.end()) return;
-        epoll_event event{};
-        event.events = EPOLLIN | EPOLLONESHOT;
-        event.data.u64 = id;
-        ::epoll_ctl(poll_.get(), EPOLL_CTL_MOD, found->second->fd, &event);
-    }
-    void remove(std::uint64_t id) {
-        if (epoch_ != process_epoch()) return;  // inherited: nothing runs here
-        std::shared_ptr<Watch> ended;           // destroyed after the lock is gone
-        const std::scoped_lock hold(mutex_);
-        const auto found = watches_.find(id);
-        if (found == watches_.end()) return;
-        ::epoll_ctl(poll_.get(), EPOLL_CTL_DEL, found->second->fd, nullptr);
-        ended = std::move(found->second);
-        watches_.erase(found);
-    }
-
-    Reactor() = default;
-    Reactor(const Reactor&) = delete;
-    Reactor& operator=(const Reactor&) = delete;
-
-private:
-    inline static constinit std::atomic<Reactor*> current_{nullptr};  // never destroyed
-
-    Expected<void> prepare() {
-        Fd poll(::epoll_create1(EPOLL_CLOEXEC));
-        if (!poll) return last_error("watch");
-        poll_ = OwnFd(std::move(poll));
-        return {};
-    }
-    Expected<void> start() {
-        sigset_t all;
-        sigset_t before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before);
-        int error = 0;
-        try {
-            std::thread([this] { run(); }).detach();
-        } catch (const std::system_error& failed) {
-            error = failed.code().value();
-        }
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        if (error == 0) return {};
-        current_.store(nullptr);
-        return Error{error, "start callback thread"};
-    }
-    void run() {
-        std::array<epoll_event, 64> events;
-        while (true) {
-            const int count = ::epoll_wait(poll_.get(), events.data(), events.size(), -1);
-            for (int i = 0; i < count; ++i) {
-                std::shared_ptr<Watch> watch;
-                {
-                    const std::scoped_lock hold(mutex_);
-                    const auto found = watches_.find(events[static_cast<std::size_t>(i)].data.u64);
-                    if (found != watches_.end()) watch = found->second;
-                }
-                if (watch) watch->ready();
-            }
-        }
-    }
-
-    const std::uint64_t epoch_ = process_epoch();
-    OwnFd poll_;
-    std::mutex mutex_;
-    std::map<std::uint64_t, std::shared_ptr<Watch>> watches_;
-    std::uint64_t last_id_ = 0;
-};
-
-}  // namespace detail
-
 // Ends the callbacks when it goes. None starts after that (one that runs on another thread meanwhile
 // goes on). It does not wait.
 class [[nodiscard]] Callbacks {
@@ -304,7 +188,7 @@ public:
     void end() noexcept {
         if (!state_) return;
         state_->ended = true;
-        state_->reactor->remove(state_->id.exchange(0));
+        state_->reactor.remove(state_->id);
         state_.reset();
     }
 
@@ -312,31 +196,25 @@ public:
     // calls `use` for each, and for the error that ends it.
     template <class Take, class Use>
     static Expected<Callbacks> make(int fd, Executor executor, Take take, Use use) {
-        auto reactor = detail::Reactor::get();
-        if (!reactor) return std::move(reactor).error();
         auto state = std::make_shared<State>();
-        state->reactor = *reactor;
+        detail::Reactor& reactor = state->reactor;
         // The task holds the state weakly: what has ended takes nothing more.
-        auto task = [weak = std::weak_ptr(state), take, use]() mutable {
+        auto task = [weak = std::weak_ptr(state), take, use](std::uint64_t id) mutable {
             const auto self = weak.lock();
             if (!self) return;
             while (!self->ended) {
                 auto next = take();
-                if (!next && next.error().code == EAGAIN) return self->reactor->arm(self->id);
+                if (!next && next.error().code == EAGAIN) return self->reactor.arm(id);
                 const bool last = !next;
                 use(std::move(next));
                 if (last) return;
             }
         };
         auto shared = std::make_shared<decltype(task)>(std::move(task));
-        const std::scoped_lock hold(state->starting);
-        auto id = (*reactor)->add(
-            fd, [executor = std::move(executor), shared, weak = std::weak_ptr(state)] {
-                if (const auto self = weak.lock()) {
-                    const std::scoped_lock started(self->starting);  // until its id is known
-                }
-                executor([shared] { (*shared)(); });
-            });
+        auto post = [executor = std::move(executor), shared](std::uint64_t id) {
+            executor([shared, id] { (*shared)(id); });
+        };
+        auto id = reactor.add(fd, std::move(post), true);
         if (!id) return std::move(id).error();
         state->id = *id;
         Callbacks made;
@@ -346,9 +224,9 @@ public:
 
 private:
     struct State {
-        detail::Reactor* reactor = nullptr;
-        std::mutex starting;
-        std::atomic<std::uint64_t> id{0};
+        detail::Reactor& reactor =
+            detail::Reactor::of_process(detail::Reactor::Purpose::kCallbacks);
+        std::uint64_t id = 0;  // the owner's
         std::atomic<bool> ended{false};
     };
     std::shared_ptr<State> state_;

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -69,6 +70,20 @@ inline std::uint64_t process_epoch() noexcept {
     if (epoch != 0) return epoch;
     const std::uint64_t mine = last_epoch.fetch_add(1) + 1;
     return page->compare_exchange_strong(epoch, mine) ? mine : epoch;
+}
+
+// The T of this process, made of its `epoch` and what follows when it is first asked for. Never destroyed:
+// a thread may outlive static destruction, and what a child inherits may be locked for ever. It is
+// reachable, so no leak checker minds.
+template <class T, class... From>
+T& of_process(std::atomic<T*>& slot, From... from) {
+    const std::uint64_t epoch = process_epoch();
+    T* present = slot.load(std::memory_order_acquire);
+    while (present == nullptr || present->epoch != epoch) {
+        auto made = std::make_unique<T>(epoch, from...);
+        if (slot.compare_exchange_strong(present, made.get())) present = made.release();
+    }
+    return *present;
 }
 
 // Descriptors that a child must not keep open, since the daemon takes their end for the end of the

@@ -1,6 +1,5 @@
 // The receiving half of a Channel: frames from framed/stream (or, for a lease, framed/lease), waiting
-// with poll, and payloads opened before the next read lets go of them. Internal to the client header. Any thread; one reads at a time,
-// and none while it waits.
+// with poll. Internal to the client header. Any thread; one reads at a time, and none while it waits.
 #pragma once
 
 #include <algorithm>
@@ -12,26 +11,20 @@
 #include <cstring>
 #include <deque>
 #include <fcntl.h>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
-#include <signal.h>
 #include <span>
-#include <string>
-#include <string_view>
 #include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
 
+#include <ipcfs/directory.hpp>
 #include <ipcfs/message.hpp>
 #include <ipcfs/options.hpp>
-#include <ipcfs/payload.hpp>
+#include <ipcfs/payload_opener.hpp>
 #include <ipcfs/result.hpp>
 #include <ipcfs/wait.hpp>
-#include <ipcfs/writer.hpp>
 
 namespace ipcfs::detail {
 
@@ -123,52 +116,6 @@ inline FrameError split_frames(std::span<const std::byte> bytes, std::vector<Fra
     return FrameError::kNone;
 }
 
-// Pools of the senders, mapped once each and kept while these live.
-class PoolMaps {
-public:
-    Expected<std::shared_ptr<ReceivedPool>> find(const std::string& mount, std::uint64_t id,
-                                                 std::uint32_t sender) {
-        ++count_;
-        auto& known = maps_[id];
-        if (!known) {
-            auto mapped = ReceivedPool::map(mount, id);
-            if (!mapped) {
-                maps_.erase(id);
-                return mapped;
-            }
-            known = std::move(*mapped);
-            forget_old(id);
-        }
-        auto& pool = maps_[id];
-        pool->sender_pid = sender;
-        pool->last_used = count_;
-        return pool;
-    }
-
-private:
-    static constexpr std::size_t kMostKept = 64;
-
-    // Those of senders that are gone, and beyond kMostKept the longest unused ones. Payloads that refer
-    // to one keep it.
-    void forget_old(std::uint64_t but) {
-        for (auto each = maps_.begin(); each != maps_.end();) {
-            const auto pid = static_cast<pid_t>(each->second->sender_pid);
-            const bool gone = pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH;
-            each = gone && each->first != but ? maps_.erase(each) : std::next(each);
-        }
-        while (maps_.size() > kMostKept) {
-            const auto oldest =
-                std::min_element(maps_.begin(), maps_.end(), [&](const auto& a, const auto& b) {
-                    return a.second->last_used < b.second->last_used && a.first != but;
-                });
-            maps_.erase(oldest);
-        }
-    }
-
-    std::map<std::uint64_t, std::shared_ptr<ReceivedPool>> maps_;
-    std::uint64_t count_ = 0;
-};
-
 // What a Reader reads.
 struct ReaderFile {
     const char* name = "framed/stream";
@@ -181,7 +128,10 @@ class Reader {
 public:
     Reader(std::shared_ptr<const Directory> directory, const ChannelOptions& options,
            const ReaderFile& file = {})
-        : directory_(std::move(directory)), options_(options), file_(file) {}
+        : directory_(std::move(directory)),
+          options_(options),
+          file_(file),
+          payloads_(directory_, options.accept_pooled, file.leases) {}
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
@@ -238,7 +188,7 @@ private:
         }
         out.reserve(std::min<std::size_t>(most, waiting_.size()));
         while (!waiting_.empty() && out.size() < most) {
-            auto payload = payload_of(waiting_.front().first);
+            auto payload = payloads_.open(waiting_.front().first);
             // Nothing is lost for want of a descriptor: it is tried again with the next call. The
             // daemon keeps the payload until the next read.
             if (!payload && !out.empty()) return out;
@@ -294,120 +244,6 @@ private:
                             : std::span(to + (part.data() - from), part.size());
     }
 
-    // An error only for what may be better at the next try; what never will be is the payload's own.
-    Expected<Payload> payload_of(const FrameView& view) {
-        const std::uint64_t id = view.header.payload_id;
-        if (id == 0) return Payload();
-        PayloadRef ref;
-        const auto value = view.extension(ExtensionType::kPayload);
-        const bool told = value && value->size() >= sizeof ref;
-        if (told) std::memcpy(&ref, value->data(), sizeof ref);
-        auto hold = std::make_shared<Hold>(ref, id, directory_->mount());
-        if (!told || ref.size > PTRDIFF_MAX) {
-            hold->fail(Error{EPROTO, "receive payload"});
-        } else if (ref.kind == PayloadKind::kSealed) {
-            if (auto opened = open_sealed(*hold, id); !opened) return std::move(opened).error();
-        } else if (ref.kind == PayloadKind::kPooled) {
-            if (auto opened = open_pooled(hold, ref, view.header); !opened)
-                return std::move(opened).error();
-        }
-        return Payload(std::move(hold));
-    }
-
-    static bool is_passing(int code) noexcept {
-        return code == EMFILE || code == ENFILE || code == ENOMEM || code == EAGAIN;
-    }
-
-    Expected<void> open_sealed(Hold& hold, std::uint64_t id) {
-        auto file = memory_of(id, hold.ref());
-        if (file) {
-            hold.set_file(std::move(*file));
-        } else if (is_passing(file.error().code)) {
-            return std::move(file).error();
-        } else {
-            hold.fail(std::move(file).error());
-        }
-        return {};
-    }
-
-    // Something to map that holds the payload, whatever becomes of the daemon: its memory itself, by the
-    // control socket, which is also faster to open and to map than payload/<id>. Where that cannot be
-    // had, payload/<id>, which FUSE passthrough makes as good; without it the daemon would fill a mapping
-    // page by page, and leave SIGBUS behind: then a copy.
-    Expected<Fd> memory_of(std::uint64_t id, const PayloadRef& ref) {
-        constexpr const char* kOperation = "receive payload";
-        const bool is_copy = ref.pool != 0;  // it is made when payload/<id> is opened
-        if (!is_copy && !directory_->mount().empty()) {
-            auto reply =
-                Connection::request(directory_->mount(), ControlOp::kPayloadFd, ControlId{id});
-            if (reply && reply->fds.size() == 1 && measures(reply->fds[0].get(), ref.size) &&
-                (seals_of(reply->fds[0].get()) & F_SEAL_SHRINK) != 0)
-                return std::move(reply->fds[0]);
-        }
-        // Those of a subscription are with its topic.
-        const std::string name =
-            (directory_->is_subscription() ? "../../payload/" : "payload/") + std::to_string(id);
-        Fd file;
-        do {
-            file = Fd(open_at(directory_->fd(), name.c_str(), O_RDONLY));
-        } while (!file && errno == EINTR);
-        if (!file) return last_error(kOperation);
-        if (has_passthrough()) return file;
-        auto copy = make_memfd("ipcfs-copy", 0, 0, kOperation);
-        while (copy) {
-            const ssize_t done = ::sendfile(copy->get(), file.get(), nullptr, kCopied);
-            if (done < 0 && errno != EINTR) return last_error(kOperation);
-            if (done == 0) break;
-        }
-        return copy;
-    }
-
-    bool has_passthrough() {
-        if (!passthrough_) {
-            const std::string name = directory_->mount() + "/kern/ipc/version";
-            const Fd file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-            std::array<char, 1024> text;
-            const ssize_t size = file ? ::read(file.get(), text.data(), text.size()) : 0;
-            const std::string_view all(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-            passthrough_ = all.find("\npassthrough on\n") != std::string_view::npos;
-        }
-        return *passthrough_;
-    }
-
-    Expected<void> open_pooled(std::shared_ptr<Hold>& hold, const PayloadRef& ref,
-                               const FrameHeader& header) {
-        // A chunk that comes back must not have been given away: the lease keeps it, a copy is read.
-        if (file_.leases) return open_copy(hold, ref, header.payload_id);
-        auto pool = pools_.find(directory_->mount(), ref.pool, header.sender_pid);
-        if (!pool) {
-            if (is_passing(pool.error().code)) return std::move(pool).error();
-            // No control socket in reach, say: then a sealed copy. The chunk comes back to its sender
-            // when this process ends.
-            return open_copy(hold, ref, header.payload_id);
-        }
-        const auto bytes = (*pool)->bytes(ref);
-        if (!bytes) {
-            hold->fail(Error{EPROTO, "receive payload", "no such chunk"});
-            return {};
-        }
-        if (options_.accept_pooled) {
-            hold->set_chunk(std::move(*pool), *bytes);
-            return {};
-        }
-        // The daemon makes the copy when the file is opened; then the chunk can go back.
-        if (auto opened = open_copy(hold, ref, header.payload_id); !opened) return opened;
-        Hold(ref, header.payload_id, directory_->mount()).set_chunk(std::move(*pool), *bytes);
-        return {};
-    }
-
-    Expected<void> open_copy(std::shared_ptr<Hold>& hold, PayloadRef ref, std::uint64_t id) {
-        ref.kind = PayloadKind::kSealed;
-        hold = std::make_shared<Hold>(ref, id, directory_->mount());
-        return open_sealed(*hold, id);
-    }
-
-    static constexpr std::size_t kCopied = std::size_t{1} << 20;  // by one call, bytes
-
     const std::shared_ptr<const Directory> directory_;
     const ChannelOptions options_;
     const ReaderFile file_;
@@ -417,8 +253,7 @@ private:
     ReadBuffer buffer_;
     // Taken from the channel and not given yet, with what their views point into.
     std::deque<std::pair<FrameView, std::shared_ptr<const std::byte[]>>> waiting_;
-    PoolMaps pools_;
-    std::optional<bool> passthrough_;  // once known
+    PayloadOpener payloads_;
 };
 
 }  // namespace ipcfs::detail

@@ -1,0 +1,129 @@
+// The command line and its help, by CLI11; the only file that includes it. One thread.
+#include <array>
+#include <cstdio>
+#include <type_traits>
+
+#include <CLI/CLI.hpp>
+#include <command_line.hpp>
+#include <failure.hpp>
+#include <text.hpp>
+
+namespace ipcfs::client {
+namespace {
+
+constexpr const char* kFooter =
+    "A CHANNEL is a name as `jobs` or `a/b`, or a path as `/ipc/jobs`. Durations: 500ms, 30s, 5m, "
+    "1h;\n"
+    "a plain number counts seconds.\n"
+    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 no message in time or it would have to wait,\n"
+    "4 the channel or the daemon is gone, 130 interrupted.\n\n"
+    "Examples:\n"
+    "  ipcfs up\n"
+    "  ipcfs mkdir jobs\n"
+    "  ipcfs send jobs build\n"
+    "  ipcfs recv jobs --timeout 10s\n"
+    "  ipcfs work jobs -j 4 -- ./build.sh\n"
+    "  ipcfs pub logs 'disk is full'\n\n"
+    "\"ipcfs COMMAND --help\" explains each command; so does ipcfs(1).";
+
+constexpr std::array<const char*, 5> kHeadings{"The daemon and its tree", "Channels", "Messages",
+                                               "Topics", "Leases and dead letters"};
+
+CLI::Option* add_duration(CLI::App& app, const Parameter& parameter,
+                          std::optional<std::int64_t>& target) {
+    auto parse = [&target](const std::string& text) {
+        target = parse_duration(text);
+        if (!target) throw CLI::ValidationError(text + " is not a duration (as 500ms, 30s, 5m)");
+    };
+    return app.add_option_function<std::string>(parameter.names, parse, parameter.help);
+}
+
+template <class T>
+CLI::Option* add_value(CLI::App& app, const Parameter& parameter, T& target) {
+    CLI::Option* option = app.add_option(parameter.names, target, parameter.help);
+    using Numbers = std::vector<int>;
+    if constexpr (std::is_same_v<T, Numbers>) option->delimiter(',');
+    // An option takes one value each time it is given, an operand all there are.
+    if constexpr (std::is_same_v<T, Numbers> || std::is_same_v<T, std::vector<std::string>>) {
+        if (!parameter.is_operand()) option->allow_extra_args(false);
+    }
+    const auto [least, most] = parameter.range;
+    if constexpr (std::is_same_v<T, Numbers>) {
+        if (most != 0) option->check(CLI::Range(least, most));
+    } else if constexpr (std::is_same_v<T, unsigned>) {
+        const auto bound = [](int value) { return static_cast<unsigned>(value); };
+        if (most != 0) option->check(CLI::Range(bound(least), bound(most)));
+    }
+    return option;
+}
+
+void add(CLI::App& app, const Parameter& parameter) {
+    CLI::Option* option = std::visit(
+        [&](auto* target) -> CLI::Option* {
+            using T = std::remove_pointer_t<decltype(target)>;
+            if constexpr (std::is_same_v<T, std::optional<std::int64_t>>) {
+                return add_duration(app, parameter, *target);
+            } else if constexpr (std::is_same_v<T, bool>) {
+                return app.add_flag(parameter.names, *target, parameter.help);
+            } else if constexpr (std::is_same_v<T, std::string>) {
+                if (parameter.is_flag()) {
+                    return app.add_flag(parameter.names, *target, parameter.help);
+                }
+                return add_value(app, parameter, *target);
+            } else {
+                return add_value(app, parameter, *target);
+            }
+        },
+        parameter.target);
+    if (!std::holds_alternative<bool*>(parameter.target)) option->type_name(parameter.type);
+    option->required(parameter.required);
+    for (const std::string& other : parameter.excluded) option->excludes(app.get_option(other));
+}
+
+void add(CLI::App& app, const Command& command) {
+    CLI::App* sub = app.add_subcommand(command.name, command.help);
+    sub->group(kHeadings[static_cast<std::size_t>(command.group)]);
+    sub->footer(std::string("Also --mount DIR, --json, -q (see ipcfs --help).\n\nExamples:\n") +
+                command.examples);
+    sub->fallthrough();
+    for (const Parameter& parameter : command.parameters()) add(*sub, parameter);
+}
+
+Invocation refuse(const CLI::App& app, const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return {nullptr, app.exit(error)};
+    auto chosen = app.get_subcommands();
+    std::string help = chosen.empty() ? "ipcfs" : "ipcfs " + chosen.front()->get_name();
+    bool unknown = chosen.empty() && !app.remaining().empty();
+    std::string what = unknown ? "there is no command " + app.remaining().front() : error.what();
+    std::fprintf(stderr, "ipcfs: %s\nTry: %s --help\n", escape_controls(what).c_str(),
+                 help.c_str());
+    return {nullptr, kUsage};
+}
+
+}  // namespace
+
+Invocation parse(int argc, char** argv, const std::vector<Command*>& commands, Globals& globals) {
+    CLI::App app("Inter-process communication as a file system", "ipcfs");
+    app.require_subcommand(0, 1);
+    app.footer(kFooter);
+    app.set_help_all_flag("--help-all", "Help on every command");
+    app.set_version_flag("--version", std::string("ipcfs ") + IPCFS_VERSION);
+    app.add_option("--mount", globals.mount,
+                   "Where the tree is (default: $IPCFS_MOUNT, else /ipc, else this user's own)")
+        ->type_name("DIR");
+    app.add_flag("--json", globals.json, "Output for programs");
+    app.add_flag("-q,--quiet", globals.quiet, "Errors only: no progress, no remarks");
+    for (const Command* command : commands) add(app, *command);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return refuse(app, error);
+    }
+    for (Command* command : commands) {
+        if (app.got_subcommand(command->name)) return {command, kOk};
+    }
+    std::fputs(app.help().c_str(), stderr);
+    return {nullptr, kUsage};
+}
+
+}  // namespace ipcfs::client

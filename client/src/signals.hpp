@@ -1,0 +1,72 @@
+// Ctrl-C, SIGTERM and the end of children, for a command that is at work on several things: they come only
+// within wait_for(). One thread, one object a process.
+#pragma once
+
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <poll.h>
+#include <unistd.h>
+#include <vector>
+
+#include <failure.hpp>
+#include <text.hpp>
+
+namespace ipcfs::client {
+
+class Signals {
+public:
+    Signals() {
+        sigset_t ours;
+        ::sigemptyset(&ours);
+        for (int signal : {SIGINT, SIGTERM, SIGCHLD}) ::sigaddset(&ours, signal);
+        ::sigprocmask(SIG_BLOCK, &ours, &while_waiting_);
+        for (int signal : {SIGINT, SIGTERM, SIGCHLD}) ::sigdelset(&while_waiting_, signal);
+        handle(SIGCHLD, [](int) {});
+        for (int signal : {SIGINT, SIGTERM}) {
+            struct sigaction before {};
+            ::sigaction(signal, nullptr, &before);
+            if (before.sa_handler != SIG_IGN) handle(signal, be_told);
+        }
+    }
+
+    // ppoll(2), which a signal ends.
+    void wait_for(std::vector<pollfd>& files, std::int64_t time) const {
+        timespec limit{time / kSecond, time % kSecond};
+        if (::ppoll(files.data(), files.size(), &limit, &while_waiting_) < 0 && errno != EINTR) {
+            fail_errno("poll", errno);
+        }
+    }
+
+    // How often the process was told to end, and by which signal last.
+    static int times_told() { return times_told_; }
+    static int told() { return told_; }
+
+    // Ends the process as the signal does.
+    [[noreturn]] static void obey(int signal) {
+        handle(signal, SIG_DFL);
+        sigset_t just;
+        ::sigemptyset(&just);
+        ::sigaddset(&just, signal);
+        ::raise(signal);
+        ::sigprocmask(SIG_UNBLOCK, &just, nullptr);
+        ::_exit(128 + signal);
+    }
+
+private:
+    static void handle(int signal, void (*handler)(int)) {
+        struct sigaction action {};
+        action.sa_handler = handler;
+        ::sigaction(signal, &action, nullptr);
+    }
+    static void be_told(int signal) {
+        told_ = signal;
+        times_told_ = times_told_ + 1;
+    }
+
+    inline static volatile std::sig_atomic_t times_told_ = 0;
+    inline static volatile std::sig_atomic_t told_ = 0;
+    sigset_t while_waiting_{};
+};
+
+}  // namespace ipcfs::client
