@@ -215,7 +215,8 @@ Result<void> LmdbStore::save_payload(std::uint64_t id, int file, std::uint64_t o
 }
 
 Result<Fd> LmdbStore::open_payload(std::uint64_t id) {
-    if (!opened_) return Fault{ENOENT, "payload " + std::to_string(id) + " is not kept"};
+    // While it recovers, which is when this is called, it is not opened yet.
+    if (!payloads_) return Fault{ENOENT, "payload " + std::to_string(id) + " is not kept"};
     return payloads_->open(id);
 }
 
