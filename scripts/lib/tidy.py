@@ -31,15 +31,28 @@ IGNORED = re.compile(r"-O.*|-g.*|-fPIC|-fvisibility.*|-fno-builtin|-Dipcfs_c_EXP
 KEPT_DAYS = 30
 
 
+def sources_of(entry):
+    """The project's sources that a compile command is for: one, or those of a unity build's unit."""
+    path = pathlib.Path(entry["directory"], entry["file"]).resolve()
+    if path.parent.name == "Unity":
+        found = re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)
+    else:
+        found = [path]
+    for each in map(pathlib.Path, found):
+        if each.is_relative_to(ROOT) and each.relative_to(ROOT).parts[0] in FOLDERS:
+            yield each
+
+
 def units(build):
     """(folder, sources, directory, flags) of each folder; flags are what any of its sources is compiled with."""
     found = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
-        source = pathlib.Path(entry["directory"], entry["file"]).resolve()
-        if not source.is_relative_to(ROOT) or source.relative_to(ROOT).parts[0] not in FOLDERS:
+        of_entry = list(sources_of(entry))
+        if not of_entry:
             continue
-        sources, flags = found.setdefault((str(source.parent.relative_to(ROOT)), entry["directory"]), (set(), {}))
-        sources.add(source)
+        folder = str(of_entry[0].parent.relative_to(ROOT))
+        sources, flags = found.setdefault((folder, entry["directory"]), (set(), {}))
+        sources.update(of_entry)
         words = iter(shlex.split(entry["command"]))
         for word in words:
             if word in ("-o", "-c", "-MT", "-MF"):

@@ -18,17 +18,33 @@ wait_until() {
             echo "waited in vain for: $*" >&2
             return 1
         fi
-        sleep 0.01
+        pause 0.01
     done
 }
 
-is_mounted() { grep -q " $MNT fuse" /proc/mounts; }
-is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+# These start no process: they are called again and again, by every test.
+pause() {
+    [ -n "${PAUSE_FD:-}" ] || exec {PAUSE_FD}<> <(:)
+    read -rt "$1" -u "$PAUSE_FD" || true
+}
+# contains FILE TEXT
+contains() {
+    local -a text
+    mapfile -d '' -t text <"$1" && [[ ${text[0]-} == *"$2"* ]]
+} 2>/dev/null
+is_mounted() { contains /proc/mounts " $MNT fuse"; }
+is_running() { kill -0 "$1" 2>/dev/null && ! contains "/proc/$1/status" $'\nState:\tZ'; }
 is_gone() { ! is_running "$1"; }
 # It answers, or is gone. Opening asks the daemon: stat does not, the kernel answers it from what it
 # remembers, also of a mount whose daemon is dead.
 mounted_or_dead() {
-    { is_mounted && as_user "${DAEMON_USER:-0}" cat "$MNT/kern/ipc/version"; } || is_gone "$DAEMON_PID"
+    { is_mounted && answers; } || is_gone "$DAEMON_PID"
+}
+answers() {
+    case ${DAEMON_USER:-0} in
+    0) contains "$MNT/kern/ipc/version" pid ;;
+    *) as_user "$DAEMON_USER" cat "$MNT/kern/ipc/version" ;;
+    esac
 }
 
 # start_daemon [OPTION...]: starts the daemon on a new $MNT, or on the one there is, and waits for it.
