@@ -38,7 +38,10 @@ void* aligned_alloc(std::size_t alignment, std::size_t size) {
     ++counted;
     return __libc_memalign(alignment, size);
 }
-int posix_memalign(void** to, std::size_t alignment, std::size_t size) noexcept {
+// By the linker's name alone: clang's headers declare it in another way than libc's.
+int counted_posix_memalign(void** to, std::size_t alignment,
+                           std::size_t size) __asm__("posix_memalign");
+int counted_posix_memalign(void** to, std::size_t alignment, std::size_t size) {
     ++counted;
     *to = __libc_memalign(alignment, size);
     return *to == nullptr ? ENOMEM : 0;
