@@ -353,7 +353,7 @@ TEST_F(Durable, KeepsWhatItAcknowledgedOverFiftyKills) {
         for (long n = 0; lines >> n; ++acknowledged) {
             EXPECT_TRUE(got.contains(n)) << "writer " << w << ": lost " << n;
         }
-        EXPECT_GT(acknowledged, 50) << "writer " << w;
+        EXPECT_GE(acknowledged, kills) << "writer " << w << ": too few to show anything";
         for (const auto& [n, times] : got) {
             int unflagged = 0;
             for (const Seen& one : times) {
