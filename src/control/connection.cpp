@@ -43,7 +43,7 @@ void Connection::cut(std::string_view why) noexcept {
     if (shut_down(socket)) {
         ::close(socket);
     } else {
-        around_.crew->add(caller_.subject.uid, [socket] { ::close(socket); });
+        around_.executor->add(caller_.subject.uid, [socket] { ::close(socket); });
     }
     if (mailbox_) mailbox_->close();
     outgoing_.clear();
@@ -78,7 +78,7 @@ void Connection::read_packets() {
         fds.reserve(got.fds.size());
         bool foreign = false;
         for (Fd& fd : got.fds) {
-            fds.emplace_back(std::move(fd), around_.crew, caller_.subject.uid);
+            fds.emplace_back(std::move(fd), around_.executor, caller_.subject.uid);
             if (!fds.back().is_foreign()) continue;
             foreign = true;
             ++around_.counters.foreign;
@@ -96,7 +96,7 @@ void Connection::read_packets() {
             take(packet, fds);
         }
         fds.clear();
-        if (foreign && open() && around_.crew->overrun(caller_.subject.uid)) {
+        if (foreign && open() && around_.executor->is_overrun(caller_.subject.uid)) {
             return cut("this user's descriptors take too long to close");
         }
         if (!open() || sealing_) return;
@@ -168,8 +168,8 @@ void Connection::payload_gone(std::uint64_t payload) {
 
 bool Mailbox::serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept {
     try {
-        Guest first(std::move(memory), crew_, wanted.uid);
-        Guest second(std::move(link), crew_, wanted.uid);
+        Guest first(std::move(memory), executor_, wanted.uid);
+        Guest second(std::move(link), executor_, wanted.uid);
         if (!is_open_) return false;
         if (++serves_ > kMaxServes) {
             --serves_;

@@ -19,6 +19,7 @@
 #include <control/server.hpp>
 
 #include <access/account.hpp>
+#include <base/executor.hpp>
 #include <base/log.hpp>
 #include <tree/exchange.hpp>
 
@@ -38,7 +39,11 @@ struct Surroundings {
     tree::Exchange& exchange;
     Logger& log;
     Counters counters;
-    std::shared_ptr<Crew> crew = std::make_shared<Crew>();
+    // For what a client's descriptor can make hang for ever. Its jobs own what they need.
+    std::shared_ptr<Executor> executor = std::make_shared<Executor>(
+        "ipcfs-foreign",
+        Executor::Limits{
+            .threads = 8, .user_jobs = kMaxStuck, .patience = kSecond, .may_abandon = true});
     std::function<void(Connection&)> ended;  // is called on the loop, once for each
 };
 
@@ -94,7 +99,7 @@ private:
     void refuse(const Request& request, const Fault& why);
     void refuse(std::uint16_t op, std::uint32_t tag, const Fault& why);
     // One that this daemon opened.
-    Guest own(Fd fd) const { return Guest(std::move(fd), around_.crew, 0); }
+    Guest own(Fd fd) const { return Guest(std::move(fd), around_.executor, 0); }
 
     Surroundings& around_;
     boost::asio::posix::stream_descriptor socket_;
@@ -119,7 +124,7 @@ public:
     static constexpr int kMaxServes = 64;  // on their way to one producer
 
     Mailbox(Surroundings& around, std::weak_ptr<Connection> to)
-        : loop_(around.loop), crew_(around.crew), to_(std::move(to)) {}
+        : loop_(around.loop), executor_(around.executor), to_(std::move(to)) {}
 
     bool serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept override;
     void gone(std::uint64_t payload) noexcept override;
@@ -131,7 +136,7 @@ public:
 
 private:
     boost::asio::io_context& loop_;
-    const std::shared_ptr<Crew> crew_;
+    const std::shared_ptr<Executor> executor_;
     const std::weak_ptr<Connection> to_;
     std::atomic<bool> is_open_{true};
     std::atomic<int> serves_{0};

@@ -6,9 +6,9 @@
 #include <sys/types.h>
 #include <utility>
 
-#include <control/crew.hpp>
 #include <control/socket.hpp>
 
+#include <base/executor.hpp>
 #include <base/fd.hpp>
 
 namespace ipcfs::control {
@@ -17,14 +17,17 @@ class Guest {
 public:
     Guest() = default;
     // `uid` is who sent it. Nothing is done to `fd` but asking what it is.
-    Guest(Fd fd, std::shared_ptr<Crew> crew, uid_t uid)
-        : fd_(std::move(fd)), crew_(std::move(crew)), uid_(uid), kind_(kind_of(fd_.get())) {}
+    Guest(Fd fd, std::shared_ptr<Executor> executor, uid_t uid)
+        : fd_(std::move(fd)),
+          executor_(std::move(executor)),
+          uid_(uid),
+          kind_(kind_of(fd_.get())) {}
     Guest(Guest&&) noexcept = default;
     Guest& operator=(Guest&& other) noexcept {
         if (this != &other) {
             dispose();
             fd_ = std::move(other.fd_);
-            crew_ = std::move(other.crew_);
+            executor_ = std::move(other.executor_);
             uid_ = other.uid_;
             kind_ = other.kind_;
         }
@@ -44,12 +47,12 @@ private:
         if (!is_foreign()) {
             fd_.reset();
         } else {
-            crew_->add(uid_, [fd = fd_.release()] { ::close(fd); });
+            executor_->add(uid_, [fd = fd_.release()] { ::close(fd); });
         }
     }
 
     Fd fd_;
-    std::shared_ptr<Crew> crew_;
+    std::shared_ptr<Executor> executor_;
     uid_t uid_ = 0;
     FdKind kind_ = FdKind::kOther;
 };

@@ -115,21 +115,21 @@ void Connection::perform(const Request& request, std::span<const std::byte> pack
     }
 }
 
-// Adding seals takes the file's lock, which somebody may hold for as long as he likes. So the crew
+// Adding seals takes the file's lock, which somebody may hold for as long as he likes. So the executor
 // does it; what is sealed already goes straight on.
 void Connection::seal_then(const Request& request, std::span<const std::byte> packet,
                            Guest memory) {
     const auto sealing =
         request.op == ControlOp::kSend ? payload::Sealing::kWhole : payload::Sealing::kPool;
     if (is_sealed(memory.get(), sealing)) return with_memory(request, std::move(memory));
-    if (around_.crew->overrun(caller_.subject.uid)) {
+    if (around_.executor->is_overrun(caller_.subject.uid)) {
         return refuse(request, Fault{EBUSY, "this user's descriptors take too long to seal"});
     }
     sealing_ = true;
     auto job = std::make_shared<Deferred>();
     job->packet.assign(packet.begin(), packet.end());
     job->memory = std::move(memory);
-    around_.crew->add(
+    around_.executor->add(
         caller_.subject.uid, [job, sealing, &loop = around_.loop, weak = weak_from_this()] {
             job->sealed = payload::check_sealed(job->memory.get(), sealing);
             if (weak.expired()) return;  // the loop may be gone, too

@@ -91,7 +91,7 @@ void Server::State::admit(Fd socket) {
         (uid != 0 && mine != of_user.end() && mine->second >= around.config.max_per_user)) {
         return turn_away(std::move(socket), uid, Fault{EMFILE, "too many control connections"});
     }
-    if (around.crew->overrun(uid)) {
+    if (around.executor->is_overrun(uid)) {
         return turn_away(std::move(socket), uid,
                          Fault{EBUSY, "this user's descriptors take too long to close"});
     }
@@ -118,7 +118,7 @@ void Server::State::turn_away(Fd socket, uid_t uid, const Fault& why) {
     const Packet word = make_error(0, 0, why);
     send(socket.get(), word, {});
     if (shut_down(socket.get())) return;
-    around.crew->add(uid, [fd = socket.release()] { ::close(fd); });
+    around.executor->add(uid, [fd = socket.release()] { ::close(fd); });
 }
 
 void Server::State::forget(Connection& connection) {
@@ -191,7 +191,7 @@ const Counters& Server::counters() const noexcept {
 }
 
 std::size_t Server::stuck() const {
-    return state_->around.crew->stuck();
+    return state_->around.executor->stuck();
 }
 
 }  // namespace ipcfs::control

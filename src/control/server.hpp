@@ -3,7 +3,7 @@
 // nothing that one says: the kernel tells who it is, the tree what it may do.
 //
 // Descriptors of others may be traps: of a file system that never answers, a socket that lingers, a
-// file whose lock is held. What could wait is done by the Crew's threads.
+// file whose lock is held. What could wait is done by an executor's threads.
 #pragma once
 
 #include <atomic>
@@ -21,6 +21,9 @@ class io_context;
 }
 
 namespace ipcfs::control {
+
+// A user's jobs at a time that may hang.
+constexpr unsigned kMaxStuck = 2;
 
 struct ServerConfig {
     std::string path;                    // of the socket

@@ -57,13 +57,14 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
              wanted.limits.total_bytes),
       budget(clock, payload::available_memory),
       payloads(ledger, budget),
-      worker("ipcfs-memory"),
+      worker("ipcfs-memory", {.threads = 4, .patience = kSecond}),
       environment{clock, timers, pool, ledger},
       registry(environment, wanted.channel, wanted.mount.size() + 16),
       pump(event_loop, clock) {
     budget.set_reserve(wanted.payload.reserve);
-    payloads.set_deallocator(
-        [this](Fd memory) { worker.add([held = std::make_shared<Fd>(std::move(memory))] {}); });
+    payloads.set_deallocator([this](Fd memory) {
+        worker.add(own_uid, [held = std::make_shared<Fd>(std::move(memory))] {});
+    });
     timers.set_kick(pump.kick());
     pump.attach(timers);
 }
@@ -144,7 +145,7 @@ Result<void> Daemon::State::start() {
     if (auto started = session->start(); !started) return started;
     if (succession.inheritance && succession.inheritance->life() > 1) {
         door->wake_pollers(*session);
-        worker.add([this] { forget_names(); });
+        worker.add(own_uid, [this] { forget_names(); });
     }
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
@@ -177,7 +178,7 @@ Result<void> Daemon::State::restore(const Config& wanted) {
 // them. Should that fail, mkdir tries again and says so.
 void Daemon::State::open_store(const Config& wanted) {
     if (!kept || wanted.channel.durable == channel::Durable::kOff) return;
-    worker.add([this] {
+    worker.add(own_uid, [this] {
         if (auto opened = kept->open(); !opened) log.error("store: ", opened.error().message());
     });
 }

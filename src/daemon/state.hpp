@@ -61,7 +61,7 @@ struct Daemon::State {
     payload::Budget budget;
     std::unique_ptr<store::Store> kept;  // of durable channels
     payload::Store payloads;
-    payload::Worker worker;
+    Executor worker;
     channel::Environment environment;
     channel::Registry registry;
     TimerPump pump;

@@ -10,7 +10,6 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <control/crew.hpp>
 #include <control/server.hpp>
 #include <control/socket.hpp>
 #include <payload/memory.hpp>
@@ -135,7 +134,7 @@ protected:
     access::Ledger ledger_;
     payload::Budget budget_{clock_, payload::available_memory};
     payload::Store store_{ledger_, budget_};
-    payload::Worker worker_{"test-worker"};
+    Executor worker_{"test-worker", {}};
     channel::Environment environment_{clock_, timers_, messages_, ledger_};
     channel::Registry registry_{environment_, channel::Settings{}, 0};
     tree::Tree tree_{registry_, ledger_, store_, worker_, log_, tree::System{}};
