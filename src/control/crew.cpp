@@ -1,6 +1,6 @@
-// One thread works, one stands by: it sleeps until the worker's job has had its second, then takes
-// over and starts the next stand-by. All state is behind one mutex and shared with the threads, which
-// may outlive the crew.
+// One thread works and one stands by: it sleeps until the worker's job has run for kStuckAfter,
+// then takes over and starts the next stand-by. One mutex guards all state, which the threads share
+// and may keep beyond the crew's life.
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -22,7 +22,7 @@ using Time = std::chrono::steady_clock;
 struct Crew::State {
     struct Job {
         uid_t uid;
-        Time::time_point since;  // it waits
+        Time::time_point since;  // queued
         std::function<void()> work;
     };
     struct Running {
@@ -33,21 +33,21 @@ struct Crew::State {
     mutable std::mutex mutex;
     std::condition_variable changed;
     std::deque<Job> jobs;
-    std::map<uid_t, std::size_t> waiting;  // of jobs, by user
+    std::map<uid_t, std::size_t> waiting;  // queued jobs by user
     std::list<Running> running;
     unsigned threads = 0;
     bool ends = false;
 
-    // Of one user, or of all.
+    // Counts stuck jobs of one user, or of all if `uid` is null.
     unsigned stuck(const uid_t* uid, Time::time_point now) const {
         unsigned count = 0;
         for (const Running& each : running) {
             if (uid && each.uid != *uid) continue;
-            if (now - each.since >= std::chrono::nanoseconds(kPatience)) ++count;
+            if (now - each.since >= std::chrono::nanoseconds(kStuckAfter)) ++count;
         }
         return count;
     }
-    // The first job whose user has not too many stuck ones.
+    // The first job of a user with fewer than kMaxStuck stuck jobs.
     std::deque<Job>::iterator next(Time::time_point now) {
         for (auto job = jobs.begin(); job != jobs.end(); ++job) {
             if (stuck(&job->uid, now) < kMaxStuck) return job;
@@ -65,7 +65,7 @@ Crew::~Crew() {
     std::unique_lock hold(state_->mutex);
     state_->ends = true;
     state_->changed.notify_all();
-    // The threads are detached; those that are not stuck are waited for here.
+    // The threads are detached; wait for those that are not stuck.
     for (;;) {
         const auto now = Time::now();
         if (state_->threads == state_->stuck(nullptr, now)) return;
@@ -77,7 +77,7 @@ Crew::~Crew() {
     }
 }
 
-// With the lock held. Without a thread to be had the crew goes on with those that it has.
+// With the lock held. If no thread can be created, the crew goes on with those it has.
 void Crew::start_thread(const std::shared_ptr<State>& state) {
     sigset_t all, before;
     ::sigfillset(&all);
@@ -104,14 +104,14 @@ void Crew::run(const std::shared_ptr<State>& state) noexcept {
             continue;
         }
         if (busy > 0) {
-            // It may be that the running one gets stuck.
+            // Sleep until the running job counts as stuck.
             auto oldest = now;
             for (const auto& each : state->running) {
                 const auto age = now - each.since;
-                if (age < std::chrono::nanoseconds(kPatience) && each.since < oldest)
+                if (age < std::chrono::nanoseconds(kStuckAfter) && each.since < oldest)
                     oldest = each.since;
             }
-            state->changed.wait_until(hold, oldest + std::chrono::nanoseconds(kPatience));
+            state->changed.wait_until(hold, oldest + std::chrono::nanoseconds(kStuckAfter));
             continue;
         }
         State::Job job = std::move(*next);
@@ -124,7 +124,7 @@ void Crew::run(const std::shared_ptr<State>& state) noexcept {
         }
         hold.unlock();
         job.work();
-        job.work = nullptr;  // what it owns is closed here, too
+        job.work = nullptr;  // closes the descriptors it owns, on this thread
         hold.lock();
         state->running.erase(me);
         state->changed.notify_all();
@@ -140,16 +140,16 @@ void Crew::add(uid_t uid, std::function<void()> job) {
     state_->changed.notify_one();
 }
 
-bool Crew::overrun(uid_t uid) const {
+bool Crew::is_overloaded(uid_t uid) const {
     std::scoped_lock hold(state_->mutex);
     const auto now = Time::now();
     auto waiting = state_->waiting.find(uid);
-    if (waiting != state_->waiting.end() && waiting->second > kMaxWaiting) {
-        // Many may only be many: a busy machine.
-        if (waiting->second > kMostWaiting) return true;
+    if (waiting != state_->waiting.end() && waiting->second > kMaxDelayed) {
+        // A long queue alone may just mean a busy machine.
+        if (waiting->second > kMaxQueued) return true;
         const auto first = std::find_if(state_->jobs.begin(), state_->jobs.end(),
                                         [uid](const State::Job& job) { return job.uid == uid; });
-        if (now - first->since >= std::chrono::nanoseconds(kPatience)) return true;
+        if (now - first->since >= std::chrono::nanoseconds(kStuckAfter)) return true;
     }
     return state_->stuck(&uid, now) >= kMaxStuck || state_->stuck(nullptr, now) >= kMaxThreads;
 }

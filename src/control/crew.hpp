@@ -1,8 +1,8 @@
-// Threads for what a client can make hang for ever: closing a descriptor of a file system that never
-// answers (FLUSH), a socket that lingers, or sealing a file whose lock somebody holds. Jobs run one
-// after the other; when one takes over a second it counts as stuck and another thread takes over, at
-// most kMaxThreads in all and kMaxStuck stuck ones a user, whose other jobs then wait. Any thread may
-// add.
+// Threads for system calls that a client can block for ever: closing a descriptor of a file system
+// that never answers (FLUSH) or of a lingering socket, sealing a file whose lock is held. Jobs run
+// one after the other. A job that runs for over a second counts as stuck, and another thread takes
+// over. There are at most kMaxThreads threads, and kMaxStuck stuck jobs a user; that user's other
+// jobs then wait. Any thread may add.
 #pragma once
 
 #include <cstdint>
@@ -18,21 +18,22 @@ class Crew {
 public:
     static constexpr unsigned kMaxThreads = 8;
     static constexpr unsigned kMaxStuck = 2;
-    // Jobs of one user that may wait before it is overrun: for over a second, and at all.
-    static constexpr std::size_t kMaxWaiting = 256;
-    static constexpr std::size_t kMostWaiting = 4096;
-    static constexpr Nanos kPatience = kSecond;
+    // How many jobs a user may queue before it counts as overloaded: kMaxDelayed if the oldest has
+    // waited for over a second, kMaxQueued in any case.
+    static constexpr std::size_t kMaxDelayed = 256;
+    static constexpr std::size_t kMaxQueued = 4096;
+    static constexpr Nanos kStuckAfter = kSecond;
 
     Crew();
-    // Runs what can be run; a thread that is stuck is left behind, and ends with the process.
+    // Runs the remaining jobs. Stuck threads are abandoned and end with the process.
     ~Crew();
     Crew(const Crew&) = delete;
     Crew& operator=(const Crew&) = delete;
 
-    // `job` owns what it needs: it may run after everything else is gone.
+    // `job` must own all it uses: it may run after everything else is destroyed.
     void add(uid_t uid, std::function<void()> job);
-    // Whether that user has too many jobs that are stuck or wait: give it no new ones.
-    bool overrun(uid_t uid) const;
+    // Whether the user has too many queued or stuck jobs to get new ones.
+    bool is_overloaded(uid_t uid) const;
 
     std::size_t stuck() const;
     std::size_t waiting() const;

@@ -78,7 +78,7 @@ TEST(ControlCrew, GoesOnBesideAJobThatHangs) {
     EXPECT_TRUE(comes(mark(crew, 2)));
     EXPECT_TRUE(comes(mark(crew, 1))) << "one stuck job is not the end of its user";
     EXPECT_EQ(crew.stuck(), 1u);
-    EXPECT_FALSE(crew.overrun(1));
+    EXPECT_FALSE(crew.is_overloaded(1));
 }
 
 TEST(ControlCrew, LetsAUserHaveOnlySoManyStuckThreads) {
@@ -88,8 +88,8 @@ TEST(ControlCrew, LetsAUserHaveOnlySoManyStuckThreads) {
     auto behind = mark(crew, 1);
     ASSERT_TRUE(hang.wait_entered(static_cast<int>(Crew::kMaxStuck)));
     EXPECT_TRUE(comes(mark(crew, 2))) << "another user's";
-    EXPECT_TRUE(crew.overrun(1));
-    EXPECT_FALSE(crew.overrun(2));
+    EXPECT_TRUE(crew.is_overloaded(1));
+    EXPECT_FALSE(crew.is_overloaded(2));
     EXPECT_EQ(hang.entered(), static_cast<int>(Crew::kMaxStuck));
     EXPECT_EQ(behind.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
 }
@@ -105,7 +105,7 @@ TEST(ControlCrew, GoesOnWithAUsersJobsOnceTheyAreNoLongerStuck) {
         ASSERT_TRUE(comes(mark(crew, 2)));
     }
     EXPECT_TRUE(comes(behind));
-    EXPECT_FALSE(crew.overrun(1));
+    EXPECT_FALSE(crew.is_overloaded(1));
 }
 
 TEST(ControlCrew, EndsWithoutItsStuckThreads) {
