@@ -227,7 +227,7 @@ void Executor::end(bool dropping) noexcept {
     }
 }
 
-bool Executor::is_overrun(uid_t user) const {
+bool Executor::is_overloaded(uid_t user) const {
     std::scoped_lock hold(state_->mutex);
     const Nanos now = state_->clock.monotonic();
     if (state_->count_stuck(now, nullptr) >= state_->limits.threads) return true;

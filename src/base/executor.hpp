@@ -24,7 +24,7 @@ public:
         Nanos patience = kNever;
         bool may_abandon = false;  // the end does not wait for stuck jobs: they own all they use
     };
-    // Waiting jobs of one user from which on it is overrun: when the first has waited for over `patience`, and in
+    // Waiting jobs of one user from which on it is overloaded: when the first has waited for over `patience`, and in
     // any case. Many may only be many on a busy machine.
     static constexpr std::size_t kManyWaiting = 256;
     static constexpr std::size_t kTooManyWaiting = 4096;
@@ -44,7 +44,7 @@ public:
     void drop() noexcept;
 
     // Whether that user has so many stuck or waiting jobs that it should be given no new ones.
-    bool is_overrun(uid_t user) const;
+    bool is_overloaded(uid_t user) const;
     // Whether a job of that user runs.
     bool is_busy(uid_t user) const;
     std::size_t stuck() const;

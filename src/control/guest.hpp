@@ -1,5 +1,5 @@
-// A descriptor that a client sent: closed where that may take as long as it likes. Moved, never
-// copied; one thread at a time.
+// A descriptor that a client sent. Its destructor closes it on the crew's threads if close(2) may
+// block. Move-only; one thread at a time.
 #pragma once
 
 #include <memory>
@@ -16,7 +16,7 @@ namespace ipcfs::control {
 class Guest {
 public:
     Guest() = default;
-    // `uid` is who sent it. Nothing is done to `fd` but asking what it is.
+    // `uid` is the sender. The constructor only asks the kernel for the kind of `fd`.
     Guest(Fd fd, std::shared_ptr<Executor> executor, uid_t uid)
         : fd_(std::move(fd)),
           executor_(std::move(executor)),
@@ -38,7 +38,7 @@ public:
     int get() const noexcept { return fd_.get(); }
     FdKind kind() const noexcept { return kind_; }
     bool is_foreign() const noexcept { return !closes_at_once(kind_); }
-    // For who knows what it is.
+    // For callers that know what the descriptor is.
     Fd release() noexcept { return std::move(fd_); }
 
 private:

@@ -192,7 +192,7 @@ TEST_F(ControlServer, CutsAClientThatDoesNotReadItsReplies) {
     EXPECT_TRUE(error == EPIPE || error == ECONNRESET) << error;
     EXPECT_TRUE(wait_until([&] { return log_.has("does not read its replies"); }));
     EXPECT_EQ(other.hello(), 0);
-    EXPECT_EQ(server_->counters().cut, 1u);
+    EXPECT_EQ(server_->counters().aborted, 1u);
 }
 
 TEST_F(ControlServer, TurnsAwayWhoeverIsTooMuch) {

@@ -1,5 +1,5 @@
-// What tests of the control socket share: the real tree and exchange behind a server whose loop runs
-// on a thread, in a directory of its own.
+// Shared by tests of the control socket: the real tree and exchange behind a server whose loop runs
+// on a thread, in a temporary directory.
 #pragma once
 
 #include <filesystem>
@@ -23,7 +23,7 @@ namespace ipcfs::control {
 
 using test::ControlClient;
 
-// Remembers its lines. Thread-safe.
+// Stores its lines. Thread-safe.
 class KeptLog final : public Logger {
 public:
     KeptLog() : Logger(Level::kInfo) {}
@@ -40,7 +40,7 @@ private:
     Guarded<std::string> lines_;
 };
 
-// The loop stands still while this lives.
+// Blocks the loop while it lives.
 class Pause {
 public:
     explicit Pause(boost::asio::io_context& loop) {

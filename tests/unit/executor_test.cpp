@@ -82,7 +82,7 @@ TEST(ExecutorJobs, GoesOnBesideAJobThatHangs) {
     EXPECT_TRUE(comes(mark(executor, 2)));
     EXPECT_TRUE(comes(mark(executor, 1))) << "one stuck job is not the end of its user";
     EXPECT_EQ(executor.stuck(), 1u);
-    EXPECT_FALSE(executor.is_overrun(1));
+    EXPECT_FALSE(executor.is_overloaded(1));
 }
 
 TEST(ExecutorJobs, LetsAUserHaveOnlySoManyStuckThreads) {
@@ -92,8 +92,8 @@ TEST(ExecutorJobs, LetsAUserHaveOnlySoManyStuckThreads) {
     auto behind = mark(executor, 1);
     ASSERT_TRUE(hang.wait_entered(static_cast<int>(kUserJobs)));
     EXPECT_TRUE(comes(mark(executor, 2))) << "another user's";
-    EXPECT_TRUE(executor.is_overrun(1));
-    EXPECT_FALSE(executor.is_overrun(2));
+    EXPECT_TRUE(executor.is_overloaded(1));
+    EXPECT_FALSE(executor.is_overloaded(2));
     EXPECT_EQ(hang.entered(), static_cast<int>(kUserJobs));
     EXPECT_EQ(behind.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
 }
@@ -109,7 +109,7 @@ TEST(ExecutorJobs, GoesOnWithAUsersJobsOnceTheyAreNoLongerStuck) {
         ASSERT_TRUE(comes(mark(executor, 2)));
     }
     EXPECT_TRUE(comes(behind));
-    EXPECT_FALSE(executor.is_overrun(1));
+    EXPECT_FALSE(executor.is_overloaded(1));
 }
 
 TEST(ExecutorJobs, EndsWithoutItsStuckThreads) {
@@ -209,17 +209,17 @@ TEST(ExecutorJobs, DestroysWhatWaitsWhenItIsDropped) {
     EXPECT_EQ(kept.use_count(), 1) << "nothing is taken after the end";
 }
 
-TEST(ExecutorJobs, OverrunsAUserWhoseJobsWaitTooLong) {
+TEST(ExecutorJobs, OverloadsAUserWhoseJobsWaitTooLong) {
     Executor executor("test", {});
     std::promise<void> promise;
     const std::shared_future<void> over = promise.get_future().share();
     executor.add(1, [over] { over.wait(); });
     for (std::size_t i = 0; i <= Executor::kTooManyWaiting + 1; ++i) executor.add(2, [] {});
-    EXPECT_TRUE(executor.is_overrun(2));
-    EXPECT_FALSE(executor.is_overrun(3));
+    EXPECT_TRUE(executor.is_overloaded(2));
+    EXPECT_FALSE(executor.is_overloaded(3));
     promise.set_value();
     EXPECT_TRUE(comes(mark(executor, 2)));
-    EXPECT_FALSE(executor.is_overrun(2));
+    EXPECT_FALSE(executor.is_overloaded(2));
 }
 
 }  // namespace
