@@ -1,4 +1,4 @@
-// A descriptor that a client sent. Its destructor closes it on the crew's threads if close(2) may
+// A descriptor that a client sent. Its destructor closes it on an executor's threads if close(2) may
 // block. Move-only; one thread at a time.
 #pragma once
 

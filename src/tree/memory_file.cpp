@@ -8,10 +8,6 @@
 
 namespace ipcfs::tree {
 
-unsigned MemoryFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
-    return POLLIN | POLLOUT;
-}
-
 // ---- payloads -----------------------------------------------------------------------------------
 
 Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
@@ -72,10 +68,16 @@ int PayloadFile::copy() noexcept {
     return 0;
 }
 
-std::optional<Backing> PayloadFile::backing() noexcept {
+Traits PayloadFile::traits() const noexcept {
+    Traits traits;
+    traits.caching = Traits::Caching::kConstant;
     // Copies differ from open to open, and the kernel wants one backing for all opens of a file.
-    if (copy_) return std::nullopt;
-    return Backing{payload_->file(), true};
+    if (!copy_) traits.backing = Backing{payload_->file(), true};
+    return traits;
+}
+
+unsigned PayloadFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
+    return POLLIN | POLLOUT;
 }
 
 Outcome PayloadFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
@@ -122,6 +124,10 @@ Outcome RegionFile::try_write(const WriteRequest& request, queue::Batch&, int& e
     auto written = shares_.write(*region_, request.data, at, channel_->settings().max_payload);
     error = written ? 0 : written.error().code;
     return Outcome::kDone;
+}
+
+unsigned RegionFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
+    return POLLIN | POLLOUT;
 }
 
 }  // namespace ipcfs::tree
