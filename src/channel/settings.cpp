@@ -1,6 +1,8 @@
 // Parsing and printing of settings. Any thread.
 #include <algorithm>
+#include <array>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include <base/units.hpp>
@@ -48,66 +50,162 @@ Fault invalid(std::string_view key, std::string_view value, std::string_view all
     return Fault{EINVAL, std::move(text)};
 }
 
-template <class E>
-Result<void> set_name(E& to, std::string_view key, std::string_view value) {
-    std::string allowed = "one of";
-    for (std::size_t i = 0; i < Names<E>::kAll.size(); ++i) {
-        if (value == Names<E>::kAll[i]) {
-            to = static_cast<E>(i);
-            return {};
-        }
-        allowed.append(i ? ", " : " ").append(Names<E>::kAll[i]);
+using Row = SettingRow;
+
+// Deadlines are sums of a time and a setting: a year's headroom below the end of time.
+constexpr Nanos kLongest = 24000 * 3600 * kSecond;
+
+std::string parse_duration_into(Nanos& to, std::string_view value, Nanos least = 0) {
+    const auto parsed = parse_duration(value);
+    if (!parsed || *parsed > kLongest) {
+        return "a duration such as 0, 10ms, 30s, 5m, 1h, of at most 24000h";
     }
-    return invalid(key, value, allowed);
+    if (*parsed < least) return "a duration above 0";
+    to = *parsed;
+    return {};
 }
 
 template <class T>
-Result<void> set_within(T& to, std::string_view key, std::string_view value,
-                        std::optional<std::uint64_t> parsed, std::uint64_t least,
-                        std::uint64_t most, std::string_view what) {
+std::string store_within(T& to, std::optional<std::uint64_t> parsed, std::uint64_t least,
+                         std::uint64_t most, std::string_view what) {
     if (!parsed || *parsed < least || *parsed > most) {
         std::string allowed(what);
         allowed.append(" from ").append(std::to_string(least));
-        allowed.append(" to ").append(std::to_string(most));
-        return invalid(key, value, allowed);
+        return allowed.append(" to ").append(std::to_string(most));
     }
     to = static_cast<T>(*parsed);
     return {};
 }
 
-Result<void> set_duration(Nanos& to, std::string_view key, std::string_view value) {
-    auto parsed = parse_duration(value);
-    // Deadlines are sums of a time and a setting: a year's headroom below the end of time.
-    if (!parsed || *parsed > 1000 * 24 * 3600 * kSecond) {
-        return invalid(key, value, "a duration such as 0, 10ms, 30s, 5m, 1h, of at most 24000h");
-    }
-    to = *parsed;
-    return {};
+template <auto kMember>
+Row named(std::string_view key, std::string_view help) {
+    using E = std::decay_t<decltype(std::declval<Settings&>().*kMember)>;
+    std::string values;
+    for (const char* name : Names<E>::kAll) values.append(values.empty() ? "" : " ").append(name);
+    return {key, std::move(values), help,
+            [](const Settings& s) { return std::string(name_of(s.*kMember)); },
+            [](Settings& s, std::string_view value) -> std::string {
+                if (std::is_same_v<E, Type> && value == kLaterType) return "not in this version";
+                std::string allowed = "one of";
+                for (std::size_t i = 0; i < Names<E>::kAll.size(); ++i) {
+                    if (value == Names<E>::kAll[i]) {
+                        s.*kMember = static_cast<E>(i);
+                        return {};
+                    }
+                    allowed.append(i ? ", " : " ").append(Names<E>::kAll[i]);
+                }
+                return allowed;
+            }};
 }
 
-Result<void> set_batch(std::optional<BatchGate>& to, std::string_view key, std::string_view value) {
-    if (value == "off") {
-        to = BatchGate{};
-        return {};
-    }
-    constexpr std::string_view kAllowed =
-        "off, or N DELAY with N from 1 to 65536 and a DELAY such as 5ms";
-    auto space = value.find_first_of(" \t");
-    if (space == std::string_view::npos) return invalid(key, value, kAllowed);
-    auto count = parse_number(value.substr(0, space));
-    BatchGate gate;
-    auto delay = set_duration(gate.delay, key, trim(value.substr(space)));
-    if (!count || *count < 1 || *count > kMaxBatch || !delay || gate.delay == 0) {
-        return invalid(key, value, kAllowed);
-    }
-    gate.count = static_cast<std::uint32_t>(*count);
-    to = gate;
-    return {};
+// `what` is said of wrong values. `unit` follows the number where it is printed, and may where it is parsed.
+template <auto kMember>
+Row number(std::string_view key, std::uint64_t least, std::uint64_t most, std::string_view what,
+           std::string_view help, std::string_view unit = {}) {
+    std::string values = std::to_string(least);
+    values.append(unit).append(" to ").append(std::to_string(most)).append(unit);
+    return {key, std::move(values), help,
+            [unit](const Settings& s) { return std::to_string(s.*kMember).append(unit); },
+            [=](Settings& s, std::string_view value) {
+                if (value.ends_with(unit)) value.remove_suffix(unit.size());
+                return store_within(s.*kMember, parse_number(value), least, most, what);
+            }};
 }
 
-std::string format(const BatchGate& gate) {
+template <auto kMember>
+Row size(std::string_view key, std::uint64_t most, std::string (*shown)(std::uint64_t),
+         std::string_view help) {
+    return {
+        key, "1 to " + shown(most), help, [shown](const Settings& s) { return shown(s.*kMember); },
+        [most](Settings& s, std::string_view value) {
+            return store_within(s.*kMember, parse_size(value), 1, most, "a size in bytes (K M G)");
+        }};
+}
+
+template <auto kMember>
+Row duration(std::string_view key, Nanos least, std::string_view help) {
+    return {key, format_duration(least) + " to " + format_duration(kLongest), help,
+            [](const Settings& s) { return format_duration(s.*kMember); },
+            [least](Settings& s, std::string_view value) {
+                return parse_duration_into(s.*kMember, value, least);
+            }};
+}
+
+std::string print_batch(const Settings& settings) {
+    const BatchGate gate = settings.batch_gate();
     if (gate.count == 0) return "off";
     return std::to_string(gate.count) + " " + format_duration(gate.delay);
+}
+
+std::string parse_batch(Settings& settings, std::string_view value) {
+    if (value == "off") {
+        settings.batch = BatchGate{};
+        return {};
+    }
+    BatchGate gate;
+    const auto space = std::min(value.find_first_of(" \t"), value.size());
+    const auto count = parse_number(value.substr(0, space));
+    const auto wrong = parse_duration_into(gate.delay, trim(value.substr(space)));
+    if (!count || *count < 1 || *count > kMaxBatch || !wrong.empty() || gate.delay == 0) {
+        return "off, or N DELAY with N from 1 to 65536 and a DELAY such as 5ms";
+    }
+    gate.count = static_cast<std::uint32_t>(*count);
+    settings.batch = gate;
+    return {};
+}
+
+std::vector<Row> make_rows() {
+    using S = Settings;
+    constexpr std::uint64_t kMost = 1ULL << 40;
+    const auto digits = [](std::uint64_t value) { return std::to_string(value); };
+    return {
+        named<&S::type>("type",
+                        "changes only while the channel is not open and empty, and has no "
+                        "subscription (EBUSY)"),
+        number<&S::capacity>("capacity", 1, 1ULL << 32, "a number of messages", "messages"),
+        size<&S::bytes>("bytes", kMost, format_size, "of all bodies and frame extensions queued"),
+        size<&S::max_message>("max-message", kMaxWrite, digits, "bytes of one body"),
+        size<&S::max_payload>(
+            "max-payload", kMost, format_size,
+            "bytes of one large message, and of one region; not counted in `bytes`"),
+        named<&S::payloads>("payloads",
+                            "pooled: senders may also lend chunks of memory that they can go on "
+                            "writing to. Only for channels whose users trust each other"),
+        number<&S::high_watermark>("high-watermark", 1, 100, "a percentage",
+                                   "percent at which senders pause; above it there is room for "
+                                   "priority critical alone"),
+        number<&S::low_watermark>("low-watermark", 0, 100, "a percentage",
+                                  "percent at which they resume; at most high-watermark"),
+        named<&S::overflow>("overflow", "what happens to a message for which there is no room"),
+        named<&S::schedule>("schedule",
+                            "strict: the highest priority first, always. fair: each priority in "
+                            "use gets a share, from 1 (priorities 0 to 15) to 16 (240 to 255), so "
+                            "that none starves"),
+        duration<&S::ttl>("ttl", 0, "how long a message may wait before it expires; 0: for ever"),
+        duration<&S::timeout>("timeout", 0, "of writes that wait on an open file"),
+        named<&S::durable>("durable",
+                           "messages are kept on disk; sync: a write returns when they "
+                           "are there. Not on type stream"),
+        number<&S::max_deliveries>("max-deliveries", 1, 1'000'000, "a number of deliveries",
+                                   "leases of one message, then it is a dead letter"),
+        duration<&S::lease>("lease", 1, "how long a lease lasts"),
+        {"batch", "off, or N DELAY with N from 1 to 65536",
+         "messages can be read when N are queued or the first has waited for DELAY; on type batch "
+         "`64 5ms` by default. Not on type sync",
+         print_batch, parse_batch},
+        number<&S::retain>("retain", 0, 1'000'000, "a number of messages",
+                           "messages that a topic keeps for new subscriptions"),
+        number<&S::notify_rate>("notify-rate", 1, 1'000'000, "N/s with N",
+                                "inotify events a second for arrivals by other files than `queue`",
+                                "/s"),
+    };
+}
+
+const Row* find_row(std::string_view key) {
+    const auto& rows = setting_rows();
+    const auto row =
+        std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == key; });
+    return row == rows.end() ? nullptr : &*row;
 }
 
 Result<Command> parse_command(std::string_view word, std::string_view argument, bool& known) {
@@ -123,8 +221,8 @@ Result<Command> parse_command(std::string_view word, std::string_view argument, 
     if (word == "pause") {
         Command pause{Command::Kind::kPause, 0, {}};
         if (!argument.empty()) {
-            if (auto set = set_duration(pause.duration, "pause", argument); !set)
-                return set.error();
+            const auto allowed = parse_duration_into(pause.duration, argument);
+            if (!allowed.empty()) return invalid("pause", argument, allowed);
         }
         return pause;
     }
@@ -159,83 +257,21 @@ const char* name_of(Schedule schedule) noexcept {
     return Names<Schedule>::kAll[static_cast<std::size_t>(schedule)];
 }
 
-std::string get(const Settings& s, std::string_view key) {
-    if (key == "type") return name_of(s.type);
-    if (key == "capacity") return std::to_string(s.capacity);
-    if (key == "bytes") return format_size(s.bytes);
-    if (key == "max-message") return std::to_string(s.max_message);
-    if (key == "max-payload") return format_size(s.max_payload);
-    if (key == "payloads") return name_of(s.payloads);
-    if (key == "high-watermark") return std::to_string(s.high_watermark);
-    if (key == "low-watermark") return std::to_string(s.low_watermark);
-    if (key == "overflow") return name_of(s.overflow);
-    if (key == "schedule") return name_of(s.schedule);
-    if (key == "ttl") return format_duration(s.ttl);
-    if (key == "timeout") return format_duration(s.timeout);
-    if (key == "durable") return name_of(s.durable);
-    if (key == "max-deliveries") return std::to_string(s.max_deliveries);
-    if (key == "lease") return format_duration(s.lease);
-    if (key == "batch") return format(s.batch_gate());
-    if (key == "retain") return std::to_string(s.retain);
-    if (key == "notify-rate") return std::to_string(s.notify_rate) + "/s";
-    return {};
+const std::vector<SettingRow>& setting_rows() {
+    static const std::vector<SettingRow> rows = make_rows();
+    return rows;
 }
 
-Result<void> set(Settings& s, std::string_view key, std::string_view value) {
-    constexpr std::uint64_t kMost = 1ULL << 40;
-    if (key == "type") {
-        if (value == kLaterType) return invalid(key, value, "not in this version");
-        return set_name(s.type, key, value);
-    }
-    if (key == "capacity") {
-        return set_within(s.capacity, key, value, parse_number(value), 1, 1ULL << 32,
-                          "a number of messages");
-    }
-    if (key == "bytes") {
-        return set_within(s.bytes, key, value, parse_size(value), 1, kMost,
-                          "a size in bytes (K M G)");
-    }
-    if (key == "max-message") {
-        return set_within(s.max_message, key, value, parse_size(value), 1, kMaxWrite,
-                          "a size in bytes (K M)");
-    }
-    if (key == "max-payload") {
-        return set_within(s.max_payload, key, value, parse_size(value), 1, kMost,
-                          "a size in bytes (K M G)");
-    }
-    if (key == "payloads") return set_name(s.payloads, key, value);
-    if (key == "high-watermark") {
-        return set_within(s.high_watermark, key, value, parse_number(value), 1, 100,
-                          "a percentage");
-    }
-    if (key == "low-watermark") {
-        return set_within(s.low_watermark, key, value, parse_number(value), 0, 100, "a percentage");
-    }
-    if (key == "overflow") return set_name(s.overflow, key, value);
-    if (key == "schedule") return set_name(s.schedule, key, value);
-    if (key == "ttl") return set_duration(s.ttl, key, value);
-    if (key == "timeout") return set_duration(s.timeout, key, value);
-    if (key == "durable") return set_name(s.durable, key, value);
-    if (key == "max-deliveries") {
-        return set_within(s.max_deliveries, key, value, parse_number(value), 1, 1'000'000,
-                          "a number of deliveries");
-    }
-    if (key == "lease") {
-        Nanos lease = 0;
-        if (auto done = set_duration(lease, key, value); !done) return done;
-        if (lease == 0) return invalid(key, value, "a duration above 0");
-        s.lease = lease;
-        return {};
-    }
-    if (key == "batch") return set_batch(s.batch, key, value);
-    if (key == "retain") {
-        return set_within(s.retain, key, value, parse_number(value), 0, 1'000'000,
-                          "a number of messages");
-    }
-    if (key == "notify-rate") {
-        std::string_view number = value.ends_with("/s") ? value.substr(0, value.size() - 2) : value;
-        return set_within(s.notify_rate, key, value, parse_number(number), 1, 1'000'000,
-                          "N/s with N");
+std::string get(const Settings& settings, std::string_view key) {
+    const Row* row = find_row(key);
+    return row ? row->print(settings) : std::string();
+}
+
+Result<void> set(Settings& settings, std::string_view key, std::string_view value) {
+    if (const Row* row = find_row(key)) {
+        auto allowed = row->parse(settings, value);
+        if (allowed.empty()) return {};
+        return invalid(key, value, allowed);
     }
     if (std::find(kLaterKeys.begin(), kLaterKeys.end(), key) != kLaterKeys.end()) {
         return Fault{EINVAL, std::string(key) + ": not in this version"};
@@ -260,8 +296,8 @@ Result<void> check(const Settings& s) {
 
 std::string print(const Settings& settings) {
     std::string text;
-    for (std::string_view key : kSettingKeys) {
-        text.append(key).append(" ").append(get(settings, key)).append("\n");
+    for (const Row& row : setting_rows()) {
+        text.append(row.key).append(" ").append(row.print(settings)).append("\n");
     }
     return text;
 }

@@ -2,8 +2,8 @@
 // before anything is changed. Values and pure functions; any thread.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -84,11 +84,17 @@ const char* name_of(Overflow overflow) noexcept;
 const char* name_of(Payloads payloads) noexcept;
 const char* name_of(queue::Schedule schedule) noexcept;
 
-// All keys, in the order `ctl` shows them.
-constexpr std::array<std::string_view, 18> kSettingKeys{
-    "type",           "capacity",       "bytes",    "max-message", "max-payload", "payloads",
-    "high-watermark", "low-watermark",  "overflow", "schedule",    "ttl",         "timeout",
-    "durable",        "max-deliveries", "lease",    "batch",       "retain",      "notify-rate"};
+// All that ctl, the xattrs, the configuration and the reference know of a key.
+struct SettingRow {
+    std::string_view key;
+    std::string values;  // that are allowed, for people
+    std::string_view help;
+    std::function<std::string(const Settings&)> print;
+    // Returns an empty text; or what is allowed, and nothing is changed.
+    std::function<std::string(Settings&, std::string_view)> parse;
+};
+// In the order in which `ctl` shows them.
+const std::vector<SettingRow>& setting_rows();
 
 // The value of `key` as text that set() takes; empty for an unknown key.
 std::string get(const Settings& settings, std::string_view key);

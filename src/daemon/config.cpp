@@ -312,6 +312,16 @@ std::string to_toml(const Config& config) {
     return text;
 }
 
+std::string reference(const Config& defaults) {
+    std::string text;
+    for (const Key& key : keys()) {
+        ((text += key.name) += " = ").append(key.render(defaults)) += '\n';
+        ((text += "    ").append(key.help) += "\n    allowed: ").append(key.allowed);
+        text += key.reloadable ? "\n" : "; takes effect at a restart\n";
+    }
+    return text;
+}
+
 UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid) {
     UserLimits limits = config.limits.user;
     if (uid == 0 || uid == own_uid) {

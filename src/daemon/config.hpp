@@ -130,6 +130,9 @@ Parsed read_config(const ConfigSource& source);
 // The effective configuration as TOML; read_config() of it gives an equal value.
 std::string to_toml(const Config& config);
 
+// What --help-keys prints: each key with its value in `defaults`, its meaning, and what is allowed.
+std::string reference(const Config& defaults);
+
 // The limits of `uid` in a daemon that runs as `own_uid`: the user's override, else the defaults.
 // Root and the daemon's own user are unlimited unless an override names them.
 UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid);

@@ -33,22 +33,25 @@ bool in_range(U value, T least, T most) {
 
 // A key whose wrong values are all refused with the same text `allowed`.
 template <class Target>
-KeyOf<Target> key(std::string name, std::string allowed, bool reloadable,
+KeyOf<Target> key(std::string name, std::string allowed, bool reloadable, std::string_view help,
                   std::function<bool(Target&, const Value&)> set,
                   std::function<std::string(const Target&)> render) {
-    return {
-        std::move(name), reloadable,
-        [allowed = std::move(allowed), set = std::move(set)](Target& target, const Value& value) {
-            return set(target, value) ? std::string() : allowed;
-        },
-        std::move(render)};
+    return {std::move(name),
+            reloadable,
+            allowed,
+            help,
+            [allowed, set = std::move(set)](Target& target, const Value& value) {
+                return set(target, value) ? std::string() : allowed;
+            },
+            std::move(render)};
 }
 
 // `at` returns a reference to the key's member of a Config (const or not).
 template <class At>
-Key number(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
+Key number(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at,
+           std::string_view help) {
     return key<Config>(
-        std::move(name), "a whole number " + range(least, most, plain), reloadable,
+        std::move(name), "a whole number " + range(least, most, plain), reloadable, help,
         [=](Config& config, const Value& value) {
             if (!value.integer || !in_range(*value.integer, least, most)) return false;
             at(config) = static_cast<std::decay_t<decltype(at(config))>>(*value.integer);
@@ -66,11 +69,12 @@ std::optional<std::uint64_t> size_of(const Value& value) {
 }
 
 template <class At>
-Key size(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
+Key size(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at,
+         std::string_view help) {
     return key<Config>(
         std::move(name),
         "a size such as 4096, \"64K\", \"100M\" or \"1G\", " + range(least, most, format_size),
-        reloadable,
+        reloadable, help,
         [=](Config& config, const Value& value) {
             auto bytes = size_of(value);
             if (!bytes || !in_range(*bytes, least, most)) return false;
@@ -81,13 +85,14 @@ Key size(std::string name, bool reloadable, std::uint64_t least, std::uint64_t m
 }
 
 template <class At>
-Key duration(std::string name, bool reloadable, Nanos least, Nanos most, At at) {
+Key duration(std::string name, bool reloadable, Nanos least, Nanos most, At at,
+             std::string_view help) {
     auto show = [](std::uint64_t value) { return format_duration(static_cast<Nanos>(value)); };
     return key<Config>(
         std::move(name),
         "a duration such as \"5ms\", \"30s\", \"1h\" or 0, " +
             range(static_cast<std::uint64_t>(least), static_cast<std::uint64_t>(most), show),
-        reloadable,
+        reloadable, help,
         [=](Config& config, const Value& value) {
             std::optional<Nanos> nanos;
             if (value.text) nanos = parse_duration(*value.text);
@@ -110,9 +115,10 @@ std::string join_words(std::span<const std::string_view> words) {
 }
 
 template <class At>
-Key word(std::string name, bool reloadable, std::span<const std::string_view> words, At at) {
+Key word(std::string name, bool reloadable, std::span<const std::string_view> words, At at,
+         std::string_view help) {
     return key<Config>(
-        std::move(name), join_words(words), reloadable,
+        std::move(name), join_words(words), reloadable, help,
         [=](Config& config, const Value& value) {
             if (!value.text) return false;
             auto found = std::find(words.begin(), words.end(), *value.text);
@@ -130,10 +136,10 @@ bool absolute(const std::string& path) {
 }
 
 template <class At>
-Key path(std::string name, bool reloadable, bool may_be_empty, At at) {
+Key path(std::string name, bool reloadable, bool may_be_empty, At at, std::string_view help) {
     return key<Config>(
         std::move(name), may_be_empty ? "an absolute path, or \"\" for none" : "an absolute path",
-        reloadable,
+        reloadable, help,
         [=](Config& config, const Value& value) {
             if (!value.text) return false;
             if (!absolute(*value.text) && !(may_be_empty && value.text->empty())) return false;
@@ -143,8 +149,10 @@ Key path(std::string name, bool reloadable, bool may_be_empty, At at) {
         [=](const Config& config) { return toml_string(at(config)); });
 }
 
-constexpr const char* kLimitAllowed =
-    "a whole number (where bytes are meant, also a size such as \"1G\") or \"unlimited\"";
+const char* limit_allowed(bool bytes) {
+    return bytes ? "a size such as 4096, \"64K\" or \"1G\", or \"unlimited\""
+                 : "a whole number or \"unlimited\"";
+}
 
 std::optional<std::uint64_t> limit_of(const Value& value, bool bytes) {
     if (value.text == "unlimited") return kUnlimited;
@@ -159,9 +167,9 @@ std::string render_limit(std::uint64_t value, bool bytes) {
 }
 
 template <class At>
-Key limit(std::string name, bool bytes, At at) {
+Key limit(std::string name, bool bytes, At at, std::string_view help) {
     return key<Config>(
-        std::move(name), kLimitAllowed, true,
+        std::move(name), limit_allowed(bytes), true, help,
         [=](Config& config, const Value& value) {
             auto found = limit_of(value, bytes);
             if (found) at(config) = *found;
@@ -173,7 +181,7 @@ Key limit(std::string name, bool bytes, At at) {
 UserKey user_limit(std::string name, bool bytes,
                    std::optional<std::uint64_t> UserOverride::*member) {
     return key<UserOverride>(
-        std::move(name), kLimitAllowed, true,
+        std::move(name), limit_allowed(bytes), true, {},
         [=](UserOverride& target, const Value& value) {
             auto found = limit_of(value, bytes);
             if (found) target.*member = found;
@@ -184,9 +192,9 @@ UserKey user_limit(std::string name, bool bytes,
         });
 }
 
-Key allow_other() {
+Key allow_other(std::string_view help) {
     return key<Config>(
-        "fuse.allow-other", "true, false or \"auto\"", false,
+        "fuse.allow-other", "true, false or \"auto\"", false, help,
         [](Config& config, const Value& value) {
             if (value.boolean) {
                 config.fuse.allow_other = *value.boolean ? AllowOther::kYes : AllowOther::kNo;
@@ -203,9 +211,9 @@ Key allow_other() {
 }
 
 template <class At>
-Key flag(std::string name, At at) {
+Key flag(std::string name, At at, std::string_view help) {
     return key<Config>(
-        std::move(name), "true or false", false,
+        std::move(name), "true or false", false, help,
         [=](Config& config, const Value& value) {
             if (value.boolean) at(config) = *value.boolean;
             return value.boolean.has_value();
@@ -214,101 +222,96 @@ Key flag(std::string name, At at) {
 }
 
 // A channel setting; accepts exactly what `ctl` accepts.
-Key channel_key(std::string_view name) {
+Key channel_key(const channel::SettingRow& row) {
     // Settings that are integers in TOML.
-    const bool number = name == "capacity" || name.ends_with("-watermark");
-    return {"channel." + std::string(name), true,
-            [=](Config& config, const Value& value) -> std::string {
+    const bool number = row.key == "capacity" || row.key.ends_with("-watermark");
+    return {"channel." + std::string(row.key),
+            true,
+            row.values,
+            row.help,
+            [&row, number](Config& config, const Value& value) {
                 std::string text;
                 if (value.integer) {
                     text = std::to_string(*value.integer);
                 } else if (value.text && !number) {
                     text = *value.text;
                 }
-                auto done = channel::set(config.channel, name, text);
-                if (done) return {};
-                // The error reads "capacity '0': a number of messages from 1 to ..."; keep what
-                // follows "': ".
-                const std::string& why = done.error().operation;
-                auto colon = why.rfind("': ");
-                return colon == std::string::npos ? why : why.substr(colon + 3);
+                return row.parse(config.channel, text);
             },
-            [=](const Config& config) {
-                std::string text = channel::get(config.channel, name);
+            [&row](const Config& config) {
+                std::string text = row.print(config.channel);
                 return parse_number(text) ? text : toml_string(text);
             }};
 }
 
+// Access to a member of a Config, const or not.
+#define AT(member)         \
+    [](auto& c) -> auto& { \
+        return c.member;   \
+    }
+
 std::vector<Key> build() {
     constexpr Nanos kYear = 365 * 24 * 3600 * kSecond;
     std::vector<Key> table{
-        path(
-            "mount", false, false, [](auto& c) -> auto& { return c.mount; }),
-        path(
-            "state", false, false, [](auto& c) -> auto& { return c.state; }),
+        path("mount", false, false, AT(mount),
+             "where the tree is mounted; created if missing, and not removed"),
+        path("state", false, false, AT(state),
+             "directory for durable channels and the fallback log; created if missing, mode 0700"),
 
-        word(
-            "fuse.transport", false, kTransports,
-            [](auto& c) -> auto& { return c.fuse.transport; }),
-        number(
-            "fuse.queue-depth", false, 1, 65'536,
-            [](auto& c) -> auto& { return c.fuse.queue_depth; }),
-        number(
-            "fuse.threads", false, 0, 1024, [](auto& c) -> auto& { return c.fuse.threads; }),
-        word(
-            "fuse.passthrough", false, kPassthroughs,
-            [](auto& c) -> auto& { return c.fuse.passthrough; }),
-        allow_other(),
-        flag(
-            "fuse.survive", [](auto& c) -> auto& { return c.fuse.survive; }),
-        duration(
-            "fuse.entry-timeout", false, 0, kYear,
-            [](auto& c) -> auto& { return c.fuse.entry_timeout; }),
-        duration(
-            "fuse.attr-timeout", false, 0, kYear,
-            [](auto& c) -> auto& { return c.fuse.attr_timeout; }),
-        flag(
-            "fuse.debug", [](auto& c) -> auto& { return c.fuse.debug; }),
+        word("fuse.transport", false, kTransports, AT(fuse.transport),
+             "how requests come from the kernel; the log says at start which way, and why"),
+        number("fuse.queue-depth", false, 1, 65'536, AT(fuse.queue_depth),
+               "io_uring entries per CPU: as many operations can wait on one CPU before they are "
+               "rotated"),
+        number("fuse.threads", false, 0, 1024, AT(fuse.threads),
+               "workers of the classic transport; 0: by the number of CPUs"),
+        word("fuse.passthrough", false, kPassthroughs, AT(fuse.passthrough),
+             "whether clients get the memory of `put`, payloads and regions directly (FUSE "
+             "passthrough); auto: where kernel and privileges let it, as `kern/ipc/version` says"),
+        allow_other("whether other users may use the tree; auto: yes for root, otherwise if "
+                    "`/etc/fuse.conf` lets it"),
+        flag("fuse.survive", AT(fuse.survive), "whether the mount outlives a killed daemon"),
+        duration("fuse.entry-timeout", false, 0, kYear, AT(fuse.entry_timeout),
+                 "how long the kernel may remember names; changes are invalidated, so long times "
+                 "are safe"),
+        duration("fuse.attr-timeout", false, 0, kYear, AT(fuse.attr_timeout),
+                 "the same of attributes"),
+        flag("fuse.debug", AT(fuse.debug), "libfuse prints every request to standard error"),
 
-        word(
-            "log.level", true, kLevelNames, [](auto& c) -> auto& { return c.log.level; }),
-        word(
-            "log.target", true, kTargets, [](auto& c) -> auto& { return c.log.target; }),
-        path(
-            "log.file", true, true, [](auto& c) -> auto& { return c.log.file; }),
-        size(
-            "log.max-size", true, 4096, kMaxInteger,
-            [](auto& c) -> auto& { return c.log.max_size; }),
-        number(
-            "log.max-files", true, 1, 1000, [](auto& c) -> auto& { return c.log.max_files; }),
+        word("log.level", true, kLevelNames, AT(log.level), "what is logged: this and worse"),
+        word("log.target", true, kTargets, AT(log.target), "where the log goes"),
+        path("log.file", true, true, AT(log.file), "the log file; `target = \"file\"` needs it"),
+        size("log.max-size", true, 4096, kMaxInteger, AT(log.max_size),
+             "the file is rotated before it grows over this"),
+        number("log.max-files", true, 1, 1000, AT(log.max_files),
+               "how many rotated files are kept"),
 
-        limit(
-            "limits.messages", false, [](auto& c) -> auto& { return c.limits.user.messages; }),
-        limit(
-            "limits.bytes", true, [](auto& c) -> auto& { return c.limits.user.bytes; }),
-        limit(
-            "limits.channels", false, [](auto& c) -> auto& { return c.limits.user.channels; }),
-        limit(
-            "limits.open-files", false, [](auto& c) -> auto& { return c.limits.user.open_files; }),
-        limit(
-            "limits.waiters", false, [](auto& c) -> auto& { return c.limits.user.waiters; }),
-        limit(
-            "limits.payload-bytes", true,
-            [](auto& c) -> auto& { return c.limits.user.payload_bytes; }),
-        limit(
-            "limits.total-bytes", true, [](auto& c) -> auto& { return c.limits.total_bytes; }),
-        size(
-            "payload.reserve", true, 0, kMaxInteger,
-            [](auto& c) -> auto& { return c.payload.reserve; }),
-        word(
-            "store.kind", false, kStores, [](auto& c) -> auto& { return c.store.kind; }),
-        size(
-            "store.max-size", false, 1ULL << 20, 1ULL << 44,
-            [](auto& c) -> auto& { return c.store.max_size; }),
+        limit("limits.messages", false, AT(limits.user.messages),
+              "messages that one user may have queued"),
+        limit("limits.bytes", true, AT(limits.user.bytes), "bytes of one user's queued messages"),
+        limit("limits.channels", false, AT(limits.user.channels), "channels that one user may own"),
+        limit("limits.open-files", false, AT(limits.user.open_files),
+              "files of the tree that one user may have open"),
+        limit("limits.waiters", false, AT(limits.user.waiters),
+              "operations of one user that may wait"),
+        limit("limits.payload-bytes", true, AT(limits.user.payload_bytes),
+              "memory of one user's large messages (queued, or received and still open or mapped), "
+              "pools and shared regions"),
+        limit("limits.total-bytes", true, AT(limits.total_bytes),
+              "bytes queued by all users together"),
+        size("payload.reserve", true, 0, kMaxInteger, AT(payload.reserve),
+             "what payloads leave of the machine's memory (MemAvailable): beyond it ENOSPC, for "
+             "everybody, root too"),
+        word("store.kind", false, kStores, AT(store.kind),
+             "where durable channels are kept: on disk, in the daemon's memory (for tests), or "
+             "nowhere: `durable` is refused then"),
+        size("store.max-size", false, 1ULL << 20, 1ULL << 44, AT(store.max_size),
+             "of journal and database together; payloads' files come on top"),
     };
-    for (std::string_view name : channel::kSettingKeys) table.push_back(channel_key(name));
+    for (const auto& row : channel::setting_rows()) table.push_back(channel_key(row));
     return table;
 }
+#undef AT
 
 }  // namespace
 

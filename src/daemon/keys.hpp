@@ -28,8 +28,9 @@ template <class Target>
 struct KeyOf {
     std::string name;         // "fuse.queue-depth"; in an override just "messages"
     bool reloadable = false;  // can change in a running daemon
-    // Sets the key. Returns empty on success; otherwise changes nothing and returns what is
-    // allowed: "a whole number ...".
+    std::string allowed;      // "a whole number ..."
+    std::string_view help;    // empty in an override
+    // Sets the key. Returns empty on success; otherwise changes nothing and returns what is allowed.
     std::function<std::string(Target&, const Value&)> set;
     std::function<std::string(const Target&)> render;  // as TOML; empty: omit the key
 };

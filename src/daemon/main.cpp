@@ -338,6 +338,10 @@ int main_of(int argc, char** argv) {
         }
         return kExitUsage;
     }
+    if (options->help_keys) {
+        std::fputs(reference(parsed.config).c_str(), stdout);
+        return kExitOk;
+    }
     if (options->check_config) {
         std::puts("ok");
         return kExitOk;

@@ -19,8 +19,8 @@ namespace {
 constexpr const char* kFooter = R"(
 Signals: SIGTERM, SIGINT stop it (a second one at once); SIGHUP reloads log.*, limits.*, channel.*.
 Exit status: 0 ok, 1 failed, 2 wrong usage or configuration, 3 the mount point is served already.
-Every key of the configuration is explained in conf/ipcfs.toml, which is installed as
-/etc/ipcfs/ipcfs.toml. Precedence: defaults, file, IPCFS_MOUNT, options, --set.
+Every key of the configuration is explained by --help-keys, and at greater length in
+/etc/ipcfs/ipcfs.toml as it is installed. Precedence: defaults, file, IPCFS_MOUNT, options, --set.
 )";
 
 constexpr std::size_t kMaxFile = 1 << 20;
@@ -86,6 +86,8 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->allow_extra_args(false);
     app.add_flag("-f,--foreground", options.foreground, "stay in the foreground");
+    app.add_flag("--help-keys", options.help_keys,
+                 "print every key of the configuration with its default and meaning, and exit");
     app.add_flag("--check-config", options.check_config,
                  "check the configuration, print ok or every error, and exit");
     bool debug = false;

@@ -23,6 +23,7 @@ constexpr const char* kDefaultConfigFile = "/etc/ipcfs/ipcfs.toml";
 struct Options {
     bool foreground = false;
     bool check_config = false;
+    bool help_keys = false;
     std::string config_file = kDefaultConfigFile;
     bool config_given = false;  // then the file must exist
     std::vector<Setting> settings;

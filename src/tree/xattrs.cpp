@@ -62,8 +62,8 @@ Result<std::vector<std::string>> Tree::list_xattrs(NodeId node) const {
     std::vector<std::string> names;
     if (is_system(node)) return names;
     if (node.kind == Kind::kChannel) {
-        for (std::string_view key : channel::kSettingKeys) {
-            names.push_back(std::string(kSettings).append(key));
+        for (const channel::SettingRow& row : channel::setting_rows()) {
+            names.push_back(std::string(kSettings).append(row.key));
         }
     }
     bool found = read_attributes(node, [&](const Attributes& attributes) {

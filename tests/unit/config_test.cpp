@@ -395,6 +395,35 @@ TEST(Config, FileShippedDocumentsEveryKeyWithItsDefault) {
     }
 }
 
+TEST(Config, DocumentationTellsEveryKey) {
+    const auto read_text = [](const char* name) {
+        std::ifstream file(std::string(IPCFS_SOURCE_DIR "/docs/") + name);
+        return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    const std::string configuration = read_text("configuration.md"), tree = read_text("tree.md");
+    const auto cells = [](const auto&... cell) {
+        std::string row = "\n|";
+        ((row.append(" ").append(cell).append(" |")), ...);
+        return row + "\n";
+    };
+    const auto code = [](std::string text) { return "`" + std::move(text) + "`"; };
+    const Config defaults = read("").config;
+    for (const Key& key : keys()) {
+        EXPECT_FALSE(key.help.empty()) << key.name;
+        if (key.name.starts_with("channel.")) continue;  // they are in docs/tree.md
+        const std::string row =
+            cells(code(key.name.substr(key.name.rfind('.') + 1)), code(key.render(defaults)),
+                  key.allowed, key.reloadable ? "yes" : "no", key.help);
+        EXPECT_NE(configuration.find(row), std::string::npos) << "configuration.md:" << row;
+    }
+    for (const channel::SettingRow& row : channel::setting_rows()) {
+        const std::string text =
+            cells(code(std::string(row.key)), code(row.print({})), row.values, row.help);
+        EXPECT_NE(tree.find(text), std::string::npos) << "tree.md:" << text;
+    }
+    EXPECT_NE(reference(defaults).find("fuse.threads = 0\n"), std::string::npos);
+}
+
 TEST(Options, TurnIntoSettingsInTheOrderOfPrecedence) {
     const char* argv[] = {"ipcfsd",  "--set", "fuse.threads=3", "--set", "log.level=warn",
                           "--mount", "/m",    "--log-level",    "debug", "--no-allow-other",

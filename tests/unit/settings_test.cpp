@@ -26,7 +26,8 @@ TEST(Settings, EveryKeySurvivesItsOwnText) {
         "durable async\nmax-deliveries 17\nlease 1ms\nretain 3\n",
         Settings{});
     ASSERT_TRUE(control) << control.error().operation;
-    for (std::string_view key : kSettingKeys) {
+    for (const SettingRow& row : setting_rows()) {
+        const std::string_view key = row.key;
         Settings copy;
         ASSERT_TRUE(set(copy, key, get(control->settings, key))) << key;
         EXPECT_EQ(get(copy, key), get(control->settings, key));
