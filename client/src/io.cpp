@@ -237,8 +237,7 @@ std::int64_t Deadline::left(std::int64_t most) const {
 }
 
 short poll_one(int fd, short events, std::int64_t wait) {
-    // The progress line is shown only here, and only here can the process end without losing
-    // anything.
+    // The progress line is shown only here, and only here can the process end without losing anything.
     struct Ending {
         Ending() {
             if (g_holding == 0) set_handlers(end_now);

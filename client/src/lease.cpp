@@ -76,8 +76,7 @@ int nothing_came(const Globals& globals, const Channel& channel,
 
 // Takes one dead letter. False if there is none.
 bool take_dead(const Channel& channel, std::string& body) {
-    // One open file delivers one message and then ends, even if the message is larger than one
-    // read.
+    // One open file delivers one message and then ends, even if the message is larger than one read.
     Fd file =
         open_or_fail(channel.file("dead/next"), O_RDONLY | O_NONBLOCK, channel.shown("dead/next"));
     constexpr std::size_t kRead = std::size_t{1} << 20;
@@ -91,8 +90,7 @@ bool take_dead(const Channel& channel, std::string& body) {
         body.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (error == EAGAIN && first) return false;
         if (error != 0 && error != EINTR) fail_errno(channel.shown("dead/next"), error);
-        // A read of 0 bytes is an empty message or the end of the channel; the next open shows
-        // which.
+        // A read of 0 bytes is an empty message or the end of the channel; the next open shows which.
         if (n == 0) return true;
     }
 }

@@ -1,4 +1,3 @@
-// Reads messages one by one from a file of framed/. One thread.
 #include <cerrno>
 #include <span>
 #include <unistd.h>

@@ -260,8 +260,7 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
     if (!pending.empty()) sender.send(pending);
 }
 
-// Publishing to a channel that is no topic is an error; to one without subscribers, perhaps a
-// mistake.
+// Publishing to a channel that is no topic is an error; to one without subscribers, perhaps a mistake.
 void check_topic(const Globals& globals, const Channel& channel) {
     std::string type = channel.setting("type");
     if (!type.empty() && type != "topic" && type != "multicast") {

@@ -215,7 +215,6 @@ Key flag(std::string name, At at) {
 
 // A channel setting; accepts exactly what `ctl` accepts.
 Key channel_key(std::string_view name) {
-    // Settings that are integers in TOML.
     const bool number = name == "capacity" || name.ends_with("-watermark");
     return {"channel." + std::string(name), true,
             [=](Config& config, const Value& value) -> std::string {

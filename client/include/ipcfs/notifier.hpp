@@ -83,7 +83,6 @@ public:
         return Notifier(std::move(fd));
     }
 
-    // Readable if an event waits.
     int fd() const noexcept { return fd_.get(); }
 
     // The next event. An event of kind "overflow" stands for events that a slow reader missed.
@@ -151,7 +150,6 @@ public:
 
     // Readable if events came since the last take().
     int fd() const noexcept { return counter_.get(); }
-    // How many events came since the last call.
     std::uint64_t take() noexcept {
         std::uint64_t count = 0;
         return ::read(counter_.get(), &count, sizeof count) == sizeof count ? count : 0;

@@ -1,6 +1,5 @@
-// The receiving half of a Channel: reads frames from framed/stream (framed/lease for a lease) and
-// waits with poll. Internal to the client header. Any thread; one reads at a time, and none while
-// it waits.
+// The receiving half of a Channel: reads frames from framed/stream (framed/lease for a lease) and waits
+// with poll. Internal to the client header. Any thread; one reads at a time, and none while it waits.
 #pragma once
 
 #include <algorithm>
