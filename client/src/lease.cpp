@@ -84,7 +84,7 @@ bool take_dead(const Channel& channel, std::string& body) {
     for (bool first = true;; first = false) {
         std::size_t before = body.size();
         body.resize(before + kRead);
-        ssize_t n = detail::again_if_undone(
+        ssize_t n = detail::retry_if_canceled(
             [&] { return ::read(file.get(), body.data() + before, kRead); });
         int error = n < 0 ? errno : 0;
         body.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));

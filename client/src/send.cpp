@@ -56,7 +56,7 @@ public:
         std::int64_t started = now();
         std::int64_t backoff = 0;
         for (;;) {
-            ssize_t n = detail::again_if_undone(
+            ssize_t n = detail::retry_if_canceled(
                 [&] { return ::write(fd_.get(), bytes.data(), bytes.size()); });
             if (n == static_cast<ssize_t>(bytes.size())) break;
             if (n >= 0) fail(kError, channel_.shown() + ": only a part of the message was written");

@@ -22,7 +22,7 @@ Pairs parse_pairs(std::string_view text);
 // The first value of `key`; empty if there is none.
 std::string_view find(const Pairs& pairs, std::string_view key);
 
-// A parsed table: a header line and data lines, tab-separated; cells are unescaped (\n \t \ and \xHH).
+// A parsed table: a header line and data lines, tab-separated; cells are unescaped (\n, \t, \\, \xHH).
 struct Table {
     std::vector<std::string> columns;
     std::vector<std::vector<std::string>> rows;

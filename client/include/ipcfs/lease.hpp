@@ -100,7 +100,7 @@ private:
         ssize_t written = 0;
         do {
             written =
-                detail::again_if_undone([&] { return ::write(*fd, words.data(), words.size()); });
+                detail::retry_if_canceled([&] { return ::write(*fd, words.data(), words.size()); });
         } while (written < 0 && errno == EINTR);
         if (written == static_cast<ssize_t>(words.size())) return {};
         if (written >= 0) return Error{EPROTO, operation};

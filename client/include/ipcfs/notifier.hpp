@@ -92,7 +92,7 @@ public:
         const Deadline deadline(timeout);
         while (true) {
             std::array<char, 512> line;
-            const ssize_t length = detail::again_if_undone(
+            const ssize_t length = detail::retry_if_canceled(
                 [&] { return ::read(fd_.get(), line.data(), line.size()); });
             if (length > 0)
                 return detail::parse_event({line.data(), static_cast<std::size_t>(length)});
