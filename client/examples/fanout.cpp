@@ -84,9 +84,8 @@ std::map<std::string, std::uint64_t> read_stats(const ipcfs::Channel& channel) {
     return row;
 }
 
-// Counts until everything has arrived; lines of one priority arrive in order. The last line of the
-// log is urgent, and urgent lines are not dropped in favor of others, so the slow reader gets it,
-// too.
+// Counts until everything has arrived; lines of one priority arrive in order. The last line of the log
+// is urgent, and urgent lines are not dropped in favor of others, so the slow reader gets it, too.
 int read_log(ipcfs::Subscription& subscription, const std::string& name, std::uint64_t lines,
              unsigned delay) {
     const bool slow = name == "slow";

@@ -4,9 +4,8 @@
 //     live CHANNEL [-p PRODUCERS] [-c CONSUMERS] [-n MESSAGES] [-s BYTES] [-i MILLISECONDS]
 // [--lease]
 //
-// Creates the channel if needed. Ends when all messages have been received; the exit code is 1
-// unless each arrived exactly once. Build: g++ -std=c++20 -O2 live.cpp $(pkg-config --cflags --libs
-// ipcfs)
+// Creates the channel if needed. Ends when all messages have been received; the exit code is 1 unless
+// each arrived exactly once. Build: g++ -std=c++20 -O2 live.cpp $(pkg-config --cflags --libs ipcfs)
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -94,8 +93,7 @@ int consume(const Options& options, Tally& tally) {
             auto lease = channel->lease();
             if (!lease) return fail(lease.error());
             const bool more = count(options, tally, lease->message());
-            // Removes the message: had this process died before, another consumer would have got
-            // it.
+            // Removes the message: had this process died before, another consumer would have got it.
             if (auto done = lease->ack(); !done) return fail(done.error());
             if (!more) return 0;
         } else {

@@ -3,9 +3,8 @@
 //     producer CHANNEL [FRAMES] [BYTES]     defaults: 300 frames of 1920x1080 in 4 bytes a pixel
 //
 // Creates the channel if needed. With `echo payloads pooled > CHANNEL/ctl`, the memory comes from a
-// pool and is reused; otherwise each frame is sealed, so that nobody can change it. Ends with an
-// empty message of type event. Build: g++ -std=c++20 -O2 producer.cpp $(pkg-config --cflags --libs
-// ipcfs)
+// pool and is reused; otherwise each frame is sealed, so that nobody can change it. Ends with an empty
+// message of type event. Build: g++ -std=c++20 -O2 producer.cpp $(pkg-config --cflags --libs ipcfs)
 #include <chrono>
 #include <cstdint>
 #include <cstdio>

@@ -1,4 +1,3 @@
-// The command that `work` runs for a message. One thread.
 #include <cerrno>
 #include <csignal>
 #include <cstring>

@@ -1,5 +1,4 @@
-// The command that `work` runs for a message. One thread; signals are blocked except while it
-// waits.
+// The command that `work` runs for a message. One thread; signals are blocked except while it waits.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +17,7 @@ namespace ipcfs::client {
 // A started program in its own process group; it dies with this process.
 class Child {
 public:
-    // Starts the command with `input` as its standard input. Returns 0, or the errno of a failed
-    // exec.
+    // Starts the command with `input` as its standard input. Returns 0, or the errno of a failed exec.
     int start(const std::vector<std::string>& command, const std::vector<std::string>& environment,
               int input);
     bool running() const { return pid_ > 0; }

@@ -1,5 +1,4 @@
-// Parses the command line and prints the help, with CLI11; the only file that includes it. One
-// thread.
+// Parses the command line and prints the help, with CLI11; the only file that includes it. One thread.
 #include <array>
 #include <cstdio>
 #include <type_traits>

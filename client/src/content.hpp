@@ -31,7 +31,6 @@ public:
     // Calls `use` with consecutive pieces of at most a few MiB, so that memory use stays bounded.
     void for_each_piece(const std::function<void(std::string_view)>& use) const;
     void copy_to(int fd, const std::string& shown) const;
-    // The whole body.
     std::string text() const;
     // The body as a file, positioned at its start: its own file, or a copy in memory. Consumes the
     // content.

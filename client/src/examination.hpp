@@ -41,7 +41,6 @@ struct Version {
     auto operator<=>(const Version&) const = default;
 };
 
-// The first "N.M" of a text.
 Version find_version(std::string_view text);
 // The first line of a file in /proc or /sys; empty if unreadable.
 std::string line_of(const std::string& path);

@@ -156,8 +156,7 @@ private:
             error = job.child.start(options_.command, environment_for(tree_, channel_, frame),
                                     input.get());
         } catch (const Failure& failure) {
-            // Give the message back: the next attempt may succeed, or else it becomes a dead
-            // letter.
+            // Give the message back: the next attempt may succeed, or else it becomes a dead letter.
             remark(failure.text);
             return settle(job, nack_words(), nacked_);
         }

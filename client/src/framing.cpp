@@ -1,4 +1,3 @@
-// Chooses the file and builds the frame for the options of `send` and `pub`. One thread.
 #include <array>
 #include <span>
 

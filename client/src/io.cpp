@@ -150,8 +150,8 @@ std::optional<std::string> read_file(const std::string& path) {
     while (text.size() < kMost) {
         std::size_t before = text.size();
         text.resize(before + 65536);
-        ssize_t n =
-            detail::again_if_undone([&] { return ::read(fd.get(), text.data() + before, 65536); });
+        ssize_t n = detail::retry_if_canceled(
+            [&] { return ::read(fd.get(), text.data() + before, 65536); });
         text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (n < 0 && errno != EINTR) return std::nullopt;
         if (n == 0) break;
@@ -187,7 +187,7 @@ int write_once(const std::string& path, std::string_view text) {
     if (!fd) return errno;
     ssize_t n = 0;
     do {
-        n = detail::again_if_undone([&] { return ::write(fd.get(), text.data(), text.size()); });
+        n = detail::retry_if_canceled([&] { return ::write(fd.get(), text.data(), text.size()); });
     } while (n < 0 && errno == EINTR);
     if (n < 0) return errno;
     return static_cast<std::size_t>(n) == text.size() ? 0 : EIO;
@@ -237,8 +237,7 @@ std::int64_t Deadline::left(std::int64_t most) const {
 }
 
 short poll_one(int fd, short events, std::int64_t wait) {
-    // The progress line is shown only here, and only here can the process end without losing
-    // anything.
+    // The progress line is shown only here, and only here can the process end without losing anything.
     struct Ending {
         Ending() {
             if (g_holding == 0) set_handlers(end_now);

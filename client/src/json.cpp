@@ -1,4 +1,3 @@
-// A streaming JSON writer.
 #include <array>
 #include <cstdio>
 #include <utility>

@@ -76,8 +76,7 @@ int nothing_came(const Globals& globals, const Channel& channel,
 
 // Takes one dead letter. False if there is none.
 bool take_dead(const Channel& channel, std::string& body) {
-    // One open file delivers one message and then ends, even if the message is larger than one
-    // read.
+    // One open file delivers one message and then ends, even if the message is larger than one read.
     Fd file =
         open_or_fail(channel.file("dead/next"), O_RDONLY | O_NONBLOCK, channel.shown("dead/next"));
     constexpr std::size_t kRead = std::size_t{1} << 20;
@@ -85,14 +84,13 @@ bool take_dead(const Channel& channel, std::string& body) {
     for (bool first = true;; first = false) {
         std::size_t before = body.size();
         body.resize(before + kRead);
-        ssize_t n = detail::again_if_undone(
+        ssize_t n = detail::retry_if_canceled(
             [&] { return ::read(file.get(), body.data() + before, kRead); });
         int error = n < 0 ? errno : 0;
         body.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (error == EAGAIN && first) return false;
         if (error != 0 && error != EINTR) fail_errno(channel.shown("dead/next"), error);
-        // A read of 0 bytes is an empty message or the end of the channel; the next open shows
-        // which.
+        // A read of 0 bytes is an empty message or the end of the channel; the next open shows which.
         if (n == 0) return true;
     }
 }

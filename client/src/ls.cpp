@@ -110,7 +110,6 @@ Table describe_all(const Facts& facts, const std::vector<Channel>& channels, boo
     return table;
 }
 
-// The columns without -l.
 Table columns_of_channels(const Table& full) {
     Table table;
     table.columns = {"type", "depth", "bytes", "channel"};

@@ -1,6 +1,5 @@
-// `ipcfs maps`: who holds large payloads, pools and shared regions. The tree lists the objects,
-// /proc shows who has them open or mapped (holders.hpp), and kern/ipc/stats/mappings has the
-// totals.
+// `ipcfs maps`: who holds large payloads, pools and shared regions. The tree lists the objects, /proc
+// shows who has them open or mapped (holders.hpp), and kern/ipc/stats/mappings has the totals.
 #include <algorithm>
 #include <array>
 #include <cstdio>

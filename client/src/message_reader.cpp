@@ -1,4 +1,3 @@
-// Reads messages one by one from a file of framed/. One thread.
 #include <cerrno>
 #include <span>
 #include <unistd.h>
@@ -23,7 +22,7 @@ MessageReader::MessageReader(const Channel& channel, std::string_view file, int 
 MessageReader::Step MessageReader::step(std::size_t& have, FrameView& frame, int& error) {
     if (buffer_.size() < have + kRead) buffer_.resize(have + kRead);
     ssize_t n =
-        detail::again_if_undone([&] { return ::read(fd_.get(), buffer_.data() + have, kRead); });
+        detail::retry_if_canceled([&] { return ::read(fd_.get(), buffer_.data() + have, kRead); });
     error = n < 0 ? errno : n == 0 && have == 0 ? EPIPE : 0;
     if (error != 0) return Step::kNothing;
     have += static_cast<std::size_t>(n);
@@ -64,8 +63,8 @@ int MessageReader::try_receive(FrameView& frame) {
 
 int MessageReader::command(std::string_view words) {
     for (;;) {
-        ssize_t n =
-            detail::again_if_undone([&] { return ::write(fd_.get(), words.data(), words.size()); });
+        ssize_t n = detail::retry_if_canceled(
+            [&] { return ::write(fd_.get(), words.data(), words.size()); });
         if (n == static_cast<ssize_t>(words.size())) return 0;
         if (n >= 0) return EIO;
         if (errno != EINTR) return errno;

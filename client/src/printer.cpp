@@ -1,4 +1,3 @@
-// Prints messages. One thread.
 #include <cerrno>
 #include <fcntl.h>
 #include <span>

@@ -21,18 +21,15 @@ struct PrintOptions {
 
 class Printer {
 public:
-    // Creates the output file, if there is one.
     Printer(const Channel& channel, const PrintOptions& options, bool json);
 
     void show(const FrameView& frame, bool leased = false) const;
-    // Prints a body without a header.
     void show(std::string_view body) const;
 
 private:
     void write_content(const Content& content, int fd, const std::string& shown,
                        bool terminal) const;
     bool ends_line(bool terminal) const;
-    // Where raw bodies go.
     int target() const { return output_ ? output_.get() : STDOUT_FILENO; }
     std::string shown_target() const;
 

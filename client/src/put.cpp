@@ -19,7 +19,6 @@ constexpr std::int64_t kProgressEvery = 500'000'000;  // ns between updates of t
 // Writing a byte here exceeds any max-payload, so that the daemon drops the message.
 constexpr off_t kBeyondMaxPayload = off_t{1} << 50;
 
-// The size of a regular file; 0 for anything else.
 std::uint64_t size_of(int fd) {
     struct stat about {};
     if (::fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) return 0;

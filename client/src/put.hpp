@@ -32,8 +32,7 @@ public:
 
     int fd() const { return fd_.get(); }
     std::uint64_t written() const { return written_; }
-    // Returns 0, or an errno after which the message cannot be sent; finish() gives the better
-    // reason.
+    // Returns 0, or an errno after which the message cannot be sent; finish() gives the better reason.
     int write(std::string_view bytes);
     // Closes the file, which enqueues the message. Returns 0 or the errno.
     int finish();

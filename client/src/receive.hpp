@@ -18,7 +18,6 @@ struct ReceiveOptions {
     PrintOptions print;
 };
 
-// Prints messages of framed/stream. Returns the exit code.
 int receive_from(const Globals& globals, const Channel& channel, const ReceiveOptions& options);
 
 }  // namespace ipcfs::client

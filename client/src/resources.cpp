@@ -126,8 +126,7 @@ void check_huge_pages(Findings& findings) {
                   "ipcfs does)");
 }
 
-// Pools use reserved huge pages first, but other programs then cannot use them, so having none is
-// fine.
+// Pools use reserved huge pages first, but other programs then cannot use them, so having none is fine.
 void check_reserved_huge_pages(Findings& findings) {
     std::string size = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
     auto all = parse_number(line_of(size + "nr_hugepages"));

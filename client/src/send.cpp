@@ -56,7 +56,7 @@ public:
         std::int64_t started = now();
         std::int64_t backoff = 0;
         for (;;) {
-            ssize_t n = detail::again_if_undone(
+            ssize_t n = detail::retry_if_canceled(
                 [&] { return ::write(fd_.get(), bytes.data(), bytes.size()); });
             if (n == static_cast<ssize_t>(bytes.size())) break;
             if (n >= 0) fail(kError, channel_.shown() + ": only a part of the message was written");
@@ -260,8 +260,7 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
     if (!pending.empty()) sender.send(pending);
 }
 
-// Publishing to a channel that is no topic is an error; to one without subscribers, perhaps a
-// mistake.
+// Publishing to a channel that is no topic is an error; to one without subscribers, perhaps a mistake.
 void check_topic(const Globals& globals, const Channel& channel) {
     std::string type = channel.setting("type");
     if (!type.empty() && type != "topic" && type != "multicast") {

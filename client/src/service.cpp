@@ -25,8 +25,7 @@
 namespace ipcfs::client {
 namespace {
 
-// Runs a program. Returns its exit code, 128 + the signal that killed it, or 127 if it does not
-// exist.
+// Runs a program. Returns its exit code, 128 + the signal that killed it, or 127 if it does not exist.
 int execute(const std::vector<std::string>& words) {
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));

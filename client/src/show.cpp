@@ -89,7 +89,6 @@ void show(const Globals& globals, const Table& table) {
 
 namespace {
 
-// The sum of a column of numbers.
 std::uint64_t total(const Table& table, std::string_view column) {
     std::uint64_t sum = 0;
     for (const auto& row : table.rows) sum += parse_number(table.cell(row, column)).value_or(0);

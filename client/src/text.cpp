@@ -1,4 +1,3 @@
-// Parsing and formatting of text. Pure functions.
 #include <algorithm>
 #include <array>
 #include <charconv>

@@ -22,8 +22,7 @@ Pairs parse_pairs(std::string_view text);
 // The first value of `key`; empty if there is none.
 std::string_view find(const Pairs& pairs, std::string_view key);
 
-// A parsed table: a header line and data lines, tab-separated; cells are unescaped (\n \t \ and
-// \xHH).
+// A parsed table: a header line and data lines, tab-separated; cells are unescaped (\n, \t, \\, \xHH).
 struct Table {
     std::vector<std::string> columns;
     std::vector<std::vector<std::string>> rows;
@@ -42,8 +41,7 @@ std::vector<std::string_view> split(std::string_view text, char separator);
 
 // Parses an unsigned decimal number; empty for anything else.
 std::optional<std::uint64_t> parse_number(std::string_view text);
-// Parses "30s", "5ms" or "1h" into ns, below 2^62; a plain number, also with a fraction, means
-// seconds.
+// Parses "30s", "5ms" or "1h" into ns, below 2^62; a plain number, also with a fraction, means seconds.
 std::optional<std::int64_t> parse_duration(std::string_view text);
 // Formats a size such as "1.5K" or "20M"; exact below 1024.
 std::string human_size(std::uint64_t bytes);

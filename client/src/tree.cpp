@@ -1,4 +1,3 @@
-// Finds the tree's mount point and resolves channel arguments. One thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -215,8 +214,7 @@ std::vector<std::string> Tree::children(const Channel& parent) const {
         if (name == "." || name == ".." || !directory_like) continue;
         bool reserved = std::find(kReserved.begin(), kReserved.end(), name) != kReserved.end();
         if (reserved) continue;
-        // A directory that may not be entered cannot be distinguished from a channel; treat it as
-        // one.
+        // A directory that may not be entered cannot be distinguished from a channel; treat it as one.
         if (is_channel(parent.file(name)) || errno == EACCES) names.emplace_back(name);
     }
     std::sort(names.begin(), names.end());

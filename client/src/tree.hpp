@@ -56,8 +56,7 @@ public:
     Channel locate(std::string_view argument) const;
     // Like locate(), but throws a Failure if it is not a channel.
     Channel channel(std::string_view argument) const;
-    // The names of the channels directly below `parent`, sorted; skips those that disappear
-    // meanwhile.
+    // The names of the channels directly below `parent`, sorted; skips those that disappear meanwhile.
     std::vector<std::string> children(const Channel& parent) const;
 
 private:

@@ -24,7 +24,6 @@ struct WorkOptions {
     bool summary = true;       // with --json
 };
 
-// Returns the exit code.
 int work(const Globals& globals, const WorkOptions& options);
 
 }  // namespace ipcfs::client

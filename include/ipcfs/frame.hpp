@@ -60,10 +60,9 @@ inline constexpr std::uint16_t kFrameCriticalFlags = 0x00ff;
 inline constexpr unsigned long kIoctlReadBatch = _IOW('i', 1, std::uint32_t);
 inline constexpr std::uint32_t kMaxReadBatch = 256;
 
-// ioctl on an open framed/queue, with the address of whole frames of `size` bytes in total: sends
-// them like one write, with the same errors, but returns 0. Unlike a write it holds no kernel lock
-// of the file, so that senders on a durable channel can wait for the disk together. ENOTTY on other
-// files.
+// ioctl on an open framed/queue, with the address of whole frames of `size` bytes in total: sends them
+// like one write, with the same errors, but returns 0. Unlike a write it holds no kernel lock of the
+// file, so that senders on a durable channel can wait for the disk together. ENOTTY on other files.
 inline constexpr unsigned long kIoctlSend = _IOC(_IOC_WRITE, 'i', 2, 0);
 inline constexpr std::size_t kMaxIoctlSend =
     15 << 10;  // bytes; the request encodes the size in 14 bits
@@ -321,9 +320,8 @@ inline std::uint32_t frame_crc(FrameHeader header, std::span<const std::byte> ex
 
 }  // namespace detail
 
-// Decodes the frame at the start of `in`, which other frames may follow. On kNone, sets `out` and
-// its length `consumed`; on an error, leaves both unchanged. `max_body` bounds body_length, in
-// bytes.
+// Decodes the frame at the start of `in`, which other frames may follow. On kNone, sets `out` and its
+// length `consumed`; on an error, leaves both unchanged. `max_body` bounds body_length, in bytes.
 inline FrameError decode(std::span<const std::byte> in, FrameView& out, std::size_t& consumed,
                          std::uint64_t max_body = kMaxFrameBody) noexcept {
     const std::size_t visible = in.size() < sizeof kFrameMagic ? in.size() : sizeof kFrameMagic;

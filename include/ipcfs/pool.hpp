@@ -1,9 +1,8 @@
-// The ledger of a pool: memory shared by sender, receivers and daemon, which holds the reference
-// count of each chunk, so that giving a chunk back is one atomic operation instead of a call. The
-// chunks are in another memfd, which only the sender maps writable (F_SEAL_FUTURE_WRITE). This is
-// an ABI. Any thread of any of the processes. A peer that writes nonsense here can corrupt this
-// pool for those who share it (a channel's `payloads pooled` says that they trust each other), but
-// not the daemon.
+// The ledger of a pool: memory shared by sender, receivers and daemon, which holds the reference count
+// of each chunk, so that giving a chunk back is one atomic operation instead of a call. The chunks are
+// in another memfd, which only the sender maps writable (F_SEAL_FUTURE_WRITE). This is an ABI. Any
+// thread of any of the processes. A peer that writes nonsense here can corrupt this pool for those who
+// share it (a channel's `payloads pooled` says that they trust each other), but not the daemon.
 //
 // A chunk's word is generation << 32 | references. The sender takes a free chunk (0 references) by
 // setting generation + 1 with one reference. The reference passes to the receiver with the message;

@@ -59,12 +59,10 @@ std::vector<std::byte> serialize(const Acl& acl);
 // The ACL equivalent to the permission bits of `mode`.
 Acl acl_of(mode_t mode);
 
-// The nine permission bits that stat(2) shows for the ACL; the group bits are the mask if there is
-// one.
+// The nine permission bits that stat(2) shows for the ACL; the group bits are the mask if there is one.
 mode_t mode_of(const Acl& acl);
 
-// The ACL after chmod(2) to `mode`: changes owner, other, and the mask (the group if there is
-// none).
+// The ACL after chmod(2) to `mode`: changes owner, other, and the mask (the group if there is none).
 Acl with_mode(Acl acl, mode_t mode);
 
 // Whether the mode bits alone express the ACL, so that it need not be stored.

@@ -1,4 +1,3 @@
-// Reports a bug and aborts. Any thread.
 #include <cstdio>
 #include <cstdlib>
 

@@ -1,4 +1,3 @@
-// Other processes. Any thread.
 #include <array>
 #include <charconv>
 #include <cstdio>

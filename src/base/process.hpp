@@ -12,7 +12,6 @@ namespace ipcfs {
 
 // Opens a pidfd for process (thread group) `pid`. ESRCH if there is none.
 Result<Fd> open_process(pid_t pid);
-// Whether the process of a pidfd has ended.
 bool process_ended(const Fd& pidfd) noexcept;
 // Sends `signal` with si_code SI_QUEUE and `value` as si_value; see pidfd_send_signal(2).
 Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value);

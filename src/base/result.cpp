@@ -1,4 +1,3 @@
-// The text of a fault. Any thread.
 #include <cstring>
 
 #include <base/check.hpp>

@@ -1,4 +1,3 @@
-// A binary heap of deadlines.
 #include <algorithm>
 
 #include <base/timer_queue.hpp>

@@ -28,7 +28,6 @@ namespace ipcfs::control {
 class Connection;
 class Mailbox;
 
-// Shared by all connections of a server.
 struct ServerContext {
     ServerContext(ServerConfig of_server, boost::asio::io_context& io, tree::Exchange& calls,
                   Logger& logger)
@@ -99,7 +98,6 @@ private:
                 std::string_view text = {});
     void refuse(const Request& request, const Fault& why);
     void refuse(std::uint16_t op, std::uint32_t tag, const Fault& why);
-    // Wraps a descriptor that this daemon opened.
     Guest own(Fd fd) const { return Guest(std::move(fd), around_.executor, 0); }
 
     ServerContext& around_;
@@ -130,7 +128,6 @@ public:
     bool serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept override;
     void gone(std::uint64_t payload) noexcept override;
 
-    // The connection has ended.
     void close() noexcept { is_open_ = false; }
     // A serve request was written to the producer's socket, or is dropped.
     void served() noexcept { --serves_; }

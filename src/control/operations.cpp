@@ -57,7 +57,6 @@ void Connection::refuse(std::uint16_t op, std::uint32_t tag, const Fault& why) {
 void Connection::perform(const Request& request, std::span<const std::byte> packet,
                          std::vector<Guest>& fds) {
     tree::Exchange& exchange = around_.exchange;
-    // Replies with a memory descriptor.
     const auto give = [&](Result<tree::Claimed> claimed) {
         if (!claimed) return refuse(request, claimed.error());
         std::vector<Guest> memory;
@@ -182,10 +181,7 @@ void Connection::attach(const Request& request, std::vector<Guest>& fds) {
     ControlLazy wanted = request.as<ControlLazy>();
     const FdKind memory = wanted.mode == LazyMode::kWhole ? FdKind::kMemory : FdKind::kUserFault;
     if (fds[0].kind() != memory)
-        return refuse(
-            request,
-            Fault{EINVAL,
-                  "the first descriptor does not fit the mode: send a userfaultfd or a memfd"});
+        return refuse(request, Fault{EINVAL, "the first descriptor does not fit the mode"});
     if (fds[1].kind() != FdKind::kSocket || !is_unix_socket(fds[1].get()))
         return refuse(request, Fault{EINVAL, "the second descriptor is not a Unix socket"});
     auto producer = around_.exchange.lazy_producer(caller_, wanted);
@@ -194,19 +190,14 @@ void Connection::attach(const Request& request, std::vector<Guest>& fds) {
     wanted.pid = static_cast<std::uint32_t>(std::max(caller_.subject.pid, 0));
     // serve() takes both descriptors, even if it fails.
     if (!(*producer)->serve(wanted, fds[0].release(), fds[1].release()))
-        return refuse(request,
-                      Fault{ECONNRESET, "the producer is gone or has too many requests waiting"});
+        return refuse(request, Fault{ECONNRESET, "the producer is gone or overloaded"});
     answer(request, ControlId{wanted.payload_id});
 }
 
 // Replies at once unless the message must be written to disk.
 void Connection::enqueue_memory(const Request& request, Guest memory) {
     if (pending_ >= kMaxPending)
-        return refuse(
-            request,
-            Fault{
-                EAGAIN,
-                "this connection has too many messages waiting: read replies before sending more"});
+        return refuse(request, Fault{EAGAIN, "this connection has too many unanswered messages"});
     around_.exchange.send(caller_, request.path, request.as<ControlSend>(), request.extensions,
                           memory.release(), deferred_reply(request));
 }
@@ -230,9 +221,7 @@ tree::Exchange::Done Connection::deferred_reply(const Request& request) {
 
 void Connection::hand_off(const Request& request) {
     if (pending_ >= kMaxPending)
-        return refuse(request, Fault{EAGAIN,
-                                     "this connection has too many hand-offs waiting: read replies "
-                                     "before sending more"});
+        return refuse(request, Fault{EAGAIN, "this connection has too many unanswered hand-offs"});
     const auto& wanted = request.as<ControlHandoff>();
     around_.exchange.hand_off(caller_, request.path, request.text, request.target, wanted.send,
                               request.extensions, deferred_reply(request));

@@ -112,7 +112,6 @@ void Server::State::admit(Fd socket) {
     made->start();
 }
 
-// Sends the error as the first reply, then closes.
 void Server::State::reject(Fd socket, uid_t uid, const Fault& why) {
     ++around.counters.rejected;
     around.log.debug("control: a connection of uid ", uid, " rejected: ", why.operation);

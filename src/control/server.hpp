@@ -45,8 +45,7 @@ struct Counters {
 
 class Server {
 public:
-    // All references must outlive the server, except that the loop may be destroyed before or
-    // after.
+    // All references must outlive the server, except that the loop may be destroyed before or after.
     Server(ServerConfig config, boost::asio::io_context& loop, tree::Exchange& exchange,
            access::Ledger& ledger, Logger& log);
     ~Server();

@@ -52,7 +52,6 @@ FdKind kind_of(int fd) noexcept;
 constexpr bool closes_at_once(FdKind kind) noexcept {
     return kind == FdKind::kMemory || kind == FdKind::kEventFd;
 }
-// Whether `fd` is a Unix socket.
 bool is_unix_socket(int fd) noexcept;
 
 // Shuts a connection down for both sides. Returns true if no unread packet carries descriptors, so

@@ -222,7 +222,6 @@ private:
         error(where, name + " = " + value.shown + ": must be " + allowed);
     }
 
-    // Checks that concern several keys.
     void check_whole() {
         channel::simplify(parsed_.config.channel);
         const Config& config = parsed_.config;

@@ -49,7 +49,6 @@ struct LogConfig {
     bool operator==(const LogConfig&) const = default;
 };
 
-// What one user may hold at the same time.
 struct UserLimits {
     std::uint64_t messages = 200'000;
     std::uint64_t bytes = 1ULL << 30;

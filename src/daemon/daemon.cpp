@@ -104,8 +104,7 @@ Result<void> Daemon::State::start() {
                             const std::vector<std::string>& hidden, bool at_once) {
         if (bell) bell->hide(channel, hidden, at_once);
     });
-    // On the worker: invalidate what clients' kernels have cached of a revoked region; this also
-    // ends mappings.
+    // On the worker: drop what clients' kernels have cached of a revoked region, and its mappings.
     tree->shares().on_revoked([this](std::uint64_t id) {
         const tree::NodeId node{id, tree::Kind::kRegion};
         if (session) (void)session->notify_inval_inode(node.raw(), 0, 0);
@@ -150,8 +149,7 @@ Result<void> Daemon::State::start() {
     }
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
-        log.warn("fuse.transport = \"uring\" is configured, but classic is used: ",
-                 session->report().why_not_uring);
+        log.warn("uring is configured but not used: ", session->report().why_not_uring);
     }
     loop.after(kWatchPeriod, [this] { watch(); });
     if (session->report().transport == fuse::Transport::kUring) end_lost_interrupts();
@@ -280,9 +278,7 @@ Result<void> Daemon::State::set_config(std::string_view text) {
     if (!plan.restart.empty()) return Fault{EINVAL, plan.restart.front() + " takes a restart"};
     for (const std::string& key : plan.changed) {
         if (key.starts_with("log.") && key != "log.level") {
-            return Fault{
-                EINVAL,
-                key + ": cannot be changed here; edit the configuration file and send SIGHUP"};
+            return Fault{EINVAL, key + ": edit the configuration file and send SIGHUP"};
         }
     }
     log.set_level(plan.config.log.level);
@@ -315,8 +311,7 @@ void Daemon::State::watch() {
             log.warn(degraded());
         } else {
             log.info("the io_uring queues have room again; ",
-                     overload.rotations - watched_rotations,
-                     " waiting reads were answered EINTR to be retried");
+                     overload.rotations - watched_rotations, " waiting reads got EINTR");
             watched_rotations = overload.rotations;
         }
         was_overloaded = overloaded;

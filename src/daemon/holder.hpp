@@ -24,7 +24,6 @@
 
 namespace ipcfs::daemon {
 
-// What the holder passes to a daemon.
 struct Succession {
     const fuse::Mount* mount = nullptr;
     fuse::Inheritance* inheritance = nullptr;

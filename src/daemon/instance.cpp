@@ -85,8 +85,7 @@ std::string canonical_mount(const std::string& mount) {
         fs::path parent = fs::weakly_canonical(path.parent_path(), failed);
         if (failed) parent = path.parent_path();
         path = parent / path.filename();
-        // Use readlink: stat fails with ENOTCONN on a dead mount and never returns on a stopped
-        // one.
+        // Use readlink: stat fails with ENOTCONN on a dead mount and never returns on a stopped one.
         char target[PATH_MAX];
         ssize_t size = readlink(path.c_str(), target, sizeof target);
         if (size <= 0) break;

@@ -28,7 +28,6 @@ bool stderr_is_journal() {
 }
 
 spdlog::level::level_enum spd_level(Level level) {
-    // Both enumerations have the same order.
     static_assert(static_cast<int>(Level::kOff) == static_cast<int>(spdlog::level::off));
     return static_cast<spdlog::level::level_enum>(level);
 }

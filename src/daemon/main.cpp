@@ -271,8 +271,7 @@ private:
         });
     }
 
-    // Exits when stopping hangs: detaches the mount, so that no dead mount stays, and destroys
-    // nothing.
+    // Exits when stopping hangs: detaches the mount, so that no dead mount stays, and destroys nothing.
     [[noreturn]] void force_exit(int code) {
         if (holder_) holder_->say_ending();
         if (ipcfs_mounted(config_.mount)) {

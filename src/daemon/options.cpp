@@ -61,7 +61,6 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
         std::string value = {};
         CLI::Option* parsed = nullptr;
     };
-    // In the order in which they are applied.
     Valued valued[] = {
         {"--mount", "mount", "DIR", "where to mount the tree (environment: IPCFS_MOUNT)"},
         {"--state", "state", "DIR", "directory for durable channels and the fallback log"},
@@ -106,8 +105,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
     }
 
     options.config_given = config->count() > 0;
-    // Make the path absolute now: a daemon in the background reloads it from another working
-    // directory.
+    // Make the path absolute now: a daemon in the background reloads it from another working directory.
     std::error_code failed;
     auto absolute = std::filesystem::absolute(options.config_file, failed);
     if (!failed) options.config_file = absolute.string();

@@ -33,8 +33,7 @@ struct Options {
 // --version, which print to standard output, and after an error, printed on standard error.
 std::optional<Options> parse_options(int argc, const char* const* argv, int* exit_code);
 
-// Reads the file (which must exist if it was given explicitly) and applies IPCFS_MOUNT and the
-// options.
+// Reads the file (which must exist if it was given explicitly) and applies IPCFS_MOUNT and the options.
 Parsed load_config(const Options& options, const ProcessEnvironment& around);
 
 }  // namespace ipcfs::daemon

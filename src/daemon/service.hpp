@@ -19,8 +19,7 @@ public:
     // the parent reports that and exits with 1.
     static Result<Background> enter();
 
-    // The daemon is ready: the parent exits with 0; standard input, output and error become
-    // /dev/null.
+    // The daemon is ready: the parent exits with 0; standard input, output and error become /dev/null.
     void ready();
     // The daemon has failed: the parent exits with `code`. The caller must exit itself.
     void failed(int code) noexcept;
@@ -35,8 +34,7 @@ class ServiceManager {
 public:
     // Takes NOTIFY_SOCKET from the environment and unsets it.
     ServiceManager();
-    // Sends through the holder, since the service manager accepts messages only from the main
-    // process.
+    // Sends through the holder, since the service manager accepts messages only from the main process.
     explicit ServiceManager(Fd line) : line_(std::move(line)) {}
 
     void ready(std::string_view status);     // READY=1

@@ -49,8 +49,7 @@ void Histogram::merge(const Histogram& other) noexcept {
 }
 
 std::uint64_t Histogram::percentile(double q) const noexcept {
-    // Sum the buckets instead of using count_: a saturated bucket must not push the rank past the
-    // end.
+    // Sum the buckets instead of using count_: a saturated bucket must not push the rank past the end.
     std::uint64_t total = 0;
     for (const std::uint32_t n : buckets_) total += n;
     if (total == 0) return 0;

@@ -1,7 +1,6 @@
 // A log-linear histogram of latencies in less than 2 KiB (after HdrHistogram): sixteen buckets an
-// octave from 64 ns to 2^36 ns, so a percentile is at most 1/16 too high. Recording takes a few
-// shifts and three additions and never allocates. Not thread-safe: the owner guards it with its own
-// lock.
+// octave from 64 ns to 2^36 ns, so a percentile is at most 1/16 too high. Recording takes a few shifts
+// and three additions and never allocates. Not thread-safe: the owner guards it with its own lock.
 #pragma once
 
 #include <array>

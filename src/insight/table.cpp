@@ -1,4 +1,3 @@
-// Table formatting. Used by one thread at a time.
 #include <utility>
 
 #include <base/check.hpp>

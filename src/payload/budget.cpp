@@ -1,4 +1,3 @@
-// Limits on payload memory. Any thread.
 #include <algorithm>
 
 #include <payload/budget.hpp>

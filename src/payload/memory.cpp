@@ -1,4 +1,3 @@
-// Memory files. Any thread.
 #include <algorithm>
 #include <charconv>
 #include <cstring>

@@ -189,8 +189,7 @@ PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t siz
 }
 
 PayloadPtr Store::find(std::uint64_t id) const {
-    // A payload under destruction stays in the table until retire(); weak_from_this() is then
-    // expired.
+    // A payload under destruction stays in the table until retire(); weak_from_this() is then expired.
     return tables_.with([&](const Tables& tables) -> PayloadPtr {
         auto at = tables.payloads.find(id);
         return at == tables.payloads.end() ? nullptr : at->second->weak_from_this().lock();

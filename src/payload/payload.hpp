@@ -69,11 +69,9 @@ public:
     // The producer of a lazy payload; null if it is gone.
     std::shared_ptr<Producer> producer() const noexcept { return producer_.lock(); }
 
-    // Set if the durable store keeps a copy (src/store).
-    std::atomic<bool> is_saved{false};
+    std::atomic<bool> is_saved{false};  // the durable store keeps a copy
 
-    // How many open files payload/<id> has.
-    std::atomic<std::uint32_t> opens{0};
+    std::atomic<std::uint32_t> opens{0};  // open files of payload/<id>
     uid_t uid() const noexcept { return uid_.load(std::memory_order_relaxed); }  // the user charged
     bool is_delivered() const noexcept { return is_delivered_.load(std::memory_order_relaxed); }
 

@@ -1,4 +1,3 @@
-// Pools of chunks. Any thread.
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <new>

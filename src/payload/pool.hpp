@@ -47,7 +47,6 @@ public:
     // Moves the sender's reference to a message. EINVAL if there is no such chunk or the sender
     // holds no reference of that generation; EBUSY if the chunk is queued or lent already.
     Result<void> enqueue(std::uint32_t chunk, std::uint32_t generation, std::uint64_t size);
-    // Undoes enqueue().
     void cancel_enqueue(std::uint32_t chunk, std::uint32_t generation) noexcept;
     // Moves the message's reference to process `to`.
     void lend(std::uint32_t chunk, std::uint32_t generation, pid_t to) noexcept;
@@ -56,7 +55,6 @@ public:
     // Gives back the chunks that an ended process held. Returns how many.
     std::size_t reclaim(pid_t holder) noexcept;
 
-    // Processes that hold chunks.
     std::set<pid_t> holders() const;
 
     struct Use {

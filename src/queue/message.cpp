@@ -1,4 +1,3 @@
-// Messages and their pool. Any thread.
 #include <cstring>
 #include <new>
 

@@ -1,7 +1,6 @@
-// Operations that wait on a channel (after NNG's aio: one object with one cancel). A waiter is
-// parked under the channel's lock, unlinked under that lock by whatever ends it first, and finished
-// exactly once, on any thread, without a lock. The door owns it and keeps it alive until finish()
-// returns.
+// Operations that wait on a channel (after NNG's aio: one object with one cancel). A waiter is parked
+// under the channel's lock, unlinked under that lock by whatever ends it first, and finished exactly
+// once, on any thread, without a lock. The door owns it and keeps it alive until finish() returns.
 #pragma once
 
 #include <atomic>

@@ -150,10 +150,9 @@ public:
 
     // ---- for event loops ----
 
-    // For poll, select and epoll: POLLIN when a message waits, POLLHUP when the channel is gone.
-    // The Channel owns the descriptor: do not read or close it. A forked child has another one.
-    // After POLLIN call try_receive() until EAGAIN, since another receiver may have taken the
-    // message.
+    // For poll, select and epoll: POLLIN when a message waits, POLLHUP when the channel is gone. The
+    // Channel owns the descriptor: do not read or close it. A forked child has another one. After
+    // POLLIN call try_receive() until EAGAIN, since another receiver may have taken the message.
     Expected<int> receive_fd() { return core().reader.fd(); }
     // POLLOUT when a small message can be sent. Otherwise as receive_fd().
     Expected<int> send_fd() { return core().writer.fd(); }

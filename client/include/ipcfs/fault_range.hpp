@@ -104,7 +104,6 @@ public:
         return populate(offset, length);
     }
 
-    // Bytes of present pages, counting whole pages.
     std::size_t resident() const {
         std::size_t pages = 0;
         each_page(0, length_, [&](bool there) {

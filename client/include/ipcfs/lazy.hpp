@@ -68,7 +68,6 @@ public:
     // After this returns, the memory is not read any more. Does not wait for receivers.
     ~LazyOffer() { end(); }
 
-    // The id of the message's payload.
     std::uint64_t id() const noexcept { return id_; }
     Statistics statistics() const {
         const auto totals = state_->server.totals();

@@ -83,9 +83,8 @@ public:
     bool fell_back() const noexcept { return !hold_; }
     const std::string& why() const noexcept { return why_; }
 
-    // Maps a lazy payload of `size` bytes. `attach(const ControlLazy&, std::span<const int>)` must
-    // send kLazyAttach with these descriptors and return Expected<void>. `trusted`: see
-    // LazyMapOptions.
+    // Maps a lazy payload of `size` bytes. `attach(const ControlLazy&, std::span<const int>)` must send
+    // kLazyAttach with these descriptors and return Expected<void>. `trusted`: see LazyMapOptions.
     template <class Attach>
     static Expected<LazyRange> map(std::uint64_t payload_id, std::uint64_t size, bool trusted,
                                    const LazyMapOptions& options, Attach&& attach) {

@@ -1,6 +1,5 @@
-// One receiver of a lazy payload, as its producer sees it; decides which pages it gets next.
-// Internal to the client header. Used only by the LazyServer's thread; input from the receiver is
-// not trusted.
+// One receiver of a lazy payload, as its producer sees it; decides which pages it gets next. Internal
+// to the client header. Used only by the LazyServer's thread; input from the receiver is not trusted.
 #pragma once
 
 #include <algorithm>

@@ -55,8 +55,7 @@ public:
     LazyServer& operator=(const LazyServer&) = delete;
     ~LazyServer() { stop(); }
 
-    // Serves a receiver. Drops one whose request is invalid; it sees the end of its socket. Any
-    // thread.
+    // Serves a receiver. Drops one whose request is invalid; it sees the end of its socket. Any thread.
     void attach(const ControlLazy& attach, Fd target, Fd socket) {
         if (!shared_->ours()) return;
         auto receiver =
@@ -139,7 +138,6 @@ private:
 
     using Clock = std::chrono::steady_clock;
 
-    // State of the server's thread.
     struct Round {
         Receivers receivers;
         std::uint64_t faults = 0;  // not reported yet

@@ -6,9 +6,8 @@
 //     if (!job) return fail(job.error().message());
 //     if (work(job->message().text())) job->ack();
 //
-// Move-only; one thread at a time for each Lease. A Lease may outlive its Channel, and the message
-// may outlive both. A forked child does not share its parent's leases: there all calls return
-// ESTALE.
+// Move-only; one thread at a time for each Lease. A Lease may outlive its Channel, and the message may
+// outlive both. A forked child does not share its parent's leases: there all calls return ESTALE.
 #pragma once
 
 #include <array>
@@ -80,7 +79,6 @@ public:
     Expected<void> extend(Timeout time) {
         return command("extend lease", with_time("extend", time).data());
     }
-    // Like the destructor.
     void give_back() noexcept;
 
 private:
@@ -102,7 +100,7 @@ private:
         ssize_t written = 0;
         do {
             written =
-                detail::again_if_undone([&] { return ::write(*fd, words.data(), words.size()); });
+                detail::retry_if_canceled([&] { return ::write(*fd, words.data(), words.size()); });
         } while (written < 0 && errno == EINTR);
         if (written == static_cast<ssize_t>(words.size())) return {};
         if (written >= 0) return Error{EPROTO, operation};
@@ -123,8 +121,7 @@ private:
 
 namespace detail {
 
-// A channel's open framed/lease files: one for each lease, reused when the lease has ended. Any
-// thread.
+// A channel's open framed/lease files: one for each lease, reused when the lease has ended. Any thread.
 class LeaseFiles : public std::enable_shared_from_this<LeaseFiles> {
 public:
     LeaseFiles(std::shared_ptr<const Directory> directory, const ChannelOptions& options)

@@ -1,7 +1,6 @@
 // Loan: memory for the body of a message that is sent without a copy. Get it from Channel::loan(),
-// write to bytes(), and pass it to Channel::send(). If the channel accepts pools, it is a chunk of
-// a pool, which comes back when the receivers are done; otherwise it is fresh memory, sealed when
-// sent.
+// write to bytes(), and pass it to Channel::send(). If the channel accepts pools, it is a chunk of a
+// pool, which comes back when the receivers are done; otherwise it is fresh memory, sealed when sent.
 //
 // A loan belongs to the process that took it: a forked child can neither write nor send it. One
 // thread at a time for each Loan.
@@ -51,7 +50,6 @@ inline bool shared_huge_pages() noexcept {
 
 class [[nodiscard]] Loan {
 public:
-    // An empty loan.
     Loan() = default;
     Loan(Loan&& other) noexcept { swap(other); }
     Loan& operator=(Loan&& other) noexcept {

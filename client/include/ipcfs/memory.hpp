@@ -40,8 +40,7 @@ constexpr std::size_t mapped_length(std::size_t size) noexcept {
     return round_up(size, size < kHugeFrom ? kPage : kHugePage);
 }
 
-// Owns a mapping and unmaps it. `size` is the requested size, `length` what is mapped; both in
-// bytes.
+// Owns a mapping and unmaps it. `size` is the requested size, `length` what is mapped; both in bytes.
 class Mapping {
 public:
     Mapping() = default;

@@ -1,6 +1,5 @@
 // Message: one received message, by value. Copies share the bytes, which never change; what body(),
-// text() and extension() return is valid while a copy lives. Any thread, one at a time for each
-// object.
+// text() and extension() return is valid while a copy lives. Any thread, one at a time for each object.
 #pragma once
 
 #include <chrono>
@@ -33,7 +32,6 @@ public:
     std::uint64_t correlation_id() const noexcept { return view_.header.correlation_id; }
     std::uint32_t sender_pid() const noexcept { return view_.header.sender_pid; }
     std::uint32_t sender_uid() const noexcept { return view_.header.sender_uid; }
-    // When the message was enqueued.
     std::chrono::system_clock::time_point time() const noexcept {
         return std::chrono::system_clock::time_point(
             std::chrono::duration_cast<std::chrono::system_clock::duration>(

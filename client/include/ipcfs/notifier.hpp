@@ -83,7 +83,6 @@ public:
         return Notifier(std::move(fd));
     }
 
-    // Readable if an event waits.
     int fd() const noexcept { return fd_.get(); }
 
     // The next event. An event of kind "overflow" stands for events that a slow reader missed.
@@ -93,7 +92,7 @@ public:
         const Deadline deadline(timeout);
         while (true) {
             std::array<char, 512> line;
-            const ssize_t length = detail::again_if_undone(
+            const ssize_t length = detail::retry_if_canceled(
                 [&] { return ::read(fd_.get(), line.data(), line.size()); });
             if (length > 0)
                 return detail::parse_event({line.data(), static_cast<std::size_t>(length)});
@@ -151,7 +150,6 @@ public:
 
     // Readable if events came since the last take().
     int fd() const noexcept { return counter_.get(); }
-    // How many events came since the last call.
     std::uint64_t take() noexcept {
         std::uint64_t count = 0;
         return ::read(counter_.get(), &count, sizeof count) == sizeof count ? count : 0;

@@ -67,11 +67,10 @@ inline Expected<Mapping> page_map(const Payload& payload, Access access = Access
     return detail::map_held(*bytes, payload);
 }
 
-// Maps a lazy payload page by page on first access; see LazyRange. Map it before this process
-// receives the channel's next message, since afterwards the producer cannot be reached. Other kinds
-// are mapped normally, and the range says that it fell back. EINVAL: read_write; EACCES: no
-// permission to read the channel; ENOENT: too late; ECONNRESET: the producer is gone; ETIMEDOUT: it
-// does not answer.
+// Maps a lazy payload page by page on first access; see LazyRange. Map it before this process receives
+// the channel's next message, since afterwards the producer cannot be reached. Other kinds are mapped
+// normally, and the range says that it fell back. EINVAL: read_write; EACCES: no permission to read the
+// channel; ENOENT: too late; ECONNRESET: the producer is gone; ETIMEDOUT: it does not answer.
 inline Expected<LazyRange> page_map(const Message& message, const LazyMapOptions& options);
 
 // Maps the body of any message. Fetches a lazy one completely, so that later accesses cannot fail.

@@ -179,7 +179,6 @@ public:
     explicit operator bool() const noexcept { return hold_ != nullptr; }
     // The kind, as set by the daemon.
     PayloadKind kind() const noexcept { return hold_ ? hold_->ref().kind : PayloadKind::kSealed; }
-    // The size in bytes.
     std::uint64_t size() const noexcept { return hold_ ? hold_->ref().size : 0; }
     // The id, as in payload/<id>.
     std::uint64_t id() const noexcept { return hold_ ? hold_->id() : 0; }

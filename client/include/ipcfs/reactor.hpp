@@ -109,7 +109,6 @@ public:
         watches_.erase(found);
     }
 
-    // Whether the calling thread is the reactor's.
     bool is_here() const noexcept { return running_ == this; }
 
     const std::uint64_t epoch;

@@ -1,6 +1,5 @@
-// The receiving half of a Channel: reads frames from framed/stream (framed/lease for a lease) and
-// waits with poll. Internal to the client header. Any thread; one reads at a time, and none while
-// it waits.
+// The receiving half of a Channel: reads frames from framed/stream (framed/lease for a lease) and waits
+// with poll. Internal to the client header. Any thread; one reads at a time, and none while it waits.
 #pragma once
 
 #include <algorithm>
@@ -205,7 +204,8 @@ private:
         constexpr const char* kOperation = "receive";
         if (most != batch_) {
             const std::uint32_t wanted = most > 1 ? most : 0;
-            const int done = again_if_undone([&] { return ::ioctl(fd, kIoctlReadBatch, &wanted); });
+            const int done =
+                retry_if_canceled([&] { return ::ioctl(fd, kIoctlReadBatch, &wanted); });
             // An older daemon lacks this ioctl and returns one frame a read.
             if (done != 0 && errno != ENOTTY && errno != ENOSYS) return last_error(kOperation);
             batch_ = most;
@@ -215,7 +215,7 @@ private:
         Frames frames;
         while (true) {
             std::byte* room = buffer_.room(have + want, have);
-            const ssize_t got = again_if_undone([&] { return ::read(fd, room + have, want); });
+            const ssize_t got = retry_if_canceled([&] { return ::read(fd, room + have, want); });
             if (got < 0 && errno == EINTR) continue;  // nothing was taken
             if (got < 0 && errno == EAGAIN && have == 0) return Frames{};
             if (got < 0) return last_error(kOperation);

@@ -41,8 +41,7 @@ namespace ipcfs {
 class Region {
 public:
     // Creates a zero-filled region of `size` bytes, owned by this user. EEXIST: the name is taken;
-    // EACCES: no permission to write to share/; EDQUOT, ENOSPC; EFBIG: above the channel's
-    // max-payload.
+    // EACCES: no permission to write to share/; EDQUOT, ENOSPC; EFBIG: above the channel's max-payload.
     static Expected<Region> create(const Channel& channel, std::string_view name, std::size_t size,
                                    mode_t mode = 0600) {
         auto made = open_file(channel, name, O_RDWR | O_CREAT | O_EXCL, mode, "create region");
@@ -108,10 +107,9 @@ public:
         if (!directory_) return no_name("unlink region");
         return done(::unlinkat(directory_->fd(), entry().c_str(), 0), "unlink region");
     }
-    // Takes the memory away from every process that has it mapped or open, including this one:
-    // access to those mappings faults. The content moves to new memory, which this Region opens,
-    // and which others with permission may open again. Requires write permission for the channel's
-    // `ctl`.
+    // Takes the memory away from every process that has it mapped or open, including this one: access
+    // to those mappings faults. The content moves to new memory, which this Region opens, and which
+    // others with permission may open again. Requires write permission for the channel's `ctl`.
     Expected<void> revoke() {
         constexpr const char* kOperation = "revoke region";
         if (!directory_) return no_name(kOperation);
@@ -127,11 +125,10 @@ public:
         return {};
     }
 
-    // Sends the region to one receiver of `target`, as a message of type handoff without a body;
-    // waits for room. The region leaves share/ at once, all its mappings fault, including this
-    // process's, and only the receiver has it. After an error the caller keeps it. EACCES: requires
-    // write permission for the region, share/ and `target`; EAGAIN, ETIMEDOUT: no room in time;
-    // EINVAL: it has no name.
+    // Sends the region to one receiver of `target`, as a message of type handoff without a body; waits
+    // for room. The region leaves share/ at once, all its mappings fault, including this process's, and
+    // only the receiver has it. After an error the caller keeps it. EACCES: requires write permission
+    // for the region, share/ and `target`; EAGAIN, ETIMEDOUT: no room in time; EINVAL: it has no name.
     Expected<void> hand_off(Channel& target, const SendOptions& options = {}) && {
         constexpr const char* kOperation = "hand off region";
         if (!directory_) return no_name(kOperation);

@@ -33,8 +33,7 @@ struct Error {
 
 namespace detail {
 
-// Using the value of a failed call is a bug of the caller; abort instead of continuing with
-// garbage.
+// Using the value of a failed call is a bug of the caller; abort instead of continuing with garbage.
 [[noreturn]] inline void no_value(const Error& error) noexcept {
     std::fprintf(stderr, "ipcfs: the value of a failed call was used: %s: errno %d\n",
                  error.operation, error.code);

@@ -44,8 +44,7 @@ namespace detail {
 
 inline constexpr unsigned kSealsPool = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
 
-// A pool of this process. Taking a chunk is one atomic operation: no system call, no lock.
-// Thread-safe.
+// A pool of this process. Taking a chunk is one atomic operation: no system call, no lock. Thread-safe.
 class SendPool : public std::enable_shared_from_this<SendPool> {
 public:
     struct Taken {

@@ -160,7 +160,6 @@ private:
         return Error{ENOTSUP, kFilter, "only a named subscription has a filter"};
     }
 
-    // The daemon's explanation of the last refused request.
     std::string last_reason() const {
         const detail::Fd file(::openat(channel_.directory(), "status", O_RDONLY | O_CLOEXEC));
         std::array<char, 4096> text;

@@ -105,8 +105,7 @@ inline void wake(int fd, std::uint64_t address, std::uint64_t length) noexcept {
     ::ioctl(fd, UFFDIO_WAKE, &range);
 }
 
-// Makes access to a missing page raise SIGBUS. Returns 0 or an errno; EEXIST if the page is
-// present.
+// Makes access to a missing page raise SIGBUS. Returns 0 or an errno; EEXIST if the page is present.
 inline int poison(int fd, std::uint64_t address, std::uint64_t length) noexcept {
     Poison poison{{address, length}, 0, 0};
     return ::ioctl(fd, kPoison, &poison) == 0 ? 0 : errno;

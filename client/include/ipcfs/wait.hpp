@@ -76,7 +76,7 @@ inline bool is_gone(int ready) noexcept {
 // and for some milliseconds after (docs/tree.md). Not for a write that waits on a channel of type
 // sync, where ECANCELED also means that the message was purged.
 template <class Call>
-auto again_if_undone(Call&& call) noexcept {
+auto retry_if_canceled(Call&& call) noexcept {
     constexpr int kTries = 5000;
     auto result = call();
     for (int tries = 0; result < 0 && errno == ECANCELED && tries < kTries; ++tries) {
@@ -88,7 +88,7 @@ auto again_if_undone(Call&& call) noexcept {
 
 // openat(2) with O_CLOEXEC, retried on ECANCELED.
 inline int open_at(int directory, const char* name, int flags) noexcept {
-    return again_if_undone([&] { return ::openat(directory, name, flags | O_CLOEXEC); });
+    return retry_if_canceled([&] { return ::openat(directory, name, flags | O_CLOEXEC); });
 }
 
 // Not FUTEX_PRIVATE, since several processes share the word.

@@ -197,7 +197,7 @@ private:
         Backoff backoff;
         while (true) {
             const ssize_t written =
-                again_if_undone([&] { return write_once(*opened, parts, length); });
+                retry_if_canceled([&] { return write_once(*opened, parts, length); });
             if (written == static_cast<ssize_t>(length)) return {};
             if (written >= 0) return Error{EPROTO, kOperation, "only a part was written"};
             if (errno == EINTR && !options_.interruptible) continue;
