@@ -22,7 +22,7 @@ Channel::Channel(Environment& environment, std::uint64_t id, const Settings& set
       id_(id),
       created_(environment.clock.realtime()),
       settings_(settings),
-      gate_(settings.batch_gate()) {
+      backlog_(settings.batch_gate()) {
     follow_settings();
 }
 
@@ -39,14 +39,14 @@ Channel::~Channel() {
 // ---- bounds -------------------------------------------------------------------------------------
 
 bool Channel::over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept {
-    return load() + more_messages > settings_.high_mark() ||
-           load_bytes() + more_bytes > settings_.high_mark_bytes();
+    return backlog_.load() + more_messages > settings_.high_mark() ||
+           backlog_.load_bytes() + more_bytes > settings_.high_mark_bytes();
 }
 
 bool Channel::fits(const Batch& batch) const noexcept {
-    if (batch.critical || load() == 0) {
-        return load() + batch.count <= settings_.capacity &&
-               load_bytes() + batch.bytes <= settings_.bytes;
+    if (batch.critical || backlog_.load() == 0) {
+        return backlog_.load() + batch.count <= settings_.capacity &&
+               backlog_.load_bytes() + batch.bytes <= settings_.bytes;
     }
     return !over_high(batch.count, batch.bytes);
 }
@@ -60,11 +60,11 @@ bool Channel::never_fits(const Batch& batch) const noexcept {
 }
 
 bool Channel::readable() const noexcept {
-    return !held() && ready() > 0;
+    return !held() && backlog_.ready() > 0;
 }
 
 bool Channel::reserve_has_room() const noexcept {
-    return load() < settings_.capacity && load_bytes() < settings_.bytes;
+    return backlog_.load() < settings_.capacity && backlog_.load_bytes() < settings_.bytes;
 }
 
 bool Channel::writable(bool critical) const noexcept {
@@ -93,7 +93,7 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
         if (never_fits(batch)) return Push::kTooLong;
         if (may_wait) return Push::kWait;
         // Without waiting it is taken now or not at all.
-        if (held() || !queue_.empty() || waiting_readers_ < batch.count) return Push::kWait;
+        if (held() || !backlog_.empty() || waiting_readers_ < batch.count) return Push::kWait;
         enqueue(locked, batch, via, nullptr);
         return Push::kQueued;
     }
@@ -109,8 +109,8 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
     if (held() && !subscription_) return Push::kWait;
     // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
     // What is leased needs room.
-    bool straight =
-        queue_.empty() && waiting_readers_ >= batch.count && waiting_leasers_ == 0 && !gated();
+    bool straight = backlog_.empty() && waiting_readers_ >= batch.count && waiting_leasers_ == 0 &&
+                    !backlog_.gated();
     if (topic_) {
         if (Push asked = ask_subscribers(locked, batch, was_waiting); asked != Push::kQueued) {
             return asked;
@@ -135,11 +135,11 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
         if (settings_.overflow == Overflow::kDropOldest) {
             std::uint8_t priority = batch.messages.front().envelope.priority;
             while (!fits(batch)) {
-                Message* victim = queue_.victim(priority);
+                Message* victim = backlog_.victim(priority);
                 if (!victim) break;
                 ++counters_.dropped_oldest;
                 ++lost;
-                drop(locked, take_out(*victim), Wake::kPurged);
+                drop(locked, backlog_.remove(*victim), Wake::kPurged);
             }
         }
         if (!fits(batch)) {
@@ -165,7 +165,7 @@ void Channel::stamp(Locked& locked, Message& message) noexcept {
     if (subscription_) return stamp_share(locked, message);
     queue::Envelope& envelope = message.envelope;
     envelope.sequence = ++sequence_;
-    envelope.place = ++place_;
+    envelope.place = backlog_.new_place();
     if (envelope.id == 0) {
         envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
     }
@@ -195,7 +195,7 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
         }
         std::uint8_t priority = envelope.priority, type = envelope.type;
         std::uint64_t size = message->total();
-        queue_.push_back(std::move(message));
+        backlog_.add(std::move(message));
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
     batch.clear();
@@ -208,19 +208,12 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
 }
 
 void Channel::stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept {
-    Nanos now = locked.now();
-    envelope.expires = settings_.ttl > 0 ? now + settings_.ttl : kNever;
-    if (envelope.drop_when_late && envelope.deadline > 0) {
-        Nanos left = std::max<Nanos>(0, envelope.deadline - locked.realtime());
-        envelope.expires = std::min(envelope.expires, now + std::min(left, kNever - now));
-    }
+    Backlog::set_expiry(envelope, settings_.ttl, locked.now(), locked.realtime());
     mind_expiry(locked, envelope);
 }
 
 void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexcept {
-    if (envelope.expires >= earliest_expiry_) return;
-    earliest_expiry_ = envelope.expires;
-    arm(locked, earliest_expiry_);
+    if (backlog_.note_expiry(envelope)) arm(locked, envelope.expires);
 }
 
 void Channel::pause_if_high(Locked& locked) noexcept {
@@ -300,12 +293,12 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
     writer.cancelled = true;  // what is in readers' hands does not come back to the queue
     if (queued == 0) return;  // and what becomes of it decides
     writer.why = why;
-    queue_.for_each([&](Message& message) {
+    backlog_.for_each([&](Message& message) {
         if (message.writer == &writer) {
             ++counters_.withdrawn;
             message.writer = nullptr;
             stored_gone(locked, message);
-            locked.discard(take_out(message));
+            locked.discard(backlog_.remove(message));
             if (--queued == 0) return false;
         }
         return true;
@@ -325,39 +318,20 @@ void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
     locked.discard(std::move(message));
 }
 
-// Whoever calls this reconsiders: it makes room. earliest_expiry_ says when to sweep, which may be
-// later than a message's end, so it only tells here that there may be some.
+// Whoever calls this reconsiders: it makes room.
 std::uint64_t Channel::drop_expired(Locked& locked) noexcept {
-    Nanos now = locked.now();
-    std::uint64_t lost = 0;
-    for (Message* front = queue_.front(settings_.schedule); front && front->envelope.expires <= now;
-         front = queue_.front(settings_.schedule)) {
-        ++lost;
-        drop(locked, take_out(*front), Wake::kTimedOut);
-    }
+    const std::uint64_t lost = backlog_.drop_expired_front(
+        settings_.schedule, locked.now(),
+        [&](MessageRef message) { drop(locked, std::move(message), Wake::kTimedOut); });
     counters_.expired += lost;
     if (lost) emit(locked, EventKind::kExpired, 255, 0, lost);
     return lost;
 }
 
 void Channel::sweep_expired(Locked& locked) noexcept {
-    Nanos now = locked.now();
-    if (earliest_expiry_ > now) return;
-    std::uint64_t lost = 0;
-    earliest_expiry_ = kNever;
-    queue_.for_each([&](Message& message) {
-        if (message.envelope.expires <= now) {
-            ++lost;
-            drop(locked, take_out(message), Wake::kTimedOut);
-        } else {
-            earliest_expiry_ = std::min(earliest_expiry_, message.envelope.expires);
-        }
-        return true;
+    const std::uint64_t lost = backlog_.drop_all_expired(locked.now(), [&](MessageRef message) {
+        drop(locked, std::move(message), Wake::kTimedOut);
     });
-    // A steady flow with a ttl must not sweep for every single message.
-    if (earliest_expiry_ != kNever) {
-        earliest_expiry_ = std::max(earliest_expiry_, now + 20 * kMillisecond);
-    }
     counters_.expired += lost;
     if (lost) {
         emit(locked, EventKind::kExpired, 255, 0, lost);

@@ -19,12 +19,11 @@
 #include <base/clock.hpp>
 #include <base/guarded.hpp>
 #include <base/timer_queue.hpp>
+#include <channel/backlog.hpp>
 #include <channel/events.hpp>
 #include <channel/settings.hpp>
 #include <insight/histogram.hpp>
-#include <queue/leases.hpp>
 #include <queue/message.hpp>
-#include <queue/priority_queue.hpp>
 #include <queue/waiter.hpp>
 
 namespace ipcfs::store {
@@ -379,19 +378,10 @@ private:
     bool held() const noexcept { return held_ || down_; }
     // What a topic's overflow says is for its subscriptions.
     bool blocks() const noexcept { return topic_ || settings_.overflow == Overflow::kBlock; }
-    // What counts against the bounds: queued, delayed and leased.
-    std::uint64_t load() const noexcept {
-        return queue_.size() + delayed_.size() + leases_.size() + staged_;
-    }
-    std::uint64_t load_bytes() const noexcept {
-        return queue_.bytes() + delayed_.bytes() + leases_.bytes() + staged_bytes_;
-    }
     bool at_high() const noexcept {
-        return load() >= settings_.high_mark() || load_bytes() >= settings_.high_mark_bytes();
+        return backlog_.load() >= settings_.high_mark() ||
+               backlog_.load_bytes() >= settings_.high_mark_bytes();
     }
-    bool gated() const noexcept { return gate_.count > 0; }
-    // Of the queued messages, those that the batch gate lets out.
-    std::uint64_t ready() const noexcept { return gated() ? ready_ : queue_.size(); }
     bool over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept;
     bool fits(const queue::Batch& batch) const noexcept;
     bool never_fits(const queue::Batch& batch) const noexcept;
@@ -402,10 +392,8 @@ private:
     void enqueue(Locked& locked, queue::Batch& batch, queue::Via via, queue::WriteWaiter* waiter);
     void stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept;
     void mind_expiry(Locked& locked, const queue::Envelope& envelope) noexcept;
-    queue::MessageRef take_next() noexcept;
-    queue::MessageRef take_out(queue::Message& message) noexcept;
     bool gather(Locked& locked) noexcept;
-    bool open_gate(Locked& locked) noexcept;
+    bool let_out(Locked& locked) noexcept;
     void pause_if_high(Locked& locked) noexcept;
     void serve_readers(Locked& locked) noexcept;
     void offer(Locked& locked) noexcept;
@@ -514,10 +502,7 @@ private:
     mutable std::mutex mutex_;
     // Under mutex_:
     Settings settings_;
-    queue::PriorityQueue queue_;
-    queue::Leases leases_;
-    queue::Delayed delayed_;          // came back, for later
-    queue::PriorityQueue dead_;       // the dead letters
+    Backlog backlog_;
     queue::WaiterList readers_;       // waiting for a message
     queue::WaiterList dead_readers_;  // waiting for a dead letter
     queue::WaiterList writers_;       // waiting for room
@@ -533,18 +518,12 @@ private:
     Nanos held_since_ = 0;
     Nanos held_until_ = 0;      // 0: until resume
     std::vector<Nanos> armed_;  // entries in the timers, falling: the last is the next
-    Nanos earliest_expiry_ = kNever;
     std::uint64_t sequence_ = 0;
-    std::uint64_t kept_last_ = 0;                  // the last key given in the store
-    bool is_degraded_ = false;                     // a write could not be made durable
-    std::vector<Commit*> commits_;                 // on their way to the disk
-    std::uint64_t staged_ = 0, staged_bytes_ = 0;  // messages of these
+    std::uint64_t kept_last_ = 0;   // the last key given in the store
+    bool is_degraded_ = false;      // a write could not be made durable
+    std::vector<Commit*> commits_;  // on their way to the disk
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
     std::uint64_t stream_closings_ = 0;  // how often the last writer has closed
-    std::uint64_t place_ = 0;            // the last one in line
-    BatchGate gate_;                     // what the settings say
-    std::uint64_t ready_ = 0;            // if gated: messages that it has let out
-    Nanos gathering_since_ = kNever;     // if gated: since when it holds back others
     bool made_room_ = false;             // opening it did, see admit_waiters()
     bool enrolled_ = false;              // in Environment::leasing
     std::uint64_t waiting_readers_ = 0;

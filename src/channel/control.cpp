@@ -34,8 +34,8 @@ Result<void> Channel::control(std::string_view text) {
         } else if (control->settings.type != settings_.type && subscription_) {
             done = Fault{EINVAL, "type: a subscription is a queue"};
         } else if (control->settings.type != settings_.type &&
-                   (load() > 0 || !dead_.empty() || open_readers_ + open_writers_ > 0 ||
-                    (topic_ && !topic_->is_idle()))) {
+                   (backlog_.load() > 0 || !backlog_.dead.empty() ||
+                    open_readers_ + open_writers_ > 0 || (topic_ && !topic_->is_idle()))) {
             done = Fault{EBUSY,
                          "type: only while the channel is empty, none of its message files is "
                          "open and nobody subscribes"};
@@ -55,14 +55,10 @@ void Channel::note_error(std::string text) noexcept {
 }
 
 void Channel::apply(Locked& locked, const Settings& settings) noexcept {
-    // Whatever the gate has let out stays so.
-    ready_ = ready();
     settings_ = settings;
     follow_settings();
     if (topic_) topic_->trim(settings_, locked.effects.garbage);
-    gate_ = settings_.batch_gate();
-    if (!gated() && ready_ < queue_.size()) {
-        gathering_since_ = kNever;
+    if (backlog_.set_gate(settings_.batch_gate())) {
         offer(locked);
         ring(locked);
     } else if (gather(locked)) {
@@ -93,7 +89,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
                 emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
                 offer(locked);
                 // Who waits for inotify could not have drained it during the pause.
-                if (!queue_.empty()) ring(locked);
+                if (!backlog_.empty()) ring(locked);
             }
             if (is_degraded_) {
                 is_degraded_ = false;
@@ -112,26 +108,26 @@ void Channel::purge(Locked& locked) noexcept {
         ++lost;
         drop(locked, std::move(message), Wake::kPurged);
     };
-    queue_.for_each([&](Message& message) {
-        forget(take_out(message));
+    backlog_.for_each([&](Message& message) {
+        forget(backlog_.remove(message));
         return true;
     });
-    dead_.for_each([&](Message& message) {
-        forget(dead_.remove(message));
+    backlog_.dead.for_each([&](Message& message) {
+        forget(backlog_.dead.remove(message));
         return true;
     });
-    for (MessageRef& message : delayed_.clear()) forget(std::move(message));
-    for (MessageRef& message : leases_.clear()) forget(std::move(message));
+    for (MessageRef& message : backlog_.delayed.clear()) forget(std::move(message));
+    for (MessageRef& message : backlog_.leases.clear()) forget(std::move(message));
     if (topic_) lost += topic_->forget(locked.effects.garbage);
     counters_.purged += lost;
-    earliest_expiry_ = kNever;
+    backlog_.nothing_expires();
     if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
     admit_waiters(locked);
 }
 
 Result<void> Channel::remove() {
     Locked locked(*this);
-    if (load() > 0 || !dead_.empty()) {
+    if (backlog_.load() > 0 || !backlog_.dead.empty()) {
         return Fault{ENOTEMPTY, "messages are queued, leased or dead letters; purge first"};
     }
     if (topic_ && !topic_->retained.empty()) {
@@ -159,7 +155,7 @@ void Channel::emit(Locked& locked, EventKind kind, std::uint8_t priority, std::u
                                           .kind = kind,
                                           .priority = priority,
                                           .type = type,
-                                          .depth = queue_.size(),
+                                          .depth = backlog_.size(),
                                           .detail = detail});
 }
 
@@ -180,9 +176,7 @@ void Channel::arm(Locked& locked, Nanos deadline) noexcept {
 }
 
 void Channel::arm_all(Locked& locked) noexcept {
-    Nanos next = std::min({earliest_expiry_, leases_.earliest(), delayed_.earliest()});
-    if (gated() && gathering_since_ != kNever)
-        next = std::min(next, gathering_since_ + gate_.delay);
+    Nanos next = backlog_.next_event();
     for (const queue::WaiterList* list : {&writers_, &sync_writers_}) {
         for (const queue::Waiter& waiter : *list) {
             const auto& writer = static_cast<const WriteWaiter&>(waiter);
@@ -217,7 +211,7 @@ void Channel::on_time(Nanos now) noexcept {
         withdraw(locked, writer, Wake::kTimedOut);
     }
     run_leases(locked);
-    if (gather(locked) && !queue_.empty()) ring(locked);  // the arrivals were not readable yet
+    if (gather(locked) && !backlog_.empty()) ring(locked);  // the arrivals were not readable yet
     if (made_room_) admit_waiters(locked);
     sweep_expired(locked);
     admit_openers(locked);
@@ -231,7 +225,7 @@ Settings Channel::settings() const {
 
 std::uint64_t Channel::depth() const noexcept {
     std::scoped_lock hold(mutex_);
-    return queue_.size();
+    return backlog_.size();
 }
 
 bool Channel::full() const noexcept {
@@ -262,15 +256,15 @@ Snapshot Channel::snapshot() const {
         s.state = State::kPaused;
         s.why = "the high watermark was reached; senders wait until the low one";
     }
-    s.depth = queue_.size();
-    s.bytes = queue_.bytes();
-    s.ready = ready();
-    s.leased = leases_.size();
-    s.leased_bytes = leases_.bytes();
-    s.delayed = delayed_.size();
-    s.delayed_bytes = delayed_.bytes();
-    s.dead = dead_.size();
-    s.dead_bytes = dead_.bytes();
+    s.depth = backlog_.size();
+    s.bytes = backlog_.bytes();
+    s.ready = backlog_.ready();
+    s.leased = backlog_.leases.size();
+    s.leased_bytes = backlog_.leases.bytes();
+    s.delayed = backlog_.delayed.size();
+    s.delayed_bytes = backlog_.delayed.bytes();
+    s.dead = backlog_.dead.size();
+    s.dead_bytes = backlog_.dead.bytes();
     s.role = role();
     if (topic_) {
         s.subscriptions = topic_->size();
@@ -282,7 +276,7 @@ Snapshot Channel::snapshot() const {
     s.writers = open_writers_;
     s.waiting_readers = waiting_readers_ + dead_readers_.size();
     s.waiting_writers = writers_.size() + sync_writers_.size() + openers_.size();
-    Nanos oldest = queue_.oldest();
+    Nanos oldest = backlog_.oldest();
     s.oldest_age = oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
     s.last_error = last_error_;
     s.counters = counters_;
@@ -300,17 +294,22 @@ Snapshot Channel::snapshot() const {
 }
 
 std::vector<Listed> Channel::list(Lane lane) const {
-    const queue::PriorityQueue& from = lane == Lane::kDead ? dead_ : queue_;
     std::vector<Listed> all;
     std::unique_lock hold(mutex_);
-    const std::uint64_t there = from.size();
+    const std::uint64_t there = lane == Lane::kDead ? backlog_.dead.size() : backlog_.size();
     hold.unlock();
     all.reserve(there + 16);  // outside the lock; a little more than there is
     hold.lock();
-    const_cast<queue::PriorityQueue&>(from).for_each([&](Message& message) {
+    auto add = [&](Message& message) {
         all.push_back({message.envelope, message.content_size()});
         return true;
-    });
+    };
+    auto& from = const_cast<Backlog&>(backlog_);
+    if (lane == Lane::kDead) {
+        from.dead.for_each(add);
+    } else {
+        from.for_each(add);
+    }
     return all;
 }
 

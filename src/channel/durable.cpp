@@ -168,8 +168,7 @@ void Channel::stage(Locked& locked, WriteWaiter& writer) noexcept {
     auto commit = std::make_unique<Commit>(shared_from_this(), std::move(writer.batch), writer);
     writer.parked = writer.is_staged = true;
     if (writer.via == queue::Via::kQueueFile) ++queue_file_writes_;
-    staged_ += commit->batch.count;
-    staged_bytes_ += commit->batch.bytes;
+    backlog_.stage(commit->batch);
     commits_.push_back(commit.get());
     env_.store->when_durable(*kept, *commit.release());
 }
@@ -203,8 +202,7 @@ void Channel::end_staged(Locked& locked, Wake why) noexcept {
 void Channel::committed(Commit& commit, int error) noexcept {
     Locked locked(*this);
     std::erase(commits_, &commit);
-    staged_ -= commit.batch.count;
-    staged_bytes_ -= commit.batch.bytes;
+    backlog_.unstage(commit.batch);
     WriteWaiter* writer = commit.writer;
     bool wanted = writer && !removed_.load(std::memory_order_relaxed);
     if (error) degrade(locked, error);
@@ -317,15 +315,7 @@ void Channel::forget_all() noexcept {
 }
 
 std::vector<MessageRef> Channel::everything() {
-    std::vector<MessageRef> all;
-    auto add = [&](Message& message) {
-        all.emplace_back(&message);
-        return true;
-    };
-    queue_.for_each(add);
-    dead_.for_each(add);
-    delayed_.for_each(add);
-    leases_.for_each(add);
+    std::vector<MessageRef> all = backlog_.everything();
     if (topic_) {
         for (const MessageRef& message : topic_->retained) all.push_back(message);
     }
@@ -356,21 +346,21 @@ void Channel::restore(MessageRef message, const store::Recovered& from, bool may
     e.dead = from.state.place == store::Place::kDead;
     e.redelivered = from.state.redelivered || taken || may_be_seen;
     e.deliveries = from.state.deliveries;
-    e.place = ++place_;
+    e.place = backlog_.new_place();
     message->kept_channel = from.key.channel;
     message->kept_sequence = from.key.sequence;
     kept_last_ = std::max(kept_last_, from.key.sequence);
     if (!subscription_) sequence_ = std::max(sequence_, e.sequence);
     epoch_ = locked.realtime() - locked.now();
     last_arrival_ = std::max(last_arrival_, e.time);
-    if (e.dead) return dead_.push_back(std::move(message));
+    if (e.dead) return backlog_.dead.push_back(std::move(message));
     if (from.state.not_before > locked.realtime()) {
         const Nanos due = locked.now() + (from.state.not_before - locked.realtime());
-        delayed_.add(std::move(message), due);
+        backlog_.delayed.add(std::move(message), due);
         return arm(locked, due);
     }
     mind_expiry(locked, e);
-    queue_.push_back(std::move(message));
+    backlog_.add(std::move(message));
     gather(locked);
     pause_if_high(locked);
 }

@@ -25,8 +25,8 @@ Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
     if (!readable()) return Take::kEmpty;
-    if (earliest_expiry_ != kNever) drop_expired(locked);
-    to = take_next();
+    if (backlog_.may_expire()) drop_expired(locked);
+    to = backlog_.take(settings_.schedule);
     if (to) {
         note_taken(locked, *to, true);
         lease = lease_out(locked, to, holder);
@@ -38,7 +38,7 @@ Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
 Leased Channel::lease_out(Locked& locked, const MessageRef& message, pid_t holder) {
     ++counters_.leased;
     const Nanos deadline = locked.now() + settings_.lease;
-    Leased leased{leases_.add(message, deadline, holder), message->envelope};
+    Leased leased{backlog_.leases.add(message, deadline, holder), message->envelope};
     arm(locked, deadline);
     if (!enrolled_) enrolled_ = locked.effects.enrol = true;
     return leased;
@@ -46,12 +46,12 @@ Leased Channel::lease_out(Locked& locked, const MessageRef& message, pid_t holde
 
 bool Channel::has_lease(std::uint64_t lease) const noexcept {
     std::scoped_lock hold(mutex_);
-    return leases_.find(lease) != nullptr;
+    return backlog_.leases.find(lease) != nullptr;
 }
 
 bool Channel::ack(std::uint64_t lease) noexcept {
     Locked locked(*this);
-    MessageRef message = leases_.end(lease);
+    MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
     ++counters_.acked;
     stored_gone(locked, *message);
@@ -62,7 +62,7 @@ bool Channel::ack(std::uint64_t lease) noexcept {
 
 bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
     Locked locked(*this);
-    MessageRef message = leases_.end(lease);
+    MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
     ++counters_.nacked;
     requeue(locked, std::move(message), delay);
@@ -72,16 +72,16 @@ bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
 
 bool Channel::extend(std::uint64_t lease, Nanos time) noexcept {
     Locked locked(*this);
-    if (!leases_.find(lease)) return false;
+    if (!backlog_.leases.find(lease)) return false;
     const Nanos deadline = locked.now() + std::min(time, kNever - locked.now());
-    leases_.extend(lease, deadline);
+    backlog_.leases.extend(lease, deadline);
     arm(locked, deadline);
     return true;
 }
 
 bool Channel::bury(std::uint64_t lease) noexcept {
     Locked locked(*this);
-    MessageRef message = leases_.end(lease);
+    MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
     ++counters_.lease_buried;
     message->envelope.redelivered = true;
@@ -92,7 +92,7 @@ bool Channel::bury(std::uint64_t lease) noexcept {
 
 bool Channel::end_lease(std::uint64_t lease) noexcept {
     Locked locked(*this);
-    MessageRef message = leases_.end(lease);
+    MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
     ++counters_.lease_returns;
     requeue(locked, std::move(message), 0);
@@ -102,7 +102,7 @@ bool Channel::end_lease(std::uint64_t lease) noexcept {
 
 bool Channel::undo_lease(std::uint64_t lease) noexcept {
     Locked locked(*this);
-    MessageRef message = leases_.end(lease);
+    MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
     ++counters_.lease_undone;
     --message->envelope.deliveries;
@@ -119,7 +119,7 @@ void Channel::requeue(Locked& locked, MessageRef message, Nanos delay) noexcept 
     if (delay <= 0) return requeue(locked, std::move(message));
     const Nanos due = locked.now() + std::min(delay, kNever - locked.now());
     stored_back(locked, *message, due);
-    delayed_.add(std::move(message), due);
+    backlog_.delayed.add(std::move(message), due);
     arm(locked, due);
 }
 
@@ -141,13 +141,13 @@ void Channel::requeue(Locked& locked, std::vector<MessageRef> messages) noexcept
 
 void Channel::run_leases(Locked& locked) noexcept {
     const Nanos now = locked.now();
-    if (leases_.earliest() <= now) {
-        std::vector<MessageRef> due = leases_.end_due(now);
+    if (backlog_.leases.earliest() <= now) {
+        std::vector<MessageRef> due = backlog_.leases.end_due(now);
         counters_.lease_timeouts += due.size();
         requeue(locked, std::move(due));
     }
-    if (delayed_.earliest() <= now) {
-        std::vector<MessageRef> due = delayed_.take_due(now);
+    if (backlog_.delayed.earliest() <= now) {
+        std::vector<MessageRef> due = backlog_.delayed.take_due(now);
         std::sort(due.begin(), due.end(), ahead);
         for (auto at = due.rbegin(); at != due.rend(); ++at) requeue(locked, std::move(*at));
         came_back(locked);
@@ -158,12 +158,12 @@ std::size_t Channel::sweep_leases() noexcept {
     std::vector<pid_t> gone;
     {
         std::scoped_lock hold(mutex_);
-        gone = leases_.holders();
+        gone = backlog_.leases.holders();
     }
     std::erase_if(gone, [](pid_t pid) { return pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH; });
     if (gone.empty()) return 0;
     Locked locked(*this);
-    std::vector<MessageRef> back = leases_.end_if(
+    std::vector<MessageRef> back = backlog_.leases.end_if(
         [&](pid_t holder) { return std::binary_search(gone.begin(), gone.end(), holder); });
     const std::size_t ended = back.size();
     counters_.lease_returns += ended;
@@ -173,7 +173,7 @@ std::size_t Channel::sweep_leases() noexcept {
 
 bool Channel::still_leasing() noexcept {
     std::scoped_lock hold(mutex_);
-    return enrolled_ = !leases_.empty();
+    return enrolled_ = !backlog_.leases.empty();
 }
 
 std::size_t sweep_leases(Environment& environment) {
@@ -198,28 +198,28 @@ void Channel::to_dead(Locked& locked, MessageRef message) noexcept {
     queue::Envelope& envelope = message->envelope;
     ++counters_.dead;
     envelope.dead = true;
-    envelope.place = ++place_;
+    envelope.place = backlog_.new_place();
     emit(locked, EventKind::kDead, envelope.priority, envelope.type, envelope.deliveries);
     stored_dead(locked, *message);
-    dead_.push_back(std::move(message));
+    backlog_.dead.push_back(std::move(message));
     serve_dead(locked);
 }
 
 // All dead letters to the back of the queue, as if they had just come, whatever the bounds say.
 void Channel::redrive(Locked& locked) noexcept {
-    if (dead_.empty()) return;
+    if (backlog_.dead.empty()) return;
     const Nanos now = locked.now();
-    dead_.for_each([&](Message& message) {
+    backlog_.dead.for_each([&](Message& message) {
         queue::Envelope& envelope = message.envelope;
         ++counters_.redriven;
         envelope.dead = false;
         envelope.deliveries = 0;
-        envelope.place = ++place_;
+        envelope.place = backlog_.new_place();
         envelope.enqueued = now;
         stamp_expiry(locked, envelope);
         stored_redriven(locked, message);
         emit(locked, EventKind::kArrival, envelope.priority, envelope.type, message.total());
-        queue_.push_back(dead_.remove(message));
+        backlog_.add(backlog_.dead.remove(message));
         return true;
     });
     gather(locked);
@@ -231,28 +231,20 @@ void Channel::redrive(Locked& locked) noexcept {
 
 // ---- the gate of batches ------------------------------------------------------------------------
 
-// After messages came, or time has passed: lets them out, if there are enough or the first has waited
-// for long enough. Whether it did.
+// After messages came, or time has passed. Whether the gate let some out.
 bool Channel::gather(Locked& locked) noexcept {
-    if (!gated() || queue_.size() == ready_) return false;
-    if (gathering_since_ == kNever) gathering_since_ = locked.now();
+    if (!backlog_.gated()) return false;
     // More than up to the high mark would not come.
-    const std::uint64_t enough = std::min<std::uint64_t>(gate_.count, settings_.high_mark());
-    const Nanos due = gathering_since_ + gate_.delay;
-    if (queue_.size() - ready_ >= enough || due <= locked.now()) return open_gate(locked);
-    arm(locked, due);
+    if (backlog_.gather(locked.now(), settings_.high_mark())) return let_out(locked);
+    if (const Nanos next = backlog_.next_event(); next != kNever) arm(locked, next);
     return false;
 }
 
-// Whether that let something out.
-bool Channel::open_gate(Locked& locked) noexcept {
-    if (!gated() || queue_.size() == ready_) return false;
-    ready_ = queue_.size();
-    gathering_since_ = kNever;
-    // Readers may take more than what has just come.
-    const std::uint64_t before = load();
+// True. Readers may take more than what has just come.
+bool Channel::let_out(Locked& locked) noexcept {
+    const std::uint64_t before = backlog_.load();
     offer(locked);
-    made_room_ |= load() < before;
+    made_room_ |= backlog_.load() < before;
     return true;
 }
 

@@ -22,17 +22,17 @@ Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
     if (lane == Lane::kDead) {
-        Message* next = down_ ? nullptr : dead_.front(queue::Schedule::kStrict);
+        Message* next = down_ ? nullptr : backlog_.dead.front(queue::Schedule::kStrict);
         if (!next || next->size() > room) return Take::kEmpty;
-        to = dead_.remove(*next);
+        to = backlog_.dead.remove(*next);
         ++counters_.dead_taken;
         stored_taken(locked, *to);
         return Take::kTaken;
     }
     if (readable()) {
-        if (earliest_expiry_ != kNever) drop_expired(locked);
-        Message* next = room == UINT64_MAX ? nullptr : queue_.front(settings_.schedule);
-        if (!next || next->size() <= room) to = take_next();
+        if (backlog_.may_expire()) drop_expired(locked);
+        Message* next = room == UINT64_MAX ? nullptr : backlog_.front(settings_.schedule);
+        if (!next || next->size() <= room) to = backlog_.take(settings_.schedule);
         if (to) note_taken(locked, *to, false);
         admit_waiters(locked);
         if (to) return Take::kTaken;
@@ -62,8 +62,8 @@ void Channel::take(ReadWaiter& waiter) noexcept {
 void Channel::serve_readers(Locked& locked) noexcept {
     if (held()) return;
     while (!readers_.empty()) {
-        if (earliest_expiry_ != kNever) drop_expired(locked);
-        MessageRef message = take_next();
+        if (backlog_.may_expire()) drop_expired(locked);
+        MessageRef message = backlog_.take(settings_.schedule);
         if (!message) return end_stream(locked);
         auto& reader = static_cast<ReadWaiter&>(readers_.front());
         readers_.pop_front();
@@ -79,39 +79,21 @@ void Channel::serve_readers(Locked& locked) noexcept {
 }
 
 void Channel::serve_dead(Locked& locked) noexcept {
-    while (!dead_readers_.empty() && !dead_.empty() && !down_) {
+    while (!dead_readers_.empty() && !backlog_.dead.empty() && !down_) {
         auto& reader = static_cast<ReadWaiter&>(dead_readers_.front());
         dead_readers_.pop_front();
-        reader.message = dead_.pop(queue::Schedule::kStrict);
+        reader.message = backlog_.dead.pop(queue::Schedule::kStrict);
         ++counters_.dead_taken;
         stored_taken(locked, *reader.message);
         locked.finish(reader, Wake::kServed);
     }
-    if (!dead_.empty()) wake_polls(locked, POLLIN, Lane::kDead);
+    if (!backlog_.dead.empty()) wake_polls(locked, POLLIN, Lane::kDead);
 }
 
 // Messages may have become readable: whoever waits for one.
 void Channel::offer(Locked& locked) noexcept {
     serve_readers(locked);
     if (!polls_.empty() && readable()) wake_polls(locked, POLLIN);
-}
-
-// The next one that the batch gate has let out, or null.
-MessageRef Channel::take_next() noexcept {
-    if (ready() == 0) return nullptr;
-    MessageRef message = queue_.pop(settings_.schedule);
-    if (gated()) --ready_;
-    return message;
-}
-
-MessageRef Channel::take_out(Message& message) noexcept {
-    MessageRef out = queue_.remove(message);
-    // Which ones were let out is a number only: the first ones.
-    if (gated() && ready_ >= queue_.size()) {
-        ready_ = queue_.size();
-        gathering_since_ = kNever;
-    }
-    return out;
 }
 
 void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexcept {
@@ -126,7 +108,7 @@ void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexce
     if (!latency_) latency_ = std::make_unique<insight::Histogram>();
     Nanos waited = locked.now() - message.envelope.enqueued;
     latency_->record(waited > 0 ? static_cast<std::uint64_t>(waited) : 0);
-    if (locked.listening && queue_.empty()) emit(locked, EventKind::kDrained, 255, 0, 0);
+    if (locked.listening && backlog_.empty()) emit(locked, EventKind::kDrained, 255, 0, 0);
 }
 
 void Channel::delivered(Message& message) noexcept {
@@ -166,7 +148,7 @@ void Channel::give_back(MessageRef message) noexcept {
     }
     if (message->envelope.dead) {
         stored_back(locked, *message, 0);
-        dead_.push_front(std::move(message));
+        backlog_.dead.push_front(std::move(message));
         return serve_dead(locked);
     }
     requeue(locked, std::move(message));
@@ -177,13 +159,12 @@ void Channel::give_back(MessageRef message) noexcept {
 void Channel::requeue(Locked& locked, MessageRef message) noexcept {
     mind_expiry(locked, message->envelope);
     stored_back(locked, *message, 0);
-    queue_.push_front(std::move(message));
-    if (gated()) ++ready_;  // it was let out before
+    backlog_.put_back(std::move(message));
 }
 
 void Channel::came_back(Locked& locked) noexcept {
     offer(locked);
-    if (!queue_.empty()) ring(locked);
+    if (!backlog_.empty()) ring(locked);
     admit_waiters(locked);
 }
 

@@ -91,7 +91,8 @@ bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noe
     if (removed_.load(std::memory_order_relaxed) || !blocks()) return true;
     // What can never fit is lost here and nowhere else.
     if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
-    if (queue_.empty() && waiting_readers_ >= like.count && waiting_leasers_ == 0 && !gated()) {
+    if (backlog_.empty() && waiting_readers_ >= like.count && waiting_leasers_ == 0 &&
+        !backlog_.gated()) {
         return true;
     }
     if ((like.critical || !paused_) && fits(like)) return true;
@@ -106,7 +107,7 @@ void Channel::stamp_share(Locked& locked, Message& share) noexcept {
     const bool is_ours = !subscription_->in_circle_ && envelope.sequence > sequence_;
     sequence_ = is_ours ? envelope.sequence : sequence_ + 1;
     envelope.sequence = sequence_;
-    envelope.place = ++place_;
+    envelope.place = backlog_.new_place();
     envelope.enqueued = locked.now();
     if (settings_.ttl > 0) {
         envelope.expires = std::min(envelope.expires, envelope.enqueued + settings_.ttl);

@@ -93,7 +93,7 @@ Channel::Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
       created_(topic->env_.clock.realtime()),
       subscription_(std::make_unique<Subscription>(*this, topic, subscriber, account, is_named)),
       settings_(topic->subscription_settings()),
-      gate_(settings_.batch_gate()) {
+      backlog_(settings_.batch_gate()) {
     if (!is_named) settings_.durable = Durable::kOff;
     follow_settings();
 }
@@ -446,13 +446,13 @@ void Channel::change_filter(Subscription& of, std::shared_ptr<const Filter>& fil
 // not delivered, has to match as if it had had that filter.
 void Channel::drop_replayed(Locked& topic, bool is_multicast) noexcept {
     Locked locked(*this, topic);
-    queue_.for_each([&](Message& message) {
+    backlog_.for_each([&](Message& message) {
         if (message.envelope.sequence > subscription_->replayed_) return true;
         Examined examined(message);
         const Subscription& own = *subscription_;
         if (!own.active_->matches(examined, own.wants_topic_, is_multicast)) {
             ++counters_.purged;
-            drop(locked, take_out(message), Wake::kPurged);
+            drop(locked, backlog_.remove(message), Wake::kPurged);
         }
         return true;
     });

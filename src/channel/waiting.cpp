@@ -25,7 +25,7 @@ void Channel::pause(Locked& locked) noexcept {
     paused_ = true;
     paused_since_ = locked.now();
     ++counters_.pauses;
-    emit(locked, EventKind::kHigh, 255, 0, queue_.size());
+    emit(locked, EventKind::kHigh, 255, 0, backlog_.size());
 }
 
 // After anything that makes room: resume at the low mark, let waiting writers and opens in, in
@@ -51,11 +51,11 @@ void Channel::admit_more(Locked& locked) noexcept {
 
 void Channel::let_writers_in(Locked& locked) noexcept {
     const bool is_low = topic_ ? topic_->stuck == 0
-                               : !blocks() || (load() <= settings_.low_mark() &&
-                                               load_bytes() <= settings_.low_mark_bytes());
+                               : !blocks() || (backlog_.load() <= settings_.low_mark() &&
+                                               backlog_.load_bytes() <= settings_.low_mark_bytes());
     if (paused_ && is_low) {
         paused_ = false;
-        emit(locked, EventKind::kLow, 255, 0, queue_.size());
+        emit(locked, EventKind::kLow, 255, 0, backlog_.size());
     }
     if (subscription_) relieve(locked);
     while (!paused_ && !writers_.empty()) {
@@ -96,7 +96,8 @@ Gate Channel::try_gate(WriteTicket& ticket) noexcept {
     if (!blocks()) return Gate::kOpen;
     if (paused_) return Gate::kWait;
     lapse(locked);
-    if (!write_tickets_.empty() && load() + write_tickets_.size() >= settings_.high_mark()) {
+    if (!write_tickets_.empty() &&
+        backlog_.load() + write_tickets_.size() >= settings_.high_mark()) {
         return Gate::kWait;
     }
     ticket.since = locked.now();
@@ -146,7 +147,7 @@ void Channel::admit_openers(Locked& locked) noexcept {
         } else if (blocks()) {
             if (paused_) return;
             if (!write_tickets_.empty() &&
-                load() + write_tickets_.size() >= settings_.high_mark()) {
+                backlog_.load() + write_tickets_.size() >= settings_.high_mark()) {
                 return arm(locked, write_tickets_.front().since + kCreditLife);
             }
             ticket.since = locked.now();
@@ -239,7 +240,7 @@ std::uint64_t Channel::stream_since() const noexcept {
 
 // As at a FIFO. What is left when nobody writes any more is read first.
 bool Channel::stream_ended(const StreamView& view) const noexcept {
-    return settings_.type == Type::kStream && !held() && queue_.empty() && open_writers_ == 0 &&
+    return settings_.type == Type::kStream && !held() && backlog_.empty() && open_writers_ == 0 &&
            (stream_closings_ > view.since || view.has_read);
 }
 
@@ -269,7 +270,7 @@ void Channel::closed(bool reads, bool writes) noexcept {
     open_writers_ -= writes;
     if (!writes || open_writers_ > 0 || settings_.type != Type::kStream) return;
     ++stream_closings_;
-    open_gate(locked);
+    if (backlog_.open_gate()) let_out(locked);
     admit_more(locked);
     end_stream(locked);
     wake_polls(locked, kHangUp);
@@ -282,7 +283,7 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool c
     std::unique_ptr<PollTicket> old;
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return POLLIN | POLLOUT | POLLHUP;
-    if (earliest_expiry_ != kNever && readable() && drop_expired(locked) > 0) {
+    if (backlog_.may_expire() && readable() && drop_expired(locked) > 0) {
         admit_waiters(locked);
     }
     if (slot.ticket) {
@@ -297,7 +298,7 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool c
         slot.ticket = fresh.get();
         polls_.push_back(*fresh.release());
     }
-    if (lane == Lane::kDead) return !down_ && !dead_.empty() ? POLLIN : 0U;
+    if (lane == Lane::kDead) return !down_ && !backlog_.dead.empty() ? POLLIN : 0U;
     if (view && stream_ended(*view)) return POLLIN | POLLHUP;
     return (readable() ? POLLIN : 0U) | (writable(critical) ? POLLOUT : 0U);
 }

@@ -1,0 +1,64 @@
+// Under the lock of the channel that has it.
+#include <channel/backlog.hpp>
+
+namespace ipcfs::channel {
+
+using queue::Envelope;
+using queue::Message;
+using queue::MessageRef;
+
+MessageRef Backlog::remove(Message& message) noexcept {
+    MessageRef out = queue_.remove(message);
+    // Which ones were let out is a number only: the first ones.
+    if (gated() && ready_ >= queue_.size()) {
+        ready_ = queue_.size();
+        gathering_since_ = kNever;
+    }
+    return out;
+}
+
+std::vector<MessageRef> Backlog::everything() {
+    std::vector<MessageRef> all;
+    auto add = [&](Message& message) {
+        all.emplace_back(&message);
+        return true;
+    };
+    queue_.for_each(add);
+    dead.for_each(add);
+    delayed.for_each(add);
+    leases.for_each(add);
+    return all;
+}
+
+bool Backlog::set_gate(const BatchGate& gate) noexcept {
+    ready_ = ready();
+    gate_ = gate;
+    if (gated() || ready_ == queue_.size()) return false;
+    gathering_since_ = kNever;
+    return true;
+}
+
+bool Backlog::gather(Nanos now, std::uint64_t most) noexcept {
+    if (!gated() || queue_.size() == ready_) return false;
+    if (gathering_since_ == kNever) gathering_since_ = now;
+    const std::uint64_t enough = std::min<std::uint64_t>(gate_.count, most);
+    if (queue_.size() - ready_ < enough && gathering_since_ + gate_.delay > now) return false;
+    return open_gate();
+}
+
+bool Backlog::open_gate() noexcept {
+    if (!gated() || queue_.size() == ready_) return false;
+    ready_ = queue_.size();
+    gathering_since_ = kNever;
+    return true;
+}
+
+void Backlog::set_expiry(Envelope& envelope, Nanos ttl, Nanos now, Nanos realtime) noexcept {
+    envelope.expires = ttl > 0 ? now + ttl : kNever;
+    if (envelope.drop_when_late && envelope.deadline > 0) {
+        const Nanos left = std::max<Nanos>(0, envelope.deadline - realtime);
+        envelope.expires = std::min(envelope.expires, now + std::min(left, kNever - now));
+    }
+}
+
+}  // namespace ipcfs::channel
