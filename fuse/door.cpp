@@ -188,16 +188,6 @@ tree::OpenMode mode_of(const fuse_file_info* fi) noexcept {
     return mode;
 }
 
-// Parks and starts an operation that could not be done at once.
-template <class Waiting>
-void start_waiting(fuse_req_t req, ParkRank rank, const std::shared_ptr<Waiting>& operation) {
-    if (!Session::of(req).park(operation, rank, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
-    }
-    operation->start();
-}
-
 }  // namespace
 
 void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {

@@ -49,12 +49,6 @@ Nanos attributes_last(const Door& door, const NodeInfo& info) noexcept {
     return info.keep == tree::Keep::kAll ? door.attr_timeout() : 0;
 }
 
-void reply_entry(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
-    if (!info) return reply_fault(req, info.error());
-    const fuse_entry_out entry = entry_of(door_of(req), *info);
-    fuse_reply_buf(req, reinterpret_cast<const char*>(&entry), sizeof entry);
-}
-
 void reply_attr(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
     if (!info) return reply_fault(req, info.error());
     fuse_attr_out out{};
@@ -63,10 +57,6 @@ void reply_attr(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
     out.attr_valid_nsec = last.nanos;
     out.attr = attributes_of(*info);
     fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out);
-}
-
-void reply_done(fuse_req_t req, const Result<void>& done) noexcept {
-    fuse_reply_err(req, done ? 0 : done.error().code);
 }
 
 void op_init(void*, fuse_conn_info* connection) noexcept {
@@ -87,13 +77,16 @@ void op_init(void*, fuse_conn_info* connection) noexcept {
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    Door& door = door_of(req);
-    auto info = door.tree().lookup(NodeId::from(parent), name);
-    const auto aside = info ? tree::aside(info->id) : std::nullopt;
-    if (aside && door.backings().aside(info->id, fuse_req_ctx(req)->pid)) {
-        info = door.tree().stat(*aside);
-    }
-    reply_entry(req, info);
+    const NodeId at = NodeId::from(parent);
+    answer_names(req, at, [req, at, name = std::string(name)] {
+        Door& door = door_of(req);
+        auto info = door.tree().lookup(at, name);
+        const auto aside = info ? tree::aside(info->id) : std::nullopt;
+        if (aside && door.backings().aside(info->id, fuse_req_ctx(req)->pid)) {
+            return tree::Answer<NodeInfo>(door.tree().stat(*aside));
+        }
+        return info;
+    });
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
@@ -128,11 +121,17 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) 
     made.umask = fuse_req_ctx(req)->umask;
     made.subject = subject_of(req);
     made.groups = [req] { return groups_of(req); };
-    reply_entry(req, door_of(req).tree().make_channel(NodeId::from(parent), name, made));
+    const NodeId at = NodeId::from(parent);
+    answer_names(req, at, [req, at, made, name = std::string(name)] {
+        return door_of(req).tree().make_channel(at, name, made);
+    });
 }
 
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    reply_done(req, door_of(req).tree().remove_channel(NodeId::from(parent), name));
+    const NodeId at = NodeId::from(parent);
+    answer_names(req, at, [req, at, name = std::string(name)] {
+        return door_of(req).tree().remove_channel(at, name);
+    });
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t to_parent,
@@ -142,12 +141,18 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t t
         fuse_reply_err(req, EINVAL);
         return;
     }
-    reply_done(req, door_of(req).tree().rename(NodeId::from(parent), name, NodeId::from(to_parent),
-                                               to_name, (flags & kNoReplace) != 0));
+    const NodeId at = NodeId::from(parent), to = NodeId::from(to_parent);
+    answer_names(
+        req, at, [req, at, to, name = std::string(name), to_name = std::string(to_name), flags] {
+            return door_of(req).tree().rename(at, name, to, to_name, (flags & kNoReplace) != 0);
+        });
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    reply_done(req, door_of(req).tree().unlink(NodeId::from(parent), name));
+    const NodeId at = NodeId::from(parent);
+    answer_names(req, at, [req, at, name = std::string(name)] {
+        return door_of(req).tree().unlink(at, name);
+    });
 }
 
 void op_readlink(fuse_req_t req, fuse_ino_t ino) noexcept {
@@ -239,16 +244,26 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) noexcept {
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value,
                  std::size_t size, int flags) noexcept {
     constexpr int kCreate = 1, kReplace = 2;  // XATTR_CREATE, XATTR_REPLACE
-    reply_done(req, door_of(req).tree().set_xattr(
-                        NodeId::from(ino), name, std::string_view(value, size),
-                        (flags & kCreate) != 0, (flags & kReplace) != 0, subject_of(req)));
+    reply_names(req, door_of(req).tree().set_xattr(
+                         NodeId::from(ino), name, std::string_view(value, size),
+                         (flags & kCreate) != 0, (flags & kReplace) != 0, subject_of(req)));
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
-    reply_done(req, door_of(req).tree().remove_xattr(NodeId::from(ino), name));
+    reply_names(req, door_of(req).tree().remove_xattr(NodeId::from(ino), name));
 }
 
 }  // namespace
+
+void reply_names(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
+    if (!info) return reply_fault(req, info.error());
+    const fuse_entry_out entry = entry_of(door_of(req), *info);
+    fuse_reply_buf(req, reinterpret_cast<const char*>(&entry), sizeof entry);
+}
+
+void reply_names(fuse_req_t req, const Result<void>& done) noexcept {
+    fuse_reply_err(req, done ? 0 : done.error().code);
+}
 
 fuse_entry_out entry_of(const Door& door, const NodeInfo& info) noexcept {
     fuse_entry_out entry{};

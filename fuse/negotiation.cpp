@@ -186,6 +186,7 @@ std::string Session::prepare_rings(std::uint64_t offered) {
         settings.depth = depth;
         settings.max_payload = config_.max_write;
         settings.counts = ring_counts_.back().get();
+        settings.parked = &parked_;
         if (memory) {
             settings.region = memory + queue * depth * ring_stride(config_.max_write);
             if (replaying_) settings.inheritance = config_.inheritance;

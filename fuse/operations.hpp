@@ -15,6 +15,10 @@ inline void reply_fault(fuse_req_t req, const Fault& fault) noexcept {
     fuse_reply_err(req, fault.code);
 }
 
+// Answers to requests on names.
+void reply_names(fuse_req_t req, const Result<tree::NodeInfo>& info) noexcept;
+void reply_names(fuse_req_t req, const Result<void>& done) noexcept;
+
 // The answer that gives a name's node and attributes to the kernel.
 fuse_entry_out entry_of(const Door& door, const tree::NodeInfo& info) noexcept;
 

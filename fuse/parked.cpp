@@ -27,8 +27,7 @@ bool waits_unkillable(pid_t tid) {
 
 }  // namespace
 
-bool ParkedTable::add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry,
-                      pid_t tid) {
+bool ParkedTable::add(std::uint64_t unique, std::shared_ptr<Parked> op, pid_t tid) {
     return shard(unique).with([&](Shard& s) {
         const auto early =
             std::find_if(s.early.begin(), s.early.end(),
@@ -37,30 +36,25 @@ bool ParkedTable::add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntr
             s.early.erase(early);
             return false;
         }
-        s.records[unique] = Record{std::move(op), entry, tid};
+        s.records[unique] = Record{std::move(op), tid};
         return true;
     });
 }
 
-void ParkedTable::remove_operation(std::uint64_t unique, bool keep_route) {
+void ParkedTable::remove(std::uint64_t unique) {
     std::shared_ptr<Parked> last;  // an operation's destructor must not run under the lock
     shard(unique).with([&](Shard& s) {
         const auto found = s.records.find(unique);
         if (found == s.records.end()) return;
         last = std::move(found->second.op);
-        if (!keep_route) s.records.erase(found);
+        s.records.erase(found);
     });
 }
 
-RingEntry* ParkedTable::take_route(std::uint64_t unique) {
-    std::shared_ptr<Parked> last;
-    return shard(unique).with([&](Shard& s) -> RingEntry* {
+std::shared_ptr<Parked> ParkedTable::find(std::uint64_t unique) {
+    return shard(unique).with([&](Shard& s) {
         const auto found = s.records.find(unique);
-        if (found == s.records.end()) return nullptr;
-        last = std::move(found->second.op);
-        RingEntry* entry = found->second.entry;
-        s.records.erase(found);
-        return entry;
+        return found == s.records.end() ? nullptr : found->second.op;
     });
 }
 
@@ -81,7 +75,7 @@ std::vector<std::shared_ptr<Parked>> ParkedTable::unheard() {
     for (auto& part : shards_)
         part.with([&](Shard& s) {
             for (auto& [unique, record] : s.records) {
-                if (!record.op || record.tid == 0 || record.calls == 2) continue;
+                if (record.tid == 0 || record.calls == 2) continue;
                 if (++record.calls == 2) due.emplace_back(record.tid, record.op);
             }
         });
@@ -95,8 +89,7 @@ std::vector<std::shared_ptr<Parked>> ParkedTable::operations() const {
     std::vector<std::shared_ptr<Parked>> all;
     for (const auto& part : shards_)
         part.with([&](const Shard& s) {
-            for (const auto& [unique, record] : s.records)
-                if (record.op) all.push_back(record.op);
+            for (const auto& [unique, record] : s.records) all.push_back(record.op);
         });
     return all;
 }
@@ -104,10 +97,7 @@ std::vector<std::shared_ptr<Parked>> ParkedTable::operations() const {
 std::size_t ParkedTable::size() const {
     std::size_t count = 0;
     for (const auto& part : shards_)
-        count += part.with([](const Shard& s) {
-            return static_cast<std::size_t>(std::count_if(
-                s.records.begin(), s.records.end(), [](const auto& r) { return !!r.second.op; }));
-        });
+        count += part.with([](const Shard& s) { return s.records.size(); });
     return count;
 }
 

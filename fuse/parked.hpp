@@ -1,6 +1,5 @@
 // Requests that wait. An operation that cannot be answered at once parks: then an interrupt finds
-// it, a reply from any thread finds the way back, and a ring that runs short of entries can ask it
-// to give up. FUSE_INTERRUPT travels by another queue than the request and can overtake it, so
+// it, and a ring that runs short of entries can ask it to give up. FUSE_INTERRUPT travels by another queue than the request and can overtake it, so
 // interrupts for unknown requests are remembered until the request parks or is stale.
 // Owned by Session; any thread. Locks are leaves: nothing of the operation is called under them.
 #pragma once
@@ -36,10 +35,10 @@ public:
     virtual void interrupt(int error) noexcept = 0;
 };
 
-// What Session::park leaves with the operation, for Session::unpark.
+// What Session::park leaves with the operation, for Session::unpark: the way of its answer.
 struct ParkTicket {
-    std::uint64_t unique = 0;  // 0: not parked
-    RingEntry* entry = nullptr;
+    std::uint64_t unique = 0;    // 0: not parked
+    RingEntry* entry = nullptr;  // null: it came by /dev/fuse
 };
 
 class ParkedTable {
@@ -47,14 +46,11 @@ public:
     // False: an interrupt for `unique` came first; it is forgotten now and nothing was added.
     // `tid` is the requester's thread, 0 where its interrupts cannot be lost (see unheard) or it is not
     // visible.
-    bool add(std::uint64_t unique, std::shared_ptr<Parked> op, RingEntry* entry, pid_t tid = 0);
+    bool add(std::uint64_t unique, std::shared_ptr<Parked> op, pid_t tid = 0);
+    // The operation is answered by whoever calls this.
+    void remove(std::uint64_t unique);
 
-    // The operation is answered by whoever calls this; what remains is the route of the reply.
-    void remove_operation(std::uint64_t unique, bool keep_route);
-
-    // The ring entry that the reply to `unique` belongs in, once; null if it came by /dev/fuse.
-    RingEntry* take_route(std::uint64_t unique);
-
+    std::shared_ptr<Parked> find(std::uint64_t unique);  // null: none is parked
     // The operation to interrupt; null if none is parked, which is remembered.
     std::shared_ptr<Parked> find_or_remember(std::uint64_t unique, Nanos now);
 
@@ -69,8 +65,7 @@ public:
 
 private:
     struct Record {
-        std::shared_ptr<Parked> op;  // null: being answered
-        RingEntry* entry;
+        std::shared_ptr<Parked> op;
         pid_t tid = 0;
         std::uint8_t calls = 0;  // of unheard()
     };

@@ -135,12 +135,14 @@ ssize_t Session::on_writev(int, iovec* iov, int count, void* self) noexcept {
     if (is_current && out.unique == session.init_unique_)
         return session.write_init_reply(iov, count);
     const FileBytes* bytes = out.error == 0 ? FileReply::current() : nullptr;
-    if (!session.rings_.empty() && out.unique != 0) {
-        RingEntry* entry = is_current ? std::exchange(current.entry, nullptr)
-                                      : session.parked_.take_route(out.unique);
-        if (entry && bytes) return entry->queue->reply(*entry, out, *bytes);
-        if (entry) return entry->queue->reply(*entry, iov, count);
+    RingEntry* entry = nullptr;
+    if (is_current) {
+        entry = std::exchange(current.entry, nullptr);
+    } else if (out.unique != 0 && out.unique == current.answering.unique) {
+        entry = std::exchange(current.answering, {}).entry;
     }
+    if (entry && bytes) return entry->queue->reply(*entry, out, *bytes);
+    if (entry) return entry->queue->reply(*entry, iov, count);
     const int device = session.mount_.device().get();
     return bytes ? send_bytes(device, out, *bytes) : ::writev(device, iov, count);
 }
@@ -346,12 +348,12 @@ bool Session::park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket
     pid_t tid = 0;
     if (entry) {
         tid = static_cast<pid_t>(read_struct<fuse_in_header>(entry->memory).pid);
-        entry->queue->link(*entry, op, rank);
+        entry->queue->park(*entry, current.unique, rank);
     }
-    if (parked_.add(ticket.unique, std::move(op), entry, tid)) return true;
+    if (parked_.add(ticket.unique, std::move(op), tid)) return true;
     current.entry = entry;
     current.parked = false;
-    if (entry) entry->queue->unlink(*entry);
+    if (entry) entry->queue->unpark(*entry);
     ticket = {};
     return false;
 }
@@ -365,8 +367,9 @@ std::size_t Session::end_unheard() {
 void Session::unpark(ParkTicket& ticket) noexcept {
     const ParkTicket done = std::exchange(ticket, {});
     if (done.unique == 0) return;
-    if (done.entry) done.entry->queue->unlink(*done.entry);
-    parked_.remove_operation(done.unique, done.entry != nullptr);
+    if (done.entry) done.entry->queue->unpark(*done.entry);
+    parked_.remove(done.unique);
+    current_request().answering = done;
 }
 
 template <class Notify>

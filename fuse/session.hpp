@@ -113,7 +113,8 @@ public:
     // neither the request's buffers (data of a WRITE) nor the names in it may be used once another
     // thread could reply.
     bool park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket);
-    // Before replying to a parked request, on any thread, once: interrupts do not find it any more.
+    // Right before replying to a parked request, on the thread that replies, once: interrupts do not find
+    // it any more.
     void unpark(ParkTicket& ticket) noexcept;
 
     // Interrupts parked operations whose interrupt the kernel lost (ParkedTable::unheard); to be called

@@ -402,7 +402,7 @@ ssize_t RingQueue::reply(RingEntry& entry, const fuse_out_header& header,
 // What of the request the reply is going to overwrite is kept for a successor. That is little: READ and
 // its like have no payload, and what has one gets a short reply.
 bool RingQueue::begin_reply(RingEntry& entry, std::size_t bytes) noexcept {
-    if (entry.linked.load(std::memory_order_acquire)) unlink(entry);
+    unpark(entry);
     if (settings_.region) {
         RingNote& note = note_of(entry);
         const std::size_t lost =

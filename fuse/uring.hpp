@@ -8,7 +8,6 @@
 // request, then, from the call that replies on, by the queue's thread. Owned by Session.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -23,7 +22,6 @@
 #include <base/burst.hpp>
 #include <base/clock.hpp>
 #include <base/fd.hpp>
-#include <base/guarded.hpp>
 #include <base/result.hpp>
 #include <fuse/counts.hpp>
 #include <fuse/file_reply.hpp>
@@ -48,6 +46,7 @@ struct CurrentRequest {
     bool left = false;                // by a predecessor, which may have done it without saying so
     const std::byte* body = nullptr;  // behind its fuse_in_header; until the handler returns
     std::atomic<std::uint32_t>* answers = nullptr;  // of its open file; see Handle
+    ParkTicket answering{};  // of a parked request that this thread is about to answer
 };
 CurrentRequest& current_request() noexcept;
 
@@ -68,12 +67,10 @@ struct RingEntry {
     bool left = false;     // a predecessor may have left a request or a reply in it
     bool adopted = false;  // what the kernel knows of it may be over: then it is registered anew
     RingEntry* next_mail = nullptr;
-    // Under the queue's lists lock:
-    std::shared_ptr<Parked> op;
-    RingEntry* previous = nullptr;
-    RingEntry* next = nullptr;
+    // While its operation waits: which came first. 0: it does not. Whoever replies sets it to 0.
+    std::atomic<std::uint64_t> parked_as = 0;
+    std::uint64_t unique = 0;  // this one and the next: the queue's thread, while it waits
     ParkRank rank = ParkRank::kRead;
-    std::atomic<bool> linked = false;  // read without the lock by the one who replies
 };
 
 struct RingSettings {
@@ -83,6 +80,7 @@ struct RingSettings {
     unsigned depth = 8192;
     std::size_t max_payload = 1 << 20;
     OpcodeCounts* counts = nullptr;
+    ParkedTable* parked = nullptr;
     // Where successors find the buffers, and may have been left some: ring_stride() bytes an entry.
     // Null: private memory.
     std::byte* region = nullptr;
@@ -125,18 +123,14 @@ public:
     // The same with what lies in a file, read to where the kernel looks for it.
     ssize_t reply(RingEntry& entry, const fuse_out_header& header, const FileBytes& bytes) noexcept;
 
-    // For park: on the queue's thread. For unpark: any thread.
-    void link(RingEntry& entry, std::shared_ptr<Parked> op, ParkRank rank);
-    void unlink(RingEntry& entry) noexcept;
+    // The operation of `entry` waits; on the queue's thread.
+    void park(RingEntry& entry, std::uint64_t unique, ParkRank rank) noexcept;
+    // It does not wait any more. Any thread, any number of times.
+    void unpark(RingEntry& entry) noexcept;
 
     Overload overload() const noexcept;
 
 private:
-    struct Lists {
-        std::array<RingEntry*, kParkRanks> oldest{};
-        std::array<RingEntry*, kParkRanks> newest{};
-    };
-    using Lease = std::shared_ptr<Parked>;
     // Ends the sleep of the queue's thread, which looks for mail before it sleeps.
     struct Alarm final : Burst::Wakeable {
         void wake() noexcept override;
@@ -182,7 +176,7 @@ private:
     std::atomic<bool> stop_{false};
     std::atomic<bool> ended_{false};
 
-    Guarded<Lists> lists_;
+    std::uint64_t parkings_ = 0;  // the queue's thread
     std::atomic<std::size_t> parked_{0};
     std::atomic<Nanos> overloaded_since_{0};
     std::atomic<std::uint64_t> rotations_{0};

@@ -1,10 +1,12 @@
-// The entries of a ring queue whose operations wait: on the ring's thread, but for unlink() and overload().
-// When they are more than the queue can spare, the oldest give up in turn and come again, so that there
-// is always an entry for who does not wait.
+// The entries of a ring queue whose operations wait: on the ring's thread, but for unpark() and overload().
+// When there are more of them than the queue can spare, the oldest give up in turn and come again, so that
+// there is always an entry for a request that does not wait.
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include <fuse/uring.hpp>
 
@@ -24,29 +26,15 @@ Nanos now() {
 
 }  // namespace
 
-void RingQueue::link(RingEntry& entry, std::shared_ptr<Parked> op, ParkRank rank) {
-    const auto list = static_cast<std::size_t>(rank);
-    lists_.with([&](Lists& lists) {
-        entry.op = std::move(op);
-        entry.rank = rank;
-        entry.next = nullptr;
-        entry.previous = std::exchange(lists.newest[list], &entry);
-        (entry.previous ? entry.previous->next : lists.oldest[list]) = &entry;
-        entry.linked.store(true, std::memory_order_release);
-    });
+void RingQueue::park(RingEntry& entry, std::uint64_t unique, ParkRank rank) noexcept {
+    entry.unique = unique;
+    entry.rank = rank;
     parked_.fetch_add(1, std::memory_order_relaxed);
+    entry.parked_as.store(++parkings_, std::memory_order_release);
 }
 
-void RingQueue::unlink(RingEntry& entry) noexcept {
-    Lease last;
-    lists_.with([&](Lists& lists) {
-        if (!entry.linked.exchange(false)) return;
-        const auto list = static_cast<std::size_t>(entry.rank);
-        (entry.previous ? entry.previous->next : lists.oldest[list]) = entry.next;
-        (entry.next ? entry.next->previous : lists.newest[list]) = entry.previous;
-        last = std::move(entry.op);
-    });
-    if (last) parked_.fetch_sub(1, std::memory_order_relaxed);
+void RingQueue::unpark(RingEntry& entry) noexcept {
+    if (entry.parked_as.exchange(0)) parked_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 // When to look next whether operations must give up; 0: no need to. On a timer and never at an
@@ -75,20 +63,24 @@ void RingQueue::tick(Nanos due) {
     }
 }
 
+// Looks at all entries: this is rare, and parking and answering need no lock for it.
 void RingQueue::rotate() {
-    std::array<Lease, kRotateAtOnce> oldest;
-    const std::size_t count = lists_.with([&](Lists& lists) -> std::size_t {
-        for (std::size_t list = 0; list < kParkRanks; ++list) {
-            std::size_t taken = 0;
-            for (RingEntry* entry = lists.oldest[list]; entry && taken < kRotateAtOnce;
-                 entry = entry->next)
-                oldest[taken++] = entry->op;
-            if (taken) return taken;
-        }
-        return 0;
-    });
-    for (std::size_t i = 0; i < count; ++i) oldest[i]->interrupt(EINTR);
-    rotations_.fetch_add(count, std::memory_order_relaxed);
+    using Waiting = std::tuple<ParkRank, std::uint64_t, std::uint64_t>;  // rank, order, unique
+    std::vector<Waiting> waiting;
+    waiting.reserve(entries_.size());
+    for (const RingEntry& entry : entries_) {
+        if (const std::uint64_t order = entry.parked_as.load(std::memory_order_acquire))
+            waiting.emplace_back(entry.rank, order, entry.unique);
+    }
+    const auto count = static_cast<std::ptrdiff_t>(std::min(kRotateAtOnce, waiting.size()));
+    std::partial_sort(waiting.begin(), waiting.begin() + count, waiting.end());
+    std::uint64_t rotated = 0;
+    for (auto at = waiting.begin(); at != waiting.begin() + count; ++at) {
+        if (std::get<ParkRank>(*at) != std::get<ParkRank>(waiting.front())) break;
+        if (auto op = settings_.parked->find(std::get<2>(*at))) op->interrupt(EINTR);
+        ++rotated;
+    }
+    rotations_.fetch_add(rotated, std::memory_order_relaxed);
 }
 
 Overload RingQueue::overload() const noexcept {

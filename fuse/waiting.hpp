@@ -8,6 +8,7 @@
 #include <fuse/door.hpp>
 #include <fuse/operations.hpp>
 #include <fuse/session.hpp>
+#include <tree/directory.hpp>
 #include <tree/operation.hpp>
 
 namespace ipcfs::fuse {
@@ -110,6 +111,49 @@ private:
     fuse_req_t req_;
     Opening opening_;
 };
+
+// Parks and starts an operation that could not be done at once.
+template <class Waiting>
+void start_waiting(fuse_req_t req, ParkRank rank, const std::shared_ptr<Waiting>& operation) {
+    if (!Session::of(req).park(operation, rank, operation->ticket)) {
+        fuse_reply_err(req, EINTR);
+        return;
+    }
+    operation->start();
+}
+
+// A request on names whose directory answered kWait. `Ask` asks it (again).
+template <class Ask>
+class WaitingName final : public tree::NameOperation, public Parked {
+public:
+    WaitingName(fuse_req_t req, std::shared_ptr<tree::Directory> directory, Ask ask)
+        : NameOperation(std::move(directory)), req_(req), ask_(std::move(ask)) {}
+    void interrupt(int error) noexcept override { cancel(error); }
+    ParkTicket ticket;
+
+private:
+    void reply(int error) noexcept override {
+        Session::of(req_).unpark(ticket);
+        if (error) {
+            fuse_reply_err(req_, error);
+        } else {
+            reply_names(req_, ask_());  // EAGAIN if it had to wait again
+        }
+    }
+    fuse_req_t req_;
+    Ask ask_;
+};
+
+// Answers a request on names in a directory with what `ask` says, now or later. `ask` owns what it uses of
+// the request.
+template <class Ask>
+void answer_names(fuse_req_t req, tree::NodeId directory, Ask ask) noexcept {
+    auto answer = ask();
+    if (!answer.waits()) return reply_names(req, answer);
+    auto at = door_of(req).tree().directory(directory);
+    start_waiting(req, ParkRank::kOpen,
+                  std::make_shared<WaitingName<Ask>>(req, std::move(at), std::move(ask)));
+}
 
 // A poll handle of the kernel's.
 class PollHandle final : public channel::PollTicket {

@@ -101,9 +101,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
 }
 
 Tree::Listing Tree::listing(NodeId directory) {
-    if (directory.kind == Kind::kPayloadDir || directory.kind == Kind::kShareDir) {
-        return Listing::kNeverKept;
-    }
+    if (!this->directory(directory)->may_be_cached()) return Listing::kNeverKept;
     // Who opened it just before may still fill the cache with the names of the old type.
     constexpr Nanos kSettled = kSecond;
     return relisted_.with([&](auto& relisted) {

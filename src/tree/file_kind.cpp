@@ -3,6 +3,7 @@
 #include <array>
 #include <sys/stat.h>
 
+#include <tree/directory.hpp>
 #include <tree/file_kind.hpp>
 #include <tree/openers.hpp>
 #include <tree/texts.hpp>
@@ -24,24 +25,29 @@ constexpr Shapes kNowhere = 0, kTopics = kTopicShape | kMulticastShape,
     kAll = kAllShapes;
 
 constexpr FileKind directory(Kind kind, Kind parent, std::string_view name, mode_t mask,
-                             Shapes shapes, Keep keep = Keep::kAll, Rights rights = Rights::kOwn) {
+                             Shapes shapes,
+                             std::shared_ptr<Directory> (*make)(Tree&) = make_fixed_directory,
+                             Rights rights = Rights::kOwn) {
     FileKind row{kind, parent, name, S_IFDIR, mask, shapes, kNowhere};
-    row.keep = keep;
+    row.directory = make;
     row.rights = rights;
+    if (rights == Rights::kQueue) row.keep = Keep::kNothing;
     return row;
 }
 
 constexpr FileKind messages(Kind kind, Kind parent, std::string_view name, Shapes reads,
                             Shapes writes, MessageStyle style,
                             Opened (*open)(const OpenRequest&) = open_messages) {
-    FileKind row{kind, parent, name, S_IFREG, 0666, reads, writes, open, style};
+    FileKind row{kind, parent, name, S_IFREG, 0666, reads, writes, open};
+    row.messages = style;
     row.has_times = true;
     return row;
 }
 
 constexpr FileKind put(Kind kind, Kind parent, std::string_view name, MessageStyle style,
                        Keep keep = Keep::kAll) {
-    FileKind row{kind, parent, name, S_IFREG, 0666, kNowhere, kSends, open_put, style};
+    FileKind row{kind, parent, name, S_IFREG, 0666, kNowhere, kSends, open_put};
+    row.messages = style;
     row.keep = keep;
     row.length = Length::kIgnored;
     if (kind == Kind::kPut) row.aside = Kind::kPutAside;
@@ -52,7 +58,9 @@ constexpr FileKind put(Kind kind, Kind parent, std::string_view name, MessageSty
 constexpr FileKind text(Kind kind, Kind parent, std::string_view name, mode_t mask, Shapes shapes,
                         TextStyle style) {
     const Shapes writes = style.take ? shapes : kNowhere;
-    return {kind, parent, name, S_IFREG, mask, shapes, writes, open_text, {}, style};
+    FileKind row{kind, parent, name, S_IFREG, mask, shapes, writes, open_text};
+    row.text = style;
+    return row;
 }
 
 // A file whose id is its own and not the channel's.
@@ -61,6 +69,7 @@ constexpr FileKind memory(Kind kind, Kind parent, mode_t mask, Shapes writes,
     FileKind row{kind, parent, {}, S_IFREG, mask, kAll, writes, open};
     row.keep = Keep::kNothing;
     row.rights = rights;
+    row.has_own_id = true;
     row.length = writes ? Length::kSet : Length::kSealed;
     return row;
 }
@@ -70,8 +79,8 @@ constexpr FileKind link(Kind kind, Kind parent, std::string_view name) {
 }
 
 constexpr std::array kFiles{
-    directory(Kind::kRoot, Kind::kRoot, {}, 07777, kAll, Keep::kAll, Rights::kMade),
-    directory(kChannel, kChannel, {}, 07777, kAll, Keep::kAll, Rights::kMade),
+    directory(Kind::kRoot, Kind::kRoot, {}, 07777, kAll, make_channel_directory, Rights::kMade),
+    directory(kChannel, kChannel, {}, 07777, kAll, make_channel_directory, Rights::kMade),
     messages(Kind::kQueue, kChannel, "queue", kTakes, kSends, {.via = Via::kQueueFile}),
     messages(Kind{3}, kChannel, "next", kMessages, kNowhere, {.read = Read::kOne}),
     messages(Kind::kStream, kChannel, "stream", kAll, kStreamShape, {.read = Read::kFollow},
@@ -83,10 +92,12 @@ constexpr std::array kFiles{
     text(Kind{5}, kChannel, "peek", 0666, kTakes, {main_peek_text}),
     directory(kPriority, kChannel, "priority", 0777, kSends),
     directory(kDead, kChannel, "dead", 0777, kLeases),
-    directory(Kind::kSubsDir, kChannel, "subs", 01777, kTopics),
+    directory(Kind::kSubsDir, kChannel, "subs", 01777, kTopics, make_subs_directory),
     directory(kFramed, kChannel, "framed", 0777, kMessages),
-    directory(Kind::kPayloadDir, kChannel, "payload", 0777, kSends, Keep::kNothing, Rights::kQueue),
-    directory(Kind::kShareDir, kChannel, "share", 0777, kSends | kStreamShape),
+    directory(Kind::kPayloadDir, kChannel, "payload", 0777, kSends, make_payload_directory,
+              Rights::kQueue),
+    directory(Kind::kShareDir, kChannel, "share", 0777, kSends | kStreamShape,
+              make_share_directory),
     text(Kind{71}, kChannel, "filter", 0644, kSubscriptionShape, {filter_text, take_filter}),
     FileKind{Kind::kNotify, kChannel, "notify", S_IFREG, 0644, kAll, kAll, open_notify},
     text(Kind{15}, kChannel, "ctl", 0644, kAll, {ctl_text, take_ctl, is_slow_ctl}),
@@ -106,7 +117,7 @@ constexpr std::array kFiles{
     messages(Kind{65}, kFramed, "lease", kLeases, kLeases, {.framed = true}, open_lease),
     put(Kind{21}, kFramed, "put", {.framed = true}),
     memory(Kind::kPayload, Kind::kPayloadDir, 0444, kNowhere, open_payload, Rights::kQueue),
-    memory(Kind::kRegion, Kind::kShareDir, 0666, kAll, open_region, Rights::kRegion),
+    memory(Kind::kRegion, Kind::kShareDir, 0666, kAll, open_region, Rights::kOwn),
     directory(Kind::kKern, Kind::kRoot, "kern", 0755, kAll),
     directory(kIpc, Kind::kKern, "ipc", 0755, kAll),
     directory(kStats, kIpc, "stats", 0755, kAll),

@@ -21,6 +21,7 @@ namespace ipcfs::tree {
 
 class Tree;
 struct FileKind;
+class Directory;
 
 // What a channel is, which decides about the files that it shows: one bit.
 using Shape = std::uint8_t;
@@ -66,9 +67,8 @@ using Opened = Result<std::shared_ptr<OpenFile>>;
 // Where the attributes of a node come from.
 enum class Rights : std::uint8_t {
     kOwn,
-    kMade,    // as the channel was made: its directory
-    kQueue,   // who may receive may read: payloads
-    kRegion,  // the region has them
+    kMade,   // as the channel was made: its directory
+    kQueue,  // who may receive may read: payloads
 };
 
 // What truncate(2) does.
@@ -88,12 +88,14 @@ struct FileKind {
     Shapes reads, writes;  // where it can be opened so; a directory: where it is
 
     Opened (*open)(const OpenRequest& request) = nullptr;
+    std::shared_ptr<Directory> (*directory)(Tree& tree) = nullptr;
     MessageStyle messages = {};
     TextStyle text = {};
     bool has_times = false;  // of arrivals and deliveries
     Keep keep = Keep::kAll;
     Rights rights = Rights::kOwn;
     Length length = Length::kNone;
+    bool has_own_id = false;  // not the channel's; the directory that is its parent knows it
     // Of a file that has two nodes: the other one. An open that cannot share what an open of the first
     // node has goes to the second one, which has the attributes and the inode number of the first.
     std::optional<Kind> aside = {}, aside_of = {};

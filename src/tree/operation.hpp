@@ -1,4 +1,4 @@
-// Operations on open files that wait. One is started once, completes exactly once, now or later, on any
+// Operations that wait, at open files and at directories. One is started once, completes exactly once, now or later, on any
 // thread, and can be cancelled at any time. The door makes it as a shared pointer, after the file has
 // answered kWait; it keeps itself and the file until it has replied.
 #pragma once
@@ -12,26 +12,27 @@
 #include <access/account.hpp>
 #include <queue/waiter.hpp>
 #include <tree/open_file.hpp>
+#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 
-// `Waiter` is what a channel knows of it. `Self` says what starts and cancels it at the file (begin,
-// give_up), and replies (complete).
-template <class Self, class Waiter>
+// `Waiter` is what a channel knows of it, `Owner` is who answered kWait. `Self` says what starts and
+// cancels it there (begin, give_up), and replies (complete).
+template <class Self, class Waiter, class Owner = WaitingFile>
 class Operation : public Waiter, public std::enable_shared_from_this<Self> {
 public:
     // Once, after construction.
     void start() noexcept {
         self_ = this->shared_from_this();
-        auto charge = file_->charge_waiter();
+        auto charge = owner_->charge_waiter();
         if (!charge) return finish_with(EDQUOT);
         charge_ = std::move(*charge);
-        static_cast<Self*>(this)->begin(*file_);
+        static_cast<Self*>(this)->begin(*owner_);
     }
     // Ends it with `error` unless it is completing already.
     void cancel(int error) noexcept {
         cancel_error_.store(error, std::memory_order_relaxed);
-        static_cast<Self*>(this)->give_up(*file_);
+        static_cast<Self*>(this)->give_up(*owner_);
     }
     void finish() noexcept final {
         auto self = std::move(self_);
@@ -45,11 +46,15 @@ public:
     }
 
 protected:
-    explicit Operation(std::shared_ptr<OpenFile> file)
-        : file_(std::static_pointer_cast<WaitingFile>(std::move(file))) {}
+    explicit Operation(std::shared_ptr<Owner> owner) : owner_(std::move(owner)) {}
 
-    // Who answered kWait.
-    const std::shared_ptr<WaitingFile> file_;
+    // The errno of finish_with(), or of how the waiting ended.
+    int error_of_ending(bool is_sync) const noexcept {
+        const int by_cancel = cancel_error_.load(std::memory_order_relaxed);
+        return result_ ? *result_ : error_of(this->why, by_cancel, is_sync);
+    }
+
+    const std::shared_ptr<Owner> owner_;
     std::optional<int> result_;  // of finish_with
     std::atomic<int> cancel_error_{EINTR};
 
@@ -58,10 +63,15 @@ private:
     access::Charge charge_;
 };
 
+// `file` answered kWait.
+inline std::shared_ptr<WaitingFile> as_waiting(std::shared_ptr<OpenFile> file) noexcept {
+    return std::static_pointer_cast<WaitingFile>(std::move(file));
+}
+
 class ReadOperation : public Operation<ReadOperation, queue::ReadWaiter> {
 public:
     ReadOperation(std::shared_ptr<OpenFile> file, const ReadRequest& request)
-        : Operation(std::move(file)), request_(request) {}
+        : Operation(as_waiting(std::move(file))), request_(request) {}
 
     const ReadRequest& request() const noexcept { return request_; }
     // What it ends with if it was not served: an errno, or 0 at the end of the file.
@@ -87,7 +97,7 @@ private:
 class WriteOperation : public Operation<WriteOperation, queue::WriteWaiter> {
 public:
     WriteOperation(std::shared_ptr<OpenFile> file, queue::Batch&& pending, std::size_t size)
-        : Operation(std::move(file)), size_(size) {
+        : Operation(as_waiting(std::move(file))), size_(size) {
         batch = std::move(pending);
     }
 
@@ -109,7 +119,8 @@ private:
 // An open that waits at the gate.
 class GateOperation : public Operation<GateOperation, channel::OpenWaiter> {
 public:
-    explicit GateOperation(std::shared_ptr<OpenFile> file) : Operation(std::move(file)) {}
+    explicit GateOperation(std::shared_ptr<OpenFile> file)
+        : Operation(as_waiting(std::move(file))) {}
 
 protected:
     virtual void reply(int error, const std::shared_ptr<OpenFile>& file) noexcept = 0;

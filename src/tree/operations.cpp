@@ -1,6 +1,5 @@
 // What operations that waited answer. Any thread.
 #include <tree/operation.hpp>
-#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 using queue::Wake;
@@ -20,23 +19,21 @@ void ReadOperation::complete() noexcept {
     if (result_) {
         delivery.error = *result_;
     } else {
-        file_->finish_read(*this, delivery);
+        owner_->finish_read(*this, delivery);
     }
     const bool sent = reply(delivery);
-    file_->settle(delivery, sent);
+    owner_->settle(delivery, sent);
 }
 
 void WriteOperation::complete() noexcept {
-    const int error =
-        result_ ? *result_ : error_of(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
+    const int error = error_of_ending(enqueued);
     if (error) batch.withdraw();
     batch.clear();
     reply(error, error ? 0 : size_);
 }
 
 void GateOperation::complete() noexcept {
-    reply(result_ ? *result_ : error_of(why, cancel_error_.load(std::memory_order_relaxed), false),
-          file_);
+    reply(error_of_ending(false), owner_);
 }
 
 }  // namespace ipcfs::tree

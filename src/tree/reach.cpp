@@ -46,7 +46,8 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
             channel.reset();
             continue;
         }
-        channel = child(at, name);
+        channel = at.kind == Kind::kSubsDir ? registry_.child_subscription(at.channel, name)
+                                            : registry_.child(at.channel, name);
         if (!channel) return Fault{ENOENT, "no such channel"};
         at = {channel->id(), Kind::kChannel};
     }

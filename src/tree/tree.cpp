@@ -1,10 +1,8 @@
 // Names and attributes. Any thread. What is made and removed is in making.cpp, opening in opening.cpp,
 // rights in reach.cpp, extended attributes in xattrs.cpp.
-#include <charconv>
 #include <sys/stat.h>
 
 #include <tree/attributes.hpp>
-#include <tree/memory_file.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
@@ -16,7 +14,7 @@ using channel::Registry;
 
 namespace {
 
-constexpr std::uint64_t kFirstChannelCookie = 1ULL << 32;
+constexpr std::uint64_t kFirstNumber = 1ULL << 32;  // cookie of a name that is not fixed
 
 // Directories that a directory of this kind has in this shape, and its own two links.
 std::uint64_t fixed_links(Kind directory, Shape shape) {
@@ -26,15 +24,6 @@ std::uint64_t fixed_links(Kind directory, Shape shape) {
                  kind.is_shown(shape);
     }
     return links;
-}
-
-std::optional<std::uint64_t> payload_id(std::string_view name) {
-    std::uint64_t id = 0;
-    auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), id);
-    if (error != std::errc() || end != name.data() + name.size() || name.front() == '0') {
-        return std::nullopt;
-    }
-    return id;
 }
 
 }  // namespace
@@ -48,6 +37,9 @@ Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
       shares_(ledger, registry.environment().clock, payloads),
       log_(log),
       system_(std::move(system)) {
+    for (const FileKind& kind : file_kinds()) {
+        if (kind.directory) directories_[raw(kind.kind)] = kind.directory(*this);
+    }
     registry_.change(
         Registry::kRootId, raw(Kind::kRoot), [](const Attributes& made) { return made; },
         [&](Attributes& root) {
@@ -75,25 +67,29 @@ Registry::Initial Tree::initial(Kind kind) {
     };
 }
 
+std::shared_ptr<Directory> Tree::directory(NodeId node) const noexcept {
+    const auto& known = directories_[raw(node.kind)];
+    return known ? known : directories_[raw(Kind::kKern)];  // of a file: there are no names
+}
+
+// The directory of files whose ids are their own; null: the file has its channel's.
+Directory* Tree::keeper(NodeId node) const noexcept {
+    const FileKind* row = file_kind(node.kind);
+    return row && row->has_own_id ? directories_[raw(row->parent)].get() : nullptr;
+}
+
 std::uint64_t Tree::channel_id(NodeId node) const {
-    if (node.kind == Kind::kPayload) {
-        auto payload = payloads_.find(node.channel);
-        return payload ? payload->channel : UINT64_MAX;
-    }
-    if (node.kind == Kind::kRegion) {
-        auto region = shares_.find(node.channel);
-        return region ? region->channel : UINT64_MAX;
-    }
-    return node.channel;
+    const Directory* own = keeper(node);
+    return own ? own->channel_of(node.channel) : node.channel;
 }
 
 bool Tree::read_attributes(NodeId node, const std::function<void(const Attributes&)>& use) const {
     node = without_aside(node);
     const FileKind* row = file_kind(node.kind);
-    if (row && row->rights == Rights::kRegion) return shares_.read(node.channel, use);
     if (row && row->rights == Rights::kQueue) {
         return read_payload_attributes(channel_id(node), row->is_directory(), use);
     }
+    if (const Directory* own = keeper(node)) return own->read(node.channel, use);
     return registry_.read(node.channel, raw(node.kind), initial(node.kind), use);
 }
 
@@ -113,7 +109,7 @@ bool Tree::read_payload_attributes(std::uint64_t id, bool directory,
 }
 
 bool Tree::change_attributes(NodeId node, const std::function<void(Attributes&)>& use) {
-    if (node.kind == Kind::kRegion) return shares_.change(node.channel, use);
+    if (Directory* own = keeper(node)) return own->change(node.channel, use);
     node = without_aside(node);
     return registry_.change(node.channel, raw(node.kind), initial(node.kind), use);
 }
@@ -165,25 +161,11 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
         info.accessed = info.modified = info.changed = attributes.changed;
     });
     if (!found) return Fault{ESTALE, "the channel is gone"};
-    if (node.kind == Kind::kPayload) {
-        auto payload = payloads_.find(node.channel);
-        if (!payload) return Fault{ESTALE, "the payload is gone"};
-        info.size = payload->size;
-        return info;
-    }
-    if (node.kind == Kind::kRegion) {
-        auto region = shares_.find(node.channel);
-        if (!region) return Fault{ESTALE, "the region is gone"};
-        info.size = region->size();
-        info.accessed = info.modified = region->modified();
-        return info;
-    }
-    if (has_channels(node.kind)) {
-        info.links = registry_.count_children(node.channel) + fixed_links(node.kind, shape(node));
-    } else if (node.kind == Kind::kSubsDir) {
-        info.links = 2 + registry_.count_subscriptions(node.channel);
+    if (const Directory* own = keeper(node)) {
+        if (auto done = own->describe(node.channel, info); !done) return done.error();
     } else if (directory) {
-        info.links = 2;
+        info.links =
+            fixed_links(node.kind, shape(node)) + this->directory(node)->count_directories(node);
     } else if (row->has_times) {
         auto channel = registry_.find(node.channel);
         if (!channel) return Fault{ESTALE, "the channel is gone"};
@@ -195,37 +177,6 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
         }
     }
     return info;
-}
-
-Result<NodeInfo> Tree::lookup(NodeId parent, std::string_view name) const {
-    if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "lookup"};
-    if (const FileKind* row = file_kind(parent.kind, name)) {
-        if (!row->is_shown(shape(parent))) return Fault{ENOENT, "lookup"};
-        return describe({parent.channel, row->kind});
-    }
-    if (parent.kind == Kind::kPayloadDir) {
-        auto id = payload_id(name);
-        auto payload = id ? payloads_.find(*id) : nullptr;
-        bool listed =
-            payload && payload->channel == parent.channel &&
-            (payload->kind == PayloadKind::kSealed || payload->kind == PayloadKind::kPooled);
-        if (!listed) return Fault{ENOENT, "lookup"};
-        return describe({*id, Kind::kPayload});
-    }
-    if (parent.kind == Kind::kShareDir) {
-        auto region = shares_.find(parent.channel, name);
-        if (!region) return Fault{ENOENT, "lookup"};
-        return describe({region->id, Kind::kRegion});
-    }
-    auto channel = child(parent, name);
-    if (!channel) return Fault{ENOENT, "lookup"};
-    return describe({channel->id(), Kind::kChannel});
-}
-
-// A sub-channel or a subscription; null when there is none.
-std::shared_ptr<Channel> Tree::child(NodeId parent, std::string_view name) const {
-    if (parent.kind == Kind::kSubsDir) return registry_.child_subscription(parent.channel, name);
-    return has_channels(parent.kind) ? registry_.child(parent.channel, name) : nullptr;
 }
 
 Result<NodeInfo> Tree::stat(NodeId node) const {
@@ -245,12 +196,7 @@ Result<void> Tree::truncate(NodeId node, Length length, std::uint64_t size) {
         case Length::kIgnored: return {};
         case Length::kSealed: return Fault{EROFS, "truncate: a sealed payload"};
         case Length::kNone: break;
-        case Length::kSet: {
-            auto region = shares_.find(node.channel);
-            auto channel = channel_of(node);
-            if (!region || !channel) return Fault{ESTALE, "the region is gone"};
-            return resize_region(shares_, *region, **channel, size);
-        }
+        case Length::kSet: return keeper(node)->resize(node.channel, size);
     }
     if (size != 0) return Fault{EINVAL, "truncate: message files have size 0"};
     return {};
@@ -316,28 +262,11 @@ Result<void> Tree::list(NodeId directory, std::uint64_t cookie, const Visit& vis
         if (!kind.is_shown(now)) continue;
         if (!visit(kind.name, {directory.channel, kind.kind}, kind.type, at)) return {};
     }
-    std::uint64_t after = cookie < kFirstChannelCookie ? 0 : cookie - kFirstChannelCookie;
-    if (directory.kind == Kind::kPayloadDir) {
-        for (std::uint64_t id : payloads_.list(directory.channel, after)) {
-            if (!visit(std::to_string(id), {id, Kind::kPayload}, S_IFREG,
-                       kFirstChannelCookie + id)) {
-                return {};
-            }
-        }
-    }
-    if (directory.kind == Kind::kShareDir) {
-        shares_.list(directory.channel, after, [&](std::uint64_t id, std::string_view name) {
-            return visit(name, {id, Kind::kRegion}, S_IFREG, kFirstChannelCookie + id);
-        });
-    }
-    auto channel = [&](std::uint64_t id, std::string_view name) {
-        return visit(name, {id, Kind::kChannel}, S_IFDIR, kFirstChannelCookie + id);
-    };
-    if (directory.kind == Kind::kSubsDir) {
-        registry_.list_subscriptions(directory.channel, after, channel);
-    } else if (has_channels(directory.kind)) {
-        registry_.list(directory.channel, after, channel);
-    }
+    this->directory(directory)->list(directory, cookie < kFirstNumber ? 0 : cookie - kFirstNumber,
+                                     [&](std::uint64_t number, std::string_view name, NodeId node) {
+                                         return visit(name, node, file_kind(node.kind)->type,
+                                                      kFirstNumber + number);
+                                     });
     return {};
 }
 

@@ -4,6 +4,7 @@
 // check (a setting through an xattr, write access to read-only files) is checked here. Any thread.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -23,6 +24,7 @@
 #include <base/result.hpp>
 #include <channel/registry.hpp>
 #include <insight/table.hpp>
+#include <tree/directory.hpp>
 #include <tree/file_kind.hpp>
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
@@ -66,24 +68,26 @@ public:
     Tree(channel::Registry& registry, access::Ledger& ledger, payload::Store& payloads,
          Executor& worker, Logger& log, System system);
 
-    // ENOENT, ESTALE (the channel is gone).
-    Result<NodeInfo> lookup(NodeId parent, std::string_view name) const;
-    Result<NodeInfo> stat(NodeId node) const;
-    Result<NodeInfo> change(NodeId node, const Change& change);
+    // What is done with the names in a directory of this kind.
+    std::shared_ptr<Directory> directory(NodeId node) const noexcept;
 
+    // ENOENT, ESTALE (the channel is gone).
+    Answer<NodeInfo> lookup(NodeId parent, std::string_view name) const;
     // A channel, or in subs/ a subscription. EEXIST also for reserved names, EPERM below kern/ and in a
     // subscription, EDQUOT, ENAMETOOLONG; EACCES for a subscription by who may not read `stream`.
-    Result<NodeInfo> make_channel(NodeId parent, std::string_view name, const NewChannel& made);
-    Result<void> remove_channel(NodeId parent, std::string_view name);
-    Result<void> rename(NodeId parent, std::string_view name, NodeId to_parent,
+    Answer<NodeInfo> make_channel(NodeId parent, std::string_view name, const NewChannel& made);
+    Answer<void> remove_channel(NodeId parent, std::string_view name);
+    Answer<void> rename(NodeId parent, std::string_view name, NodeId to_parent,
                         std::string_view to_name, bool keep);
-
+    Answer<void> unlink(NodeId parent, std::string_view name);
     // A region below share/, opened at once. EEXIST.
     Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> create(NodeId parent,
                                                                   std::string_view name,
                                                                   OpenMode mode,
                                                                   const NewChannel& made);
-    Result<void> unlink(NodeId parent, std::string_view name);
+
+    Result<NodeInfo> stat(NodeId node) const;
+    Result<NodeInfo> change(NodeId node, const Change& change);
     Result<std::string> read_link(NodeId node) const;
 
     // The channel at `path` below the mount, for somebody without a kernel that checks: search on every
@@ -127,6 +131,12 @@ public:
     Result<std::shared_ptr<OpenFile>> open(NodeId node, OpenMode mode,
                                            const access::Subject& subject);
 
+    // For directories and files:
+    Shape shape(NodeId node) const;  // 0: the node is gone
+    // What a new file or directory (S_IFREG, S_IFDIR) gets. ENOENT.
+    Result<channel::Attributes> attributes_below(NodeId parent, const NewChannel& made,
+                                                 mode_t type) const;
+    void forget(std::uint64_t channel);  // which is gone
     // As Channel::control, and reports a new type.
     Result<void> control(const ChannelPtr& channel, std::string_view text, bool at_once);
     // Attributes of whatever kind of node. False: it is gone.
@@ -149,13 +159,12 @@ private:
     static bool is_system(NodeId node) noexcept {
         return node.channel == channel::Registry::kRootId && node.kind != Kind::kRoot;
     }
-    Shape shape(NodeId node) const;  // 0: the node is gone
     bool hidden(NodeId node) const;
-    ChannelPtr child(NodeId parent, std::string_view name) const;
-    void forget(std::uint64_t channel);  // which is gone
+    Answer<NodeInfo> describe_found(const Answer<NodeId>& node) const;
     bool read_payload_attributes(std::uint64_t id, bool directory,
                                  const std::function<void(const channel::Attributes&)>& use) const;
     bool change_attributes(NodeId node, const std::function<void(channel::Attributes&)>& use);
+    Directory* keeper(NodeId node) const noexcept;
     std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
     bool may_receive(std::uint64_t channel, const access::Identity& subscriber) const;
     Result<ChannelPtr> channel_of(NodeId node) const;
@@ -170,6 +179,7 @@ private:
     payload::Store& payloads_;
     Executor& worker_;
     Shares shares_;
+    std::array<std::shared_ptr<Directory>, 256> directories_;  // by kind
     Logger& log_;
     System system_;
     Retyped retyped_;

@@ -446,22 +446,20 @@ TEST(ParkedTable, RefusesTheRequestWhoseInterruptCameFirst) {
     ParkedTable table;
     const auto op = std::make_shared<Recorder>();
     EXPECT_EQ(table.find_or_remember(10, 0), nullptr);
-    EXPECT_FALSE(table.add(10, op, nullptr));
-    EXPECT_TRUE(table.add(10, op, nullptr)) << "remembered for longer than once";
+    EXPECT_FALSE(table.add(10, op));
+    EXPECT_TRUE(table.add(10, op)) << "remembered for longer than once";
     EXPECT_EQ(table.find_or_remember(10, 0), op);
 }
 
 TEST(ParkedTable, ForgetsAnOperationThatIsBeingAnswered) {
     ParkedTable table;
     const auto op = std::make_shared<Recorder>();
-    RingEntry entry;
-    ASSERT_TRUE(table.add(10, op, &entry));
-    table.remove_operation(10, true);
+    ASSERT_TRUE(table.add(10, op));
+    EXPECT_EQ(table.find(10), op);
+    table.remove(10);
     EXPECT_EQ(table.size(), 0U);
     EXPECT_EQ(table.find_or_remember(10, 0), nullptr);
     EXPECT_EQ(op.use_count(), 1);
-    EXPECT_EQ(table.take_route(10), &entry);
-    EXPECT_EQ(table.take_route(10), nullptr) << "two replies to one request";
 }
 
 TEST(ParkedTable, ForgetsEarlyInterruptsThatAreStale) {
@@ -470,8 +468,8 @@ TEST(ParkedTable, ForgetsEarlyInterruptsThatAreStale) {
     for (std::uint64_t unique = 1001; unique <= 2000; ++unique)
         table.find_or_remember(unique, 11 * kSecond);
     const auto op = std::make_shared<Recorder>();
-    EXPECT_TRUE(table.add(1, op, nullptr));
-    EXPECT_FALSE(table.add(1500, op, nullptr));
+    EXPECT_TRUE(table.add(1, op));
+    EXPECT_FALSE(table.add(1500, op));
 }
 
 }  // namespace
