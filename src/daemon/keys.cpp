@@ -14,7 +14,7 @@ constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"
 constexpr std::array<std::string_view, 2> kPassthroughs{"auto", "off"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
 
-constexpr std::array<std::string_view, 3> kStores{"lmdb", "memory", "off"};
+constexpr std::array<std::string_view, 3> kStores{"disk", "memory", "off"};
 
 constexpr std::uint64_t kMost = INT64_MAX;  // what TOML's integers hold
 
