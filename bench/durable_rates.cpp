@@ -255,6 +255,7 @@ void measure_durable_rates(Run& run) {
 void run_durable(Run& run) {
     run.part([&] { measure_durable_rates(run); });
     run.part([&] { measure_recovery_of_the_store(run); });
+    run.part([&] { measure_cleaning(run); });
     run.part([&] { measure_recovery(run); });
 }
 

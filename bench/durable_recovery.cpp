@@ -1,5 +1,6 @@
 // Group durable: how long a daemon takes from its start until it serves, with a million messages in
-// its store: after an orderly end and after kill -9. Redis loading as many from its file beside it.
+// its store: after an orderly end and after kill -9. Redis loading as many from its file beside it. And
+// what it takes to empty segments of which some is alive.
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -59,6 +60,22 @@ void measure_recovery_of_the_store(Run& run) {
     recover("after kill -9");
     recover("after an orderly end");
     std::filesystem::remove_all(directory);
+}
+
+void measure_cleaning(Run& run) {
+    const unsigned count = run.count(800'000);
+    run.progress("durable: emptying segments");
+    const std::array<std::byte, 1024> body{};
+    for (const unsigned percent : {10U, 50U, 90U}) {
+        const std::string directory = make_directory(run, "cleaned");
+        const auto took =
+            StoreUnderTest(directory + "/store").clean(count, percent, count / 20, body);
+        const std::string name =
+            "store alone, " + std::to_string(percent) + " % of 1 KiB messages are long-lived, ";
+        run.add({name + "written", took.written, "x", "", std::nullopt, value_at_most(2.1)});
+        run.add({name + "disk", took.disk, "x", "", std::nullopt, Target{}});
+        std::filesystem::remove_all(directory);
+    }
 }
 
 void measure_recovery(Run& run) {

@@ -4,10 +4,12 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
+#include <deque>
+#include <random>
 #include <stdexcept>
 #include <type_traits>
 
-#include <store/lmdb_store.hpp>
+#include <store/segment_store.hpp>
 
 #include <base/log.hpp>
 
@@ -139,7 +141,7 @@ struct StoreUnderTest::Parts {
         return to;
     }
     Stderr log;
-    store::LmdbStore store;
+    store::SegmentStore store;
     std::uint64_t recovered = 0;
     std::uint64_t channels = 0;
     std::unique_ptr<StoreSender> waiting;
@@ -204,6 +206,39 @@ void StoreUnderTest::fill(unsigned count, std::span<const std::byte> body) {
     StoreSender fast(store, channel, false);
     for (unsigned i = 0; i < count; ++i) last = fast.put(body);
     wait_for_disk(store, last);
+}
+
+StoreUnderTest::Cleaning StoreUnderTest::clean(unsigned count, unsigned percent, unsigned kept,
+                                               std::span<const std::byte> body) {
+    constexpr std::size_t kBehind = 1'000;
+    store::Store& store = parts_->store;
+    const std::uint64_t channel = ++parts_->channels;
+    must_have(store.put_channel(channel, {}));
+    StoreSender sender(store, channel, false);
+    std::mt19937_64 random(percent);
+    std::vector<std::uint64_t> stay;
+    std::deque<std::uint64_t> queued;
+    for (std::uint64_t sequence = 1; sequence <= count; ++sequence) {
+        const auto lsn = sender.put(body);
+        if (random() % 100 >= percent) {
+            queued.push_back(sequence);
+        } else if (stay.size() < kept) {
+            stay.push_back(sequence);
+        } else {
+            auto& out = stay[random() % stay.size()];
+            must_have(store.erase({channel, std::exchange(out, sequence)}));
+        }
+        if (queued.size() > kBehind) {
+            must_have(store.erase({channel, queued.front()}));
+            queued.pop_front();
+        }
+        if (sequence % kBehind == 0) wait_for_disk(store, lsn);
+    }
+    const store::Health health = store.health();
+    const double message = static_cast<double>(body.size() + kHead + 96);
+    return {1 + static_cast<double>(health.copied_bytes) / (count * message),
+            static_cast<double>(health.journal_bytes) /
+                (static_cast<double>(health.messages) * message)};
 }
 
 }  // namespace ipcfs::bench

@@ -30,6 +30,15 @@ public:
     void fill(unsigned count, std::span<const std::byte> body);
     std::uint64_t recovered() const;
 
+    // What emptying segments takes: `count` puts, of which `percent` stay until `kept` have stayed, and
+    // from then on push out any other; the rest are erased 1,000 puts later, as a queue does.
+    struct Cleaning {
+        double written = 0;  // bytes for each byte put
+        double disk = 0;     // bytes of segments for each byte alive, at the end
+    };
+    Cleaning clean(unsigned count, unsigned percent, unsigned kept,
+                   std::span<const std::byte> body);
+
 private:
     struct Parts;  // its headers and the client's do not go together
     const std::unique_ptr<Parts> parts_;

@@ -6,7 +6,7 @@
 build_packages=(
     g++ cmake ninja-build pkg-config ccache ca-certificates python3
     libfuse3-dev fuse3 libboost1.81-dev libspdlog-dev libtomlplusplus-dev libcli11-dev
-    nlohmann-json3-dev libsystemd-dev liburing-dev libre2-dev libgtest-dev liblmdb-dev
+    nlohmann-json3-dev libsystemd-dev liburing-dev libre2-dev libgtest-dev
 )
 libfuse_packages=(meson ninja-build pkg-config xz-utils)
 test_packages=(

@@ -77,10 +77,10 @@ struct PayloadConfig {
     bool operator==(const PayloadConfig&) const = default;
 };
 
-enum class StoreKind : std::uint8_t { kLmdb, kMemory, kOff };
+enum class StoreKind : std::uint8_t { kDisk, kMemory, kOff };
 
 struct StoreConfig {
-    StoreKind kind = StoreKind::kLmdb;     // where durable channels are kept
+    StoreKind kind = StoreKind::kDisk;     // where durable channels are kept
     std::uint64_t max_size = 16ULL << 30;  // bytes on disk, payloads' files apart
     bool operator==(const StoreConfig&) const = default;
 };

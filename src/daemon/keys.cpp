@@ -14,7 +14,7 @@ constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"
 constexpr std::array<std::string_view, 2> kPassthroughs{"auto", "off"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
 
-constexpr std::array<std::string_view, 3> kStores{"lmdb", "memory", "off"};
+constexpr std::array<std::string_view, 3> kStores{"disk", "memory", "off"};
 
 constexpr std::uint64_t kMaxInteger = INT64_MAX;  // the largest TOML integer
 
@@ -306,7 +306,7 @@ std::vector<Key> build() {
              "where durable channels are kept: on disk, in the daemon's memory (for tests), or "
              "nowhere: `durable` is refused then"),
         size("store.max-size", false, 1ULL << 20, 1ULL << 44, AT(store.max_size),
-             "of journal and database together; payloads' files come on top"),
+             "of its segments together; payloads' files come on top"),
     };
     for (const auto& row : channel::setting_rows()) table.push_back(channel_key(row));
     return table;

@@ -126,7 +126,8 @@ void Daemon::State::resources(insight::Table& table) const {
         row("store", 0, "puts", health.puts);
         row("store", 0, "syncs", health.syncs);
         row("store", 0, "failed_syncs", health.failed_syncs);
-        row("store", 0, "checkpoints", health.checkpoints);
+        row("store", 0, "cleaned_segments", health.cleaned);
+        row("store", 0, "copied_bytes", health.copied_bytes);
         row("store", 0, "journal_bytes", health.journal_bytes);
         row("store", 0, "salvaged", health.salvaged);
         row("store", 0, "degraded", health.degraded() ? 1 : 0);

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <thread>
 
-#include <store/lmdb_store.hpp>
 #include <store/memory_store.hpp>
+#include <store/segment_store.hpp>
 
 #include <channel/recovery.hpp>
 #include <daemon/store_setup.hpp>
@@ -21,13 +21,13 @@ std::unique_ptr<store::Store> make_store(const Config& config, std::uint64_t fir
     switch (config.store.kind) {
         case StoreKind::kOff: return nullptr;
         case StoreKind::kMemory: return std::make_unique<store::MemoryStore>();
-        case StoreKind::kLmdb: break;
+        case StoreKind::kDisk: break;
     }
     store::Options options;
     options.directory = store_path(config);
     options.max_bytes = config.store.max_size;
     options.first_generation = first_generation;
-    return std::make_unique<store::LmdbStore>(std::move(options), log);
+    return std::make_unique<store::SegmentStore>(std::move(options), log);
 }
 
 Result<std::unordered_set<std::uint64_t>> recover(store::Store& store, channel::Registry& registry,

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include <store/lmdb_store.hpp>
+#include <store/segment_store.hpp>
 
 namespace ipcfs::store {
 
@@ -13,7 +13,7 @@ constexpr unsigned kMostFailures = 3;
 
 }  // namespace
 
-void LmdbStore::commit_loop() {
+void SegmentStore::commit_loop() {
     Lock lock(mutex_);
     for (;;) {
         if (!due_.empty() || (health_.failed && !victims_.empty())) {
@@ -31,14 +31,14 @@ void LmdbStore::commit_loop() {
             commit(lock);
             continue;
         }
-        if (stopping_ && !checkpointing_) {
+        if (stopping_ && !cleaning_) {
             ended_ = true;
             durable_wake_.notify_all();
             return;
         }
         if (!behind) changed_ = false;
         idle_ = true;
-        const auto wanted = [this] { return !idle_ || (stopping_ && !checkpointing_); };
+        const auto wanted = [this] { return !idle_ || (stopping_ && !cleaning_); };
         if (!behind) {
             commit_wake_.wait(lock, [&] { return wanted() || (changed_ && !health_.failed); });
         } else if (!commit_wake_.wait_for(lock, std::chrono::nanoseconds(options_.flush_after),
@@ -51,7 +51,7 @@ void LmdbStore::commit_loop() {
 }
 
 // Syncs what has been appended so far, without the lock, and calls those who waited for it.
-void LmdbStore::commit(Lock& lock) {
+void SegmentStore::commit(Lock& lock) {
     const Lsn target = journal_.end();
     const auto list = journal_.unsynced();
     const bool changed = std::exchange(changed_, false);
@@ -73,10 +73,11 @@ void LmdbStore::commit(Lock& lock) {
     durable_ = target;
     failures_ = 0;
     // Tells recovery that what is before it was on disk; itself it goes there with the next sync.
-    if (changed && journal_.current().room() >= sizeof(RecordHeader))
+    // Not out of what the cleaner needs.
+    if (changed && journal_.current().room() >= sizeof(RecordHeader) + (no_space_ ? keep() : 0))
         journal_.append(RecordType::kMark, durable_, 0, {});
     removable_payloads_.insert(removable_payloads_.end(), unused.begin(), unused.end());
-    if (!unused.empty()) checkpoint_wake_.notify_one();
+    if (!unused.empty()) clean_wake_.notify_one();
     Waiting fine = waiting_.take(0, durable_);
     Waiting failed = std::exchange(victims_, {});
     lock.unlock();
@@ -86,7 +87,7 @@ void LmdbStore::commit(Lock& lock) {
     lock.lock();
 }
 
-void LmdbStore::give_up(const std::string& why) {
+void SegmentStore::give_up(const std::string& why) {
     health_.failed = true;
     trouble_ = why;
     victims_.join(std::exchange(waiting_, {}));
@@ -96,7 +97,7 @@ void LmdbStore::give_up(const std::string& why) {
 // more goes to that segment: what it holds behind its last sync is appended to a new one, without the
 // puts that somebody waited for. Those are told EIO once the new one is on disk, so that they
 // cannot come back.
-void LmdbStore::sync_failed(Lock& lock, const SegmentRef& broken, const Fault& fault) {
+void SegmentStore::sync_failed(Lock& lock, const SegmentRef& broken, const Fault& fault) {
     ++health_.failed_syncs;
     ++failures_;
     changed_ = true;
@@ -108,7 +109,7 @@ void LmdbStore::sync_failed(Lock& lock, const SegmentRef& broken, const Fault& f
         Lock look(mutex_);
         const bool none = journal_.spares().empty();
         look.unlock();
-        if (none && failures_ < kMostFailures) made = prepare();
+        if (none && failures_ < kMostFailures) made = prepare(1);
     }
     lock.lock();
     trouble_ = fault.message();
@@ -138,7 +139,7 @@ void LmdbStore::sync_failed(Lock& lock, const SegmentRef& broken, const Fault& f
     replaced_.push_back({from, to, journal_.end()});
 }
 
-void LmdbStore::append_again(const Journal::Lost& lost, const std::vector<Lsn>& without) {
+void SegmentStore::append_again(const Journal::Lost& lost, const std::vector<Lsn>& without) {
     const Segment& from = *lost.segment;
     for (std::uint32_t at = lost.from; at < lost.to;) {
         const auto record = parse_record(from.bytes(), at, from.number, from.salt);
@@ -152,14 +153,14 @@ void LmdbStore::append_again(const Journal::Lost& lost, const std::vector<Lsn>& 
                             std::binary_search(without.begin(), without.end(), record->header.lsn);
         std::uint32_t start = 0;
         if (!failed) {
-            if (journal_.fit(record->header.length, true) != Journal::Fit::kFits)
+            if (journal_.fit(record->header.length, true, 0) != Journal::Fit::kFits)
                 return give_up("no room for what could not be written");
             start = journal_.current().end;
             journal_.append(record->header, crc32c(record->body), [&](std::byte* to) {
                 std::memcpy(to, record->body.data(), record->body.size());
             });
         }
-        if (type != RecordType::kPut) continue;
+        if (type != RecordType::kPut && type != RecordType::kCopy) continue;
         Bytes rest = record->body;
         std::uint32_t old = record->start + static_cast<std::uint32_t>(sizeof(RecordHeader));
         for (std::uint32_t i = 0; i < record->header.count; ++i) {
@@ -171,7 +172,8 @@ void LmdbStore::append_again(const Journal::Lost& lost, const std::vector<Lsn>& 
                 if (failed)
                     index_.forget(key);
                 else
-                    entry->at = make_lsn(journal_.current().number, start + (old - record->start));
+                    index_.place(
+                        *entry, make_lsn(journal_.current().number, start + (old - record->start)));
             }
             rest = rest.subspan(message->length);
             old += static_cast<std::uint32_t>(message->length);
@@ -180,16 +182,15 @@ void LmdbStore::append_again(const Journal::Lost& lost, const std::vector<Lsn>& 
 }
 
 // What had no room: appended as soon as there is some, before any new put.
-void LmdbStore::flush_overflow() {
+void SegmentStore::flush_overflow() {
     std::size_t done = 0;
     for (; done < overflow_.size(); ++done) {
         const Overflow& each = overflow_[done];
-        if (journal_.fit(sizeof(RecordHeader) + align8(each.body.size()), true) !=
+        if (journal_.fit(sizeof(RecordHeader) + align8(each.body.size()), true, keep()) !=
             Journal::Fit::kFits)
             break;
         touch();
-        journal_.append(each.type, each.value, static_cast<std::uint32_t>(each.body.size()),
-                        each.body);
+        journal_.append(each.type, each.value, 0, each.body);
     }
     overflow_.erase(overflow_.begin(), overflow_.begin() + static_cast<std::ptrdiff_t>(done));
 }

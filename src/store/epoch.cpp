@@ -40,10 +40,7 @@ Result<Epoch> Epoch::open(const std::string& path) {
         if (data->size() < i * kSlotDistance + sizeof(EpochSlot)) continue;
         const auto slot = load<EpochSlot>(Bytes(*data).subspan(i * kSlotDistance));
         if (slot.magic != EpochSlot{}.magic || with_crc(slot).crc != slot.crc) continue;
-        if (slot.version > kFormatVersion)
-            return Fault{EPROTO, path + " was written by a newer version of ipcfs (format " +
-                                     std::to_string(slot.version) + ", this one knows " +
-                                     std::to_string(kFormatVersion) + ")"};
+        if (slot.version != kFormatVersion) return other_version(path, slot.version);
         if (slot.counter % 2 != i) continue;
         if (readable++ == 0 || slot.counter > epoch.slot_.counter) epoch.slot_ = slot;
     }
@@ -66,6 +63,16 @@ Result<void> Epoch::write(EpochSlot next) {
     if (auto done = sync_data(file_.get(), path_); !done) return done;
     slot_ = next;
     return {};
+}
+
+Fault other_version(const std::string& path, std::uint32_t version) {
+    const std::string formats = "(format " + std::to_string(version) + ", this one knows " +
+                                std::to_string(kFormatVersion) + ")";
+    if (version > kFormatVersion)
+        return {EPROTO, path + " was written by a newer version of ipcfs " + formats};
+    return {EPROTO, path + " was written by an older version of ipcfs " + formats +
+                        ": let that version deliver what is left in it, or move the directory "
+                        "away to begin with an empty store"};
 }
 
 std::string boot_id() {

@@ -22,13 +22,12 @@ struct EpochSlot {
     std::array<char, 40> boot{};  // /proc/sys/kernel/random/boot_id
     std::uint64_t clean = 0;      // closed: the journal ends at `end`
     Lsn end = 0;
-    std::uint64_t checkpoint = 0;  // LMDB's number then
 };
 
 class Epoch {
 public:
     static Result<void> make(const std::string& path);
-    // EPROTO: a newer version wrote it.
+    // EPROTO: another version wrote it.
     static Result<Epoch> open(const std::string& path);
 
     const EpochSlot& last() const { return slot_; }
@@ -43,6 +42,9 @@ private:
     bool intact_ = false;
     bool readable_ = false;
 };
+
+// EPROTO: what to say of a file of another version.
+Fault other_version(const std::string& path, std::uint32_t version);
 
 std::string boot_id();
 

@@ -1,4 +1,6 @@
 // Encoding and checking of records. Any thread.
+#include <algorithm>
+
 #include <store/format.hpp>
 
 namespace ipcfs::store {
@@ -33,6 +35,23 @@ std::optional<MessageView> parse_message(Bytes in) {
     view.head = in.subspan(sizeof header, header.head);
     view.content = in.subspan(sizeof header + align8(header.head), header.content);
     return view;
+}
+
+void append_message(std::vector<std::byte>& to, const MessageView& message,
+                    const StateBody& state) {
+    MessageHeader header = message.header;
+    header.state = state;
+    for (const Bytes part : {bytes_of(header), message.head, message.content}) {
+        to.insert(to.end(), part.begin(), part.end());
+        to.resize(align8(to.size()));
+    }
+}
+
+std::vector<std::byte> channel_bytes(const ChannelBody& body, Bytes record) {
+    std::vector<std::byte> bytes(sizeof body + record.size());
+    std::memcpy(bytes.data(), &body, sizeof body);
+    std::copy(record.begin(), record.end(), bytes.begin() + sizeof body);
+    return bytes;
 }
 
 std::optional<RecordView> parse_record(Bytes segment, std::uint32_t at, std::uint32_t number,

@@ -1,13 +1,14 @@
 // The bytes of the journal and of a message: docs/store.md describes them. Little-endian, aligned
 // to 8, without padding. A record is its header and its body; its checksum is that of both, mixed
-// with the salt of its segment, so that what a recycled segment held before is never a record. A
-// message is the same bytes in the journal and as a value of LMDB. Pure functions, any thread.
+// with the salt of its segment, so that what a recycled segment held before is never a record.
+// Pure functions, any thread.
 #pragma once
 
 #include <array>
 #include <cstring>
 #include <optional>
 #include <type_traits>
+#include <vector>
 
 #include <store/store.hpp>
 
@@ -17,7 +18,7 @@ namespace ipcfs::store {
 
 using Bytes = std::span<const std::byte>;
 
-constexpr std::uint32_t kFormatVersion = 1;
+constexpr std::uint32_t kFormatVersion = 2;  // 1: a journal in front of LMDB
 
 constexpr std::size_t align8(std::size_t n) {
     return (n + 7) & ~std::size_t{7};
@@ -66,9 +67,11 @@ enum class RecordType : std::uint8_t {
     kPut = 4,           // count messages; value: the request
     kMove = 5,          // MoveBody
     kErase = 6,         // KeyBody
-    kChannel = 7,       // value: its id; count: bytes of its record
+    kChannel = 7,       // value: its id; ChannelBody and its record
     kEraseChannel = 8,  // value: its id
-    kCheckpoint = 9,    // value: its number; LMDB has had it since
+    kCopy = 9,          // count messages out of an older segment, as they are now
+    kRequests = 10,     // count ids: the last requests so far, oldest first
+    kFree = 11,         // value: the oldest segment that is still needed
 };
 
 struct RecordHeader {
@@ -95,6 +98,11 @@ struct StateBody {
 struct MoveBody {
     KeyBody key;
     StateBody state;
+};
+struct ChannelBody {
+    std::uint64_t last_sequence = 0;
+    std::uint32_t erased = 0;  // only hidden messages are left
+    std::uint32_t length = 0;  // of the record, which follows
 };
 struct BeginBody {
     std::uint32_t previous = 0;  // the segment before; 0: none
@@ -132,6 +140,10 @@ struct MessageView {
 };
 // The message at the start of `in`, checked for structure; empty if that is wrong.
 std::optional<MessageView> parse_message(Bytes in);
+
+// Adds a message in another state, and the body of a channel's record.
+void append_message(std::vector<std::byte>& to, const MessageView& message, const StateBody& state);
+std::vector<std::byte> channel_bytes(const ChannelBody& body, Bytes record);
 
 // The checksum a record has to have.
 inline std::uint32_t record_crc(RecordHeader header, std::uint32_t crc_of_body,

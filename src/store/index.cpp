@@ -66,8 +66,59 @@ const Links& Index::links(Key key) const {
     return found->second;
 }
 
-void Index::touch(std::uint64_t id, ChannelEntry& channel) {
-    if (!std::exchange(channel.changed, true)) changes.channels.push_back(id);
+namespace {
+
+constexpr std::uint32_t kRecord = sizeof(RecordHeader);
+
+std::int64_t weight_of(const Entry& entry) {
+    return entry.length + kRecord;
+}
+std::int64_t weight_of(const ChannelEntry& channel) {
+    return static_cast<std::int64_t>(kRecord + sizeof(ChannelBody) + align8(channel.record.size()));
+}
+
+}  // namespace
+
+std::uint64_t Index::live(std::uint32_t segment) const {
+    const auto found = live_.find(segment);
+    return found == live_.end() ? 0 : found->second;
+}
+
+std::vector<std::uint64_t> Index::channels_up_to(std::uint32_t segment) const {
+    std::vector<std::uint64_t> ids;
+    for (const auto& [oldest, id] : by_segment_) {
+        if (oldest > segment) break;
+        ids.push_back(id);
+    }
+    return ids;
+}
+
+void Index::weigh(std::uint32_t segment, std::int64_t bytes) {
+    auto& live = live_[segment];
+    live += static_cast<std::uint64_t>(bytes);
+    live_sum_ += static_cast<std::uint64_t>(bytes);
+    if (live == 0) live_.erase(segment);
+}
+
+void Index::place(Entry& entry, Lsn at) {
+    if (entry.at != 0) weigh(segment_of(entry.at), -weight_of(entry));
+    entry.at = at;
+    weigh(segment_of(at), weight_of(entry));
+}
+
+void Index::note(std::uint64_t id, ChannelEntry& channel) {
+    const std::uint32_t oldest = std::min(channel.record_at, channel.sequence_at);
+    if (oldest == channel.oldest) return;
+    by_segment_.erase({channel.oldest, id});
+    channel.oldest = oldest;
+    by_segment_.insert({oldest, id});
+}
+
+void Index::drop(std::map<std::uint64_t, ChannelEntry>::iterator channel) {
+    if (channel->second.record_at != 0)
+        weigh(channel->second.record_at, -weight_of(channel->second));
+    by_segment_.erase({channel->second.oldest, channel->first});
+    channels_.erase(channel);
 }
 
 void Index::link(Key key, Entry& entry, const MessageHeader& header) {
@@ -82,30 +133,20 @@ void Index::link(Key key, Entry& entry, const MessageHeader& header) {
 void Index::put(const MessageView& message, Lsn at) {
     const Key key = to_key(message.header.key);
     auto& channel = channels_[key.channel];
-    if (key.sequence > channel.last_sequence) {
+    const bool hidden = message.header.state.hidden != 0;
+    if (!hidden && key.sequence >= channel.last_sequence) {
         channel.last_sequence = key.sequence;
-        touch(key.channel, channel);
+        channel.sequence_at = segment_of(at);
+        note(key.channel, channel);
     }
     const bool fresh = channel.entries.find(key.sequence) == nullptr;
     Entry& entry = channel.entries.add(key.sequence);
-    entry.at = at;
+    if (fresh) entry.length = static_cast<std::uint32_t>(message.length);
+    place(entry, at);
     entry.set(message.state);
     if (!fresh) return;
-    if (message.header.state.hidden != 0)
-        entry.hidden = true;
-    else
-        ++messages_;
-    link(key, entry, message.header);
-}
-
-void Index::load(const MessageView& message) {
-    const Key key = to_key(message.header.key);
-    auto& channel = channels_[key.channel];
-    Entry& entry = channel.entries.add(key.sequence);
-    entry.set(message.state);
-    entry.in_table = true;
-    entry.hidden = message.header.state.hidden != 0;
-    if (!entry.hidden) ++messages_;
+    entry.hidden = hidden;
+    if (!hidden) ++messages_;
     link(key, entry, message.header);
 }
 
@@ -113,12 +154,10 @@ bool Index::move(Key key, const State& state) {
     Entry* const entry = find(key);
     if (entry == nullptr || entry->hidden) return false;
     entry->set(state);
-    if (entry->in_table && !std::exchange(entry->changed, true)) changes.changed.push_back(key);
     return true;
 }
 
 void Index::remove(Key key, Entry& entry) {
-    if (entry.in_table) changes.gone.push_back(key);
     Links links;
     if (entry.linked) {
         const auto found = links_.find(key);
@@ -126,12 +165,10 @@ void Index::remove(Key key, Entry& entry) {
         links_.erase(found);
     }
     if (!entry.hidden) --messages_;
+    weigh(segment_of(entry.at), -weight_of(entry));
     const auto channel = channels_.find(key.channel);
     channel->second.entries.remove(key.sequence);
-    if (channel->second.erased && channel->second.entries.size() == 0) {
-        changes.dropped.push_back(key.channel);
-        channels_.erase(channel);
-    }
+    if (channel->second.erased && channel->second.entries.size() == 0) drop(channel);
     if (links.payload != 0) {
         const auto payload = payloads_.find(links.payload);
         if (payload != payloads_.end() && --payload->second == 0) {
@@ -151,47 +188,37 @@ void Index::erase(Key key) {
     if (entry->references == 0 && !replaying_) return remove(key, *entry);
     entry->hidden = true;
     --messages_;
-    if (entry->in_table && !std::exchange(entry->changed, true)) changes.changed.push_back(key);
 }
 
 void Index::forget(Key key) {
     if (Entry* const entry = find(key)) remove(key, *entry);
 }
 
-void Index::put_channel(std::uint64_t id, Bytes record) {
+void Index::put_channel(std::uint64_t id, const ChannelBody& body, Bytes record,
+                        std::uint32_t segment) {
     auto& channel = channels_[id];
+    if (channel.record_at != 0) weigh(channel.record_at, -weight_of(channel));
     channel.record.assign(record.begin(), record.end());
-    channel.erased = false;
-    touch(id, channel);
-}
-
-void Index::erase_channel(std::uint64_t id) {
-    auto* const found = channel(id);
-    if (found == nullptr) return;
-    // At replay LMDB may know already that it is erased, and what the journal put before is not.
-    found->erased = false;
-    found->last_sequence = 0;
-    for (const std::uint64_t sequence : found->entries.sequences()) erase({id, sequence});
-    if (found->entries.size() == 0) {
-        changes.dropped.push_back(id);
-        channels_.erase(id);
-        return;
+    channel.erased = body.erased != 0;
+    channel.record_at = segment;
+    weigh(segment, weight_of(channel));
+    if (body.last_sequence >= channel.last_sequence) {
+        channel.last_sequence = body.last_sequence;
+        channel.sequence_at = segment;
     }
-    found->erased = true;
-    found->record.clear();
-    touch(id, *found);
+    note(id, channel);
 }
 
-void Index::load_channel(std::uint64_t id, std::uint64_t last_sequence, bool erased, Bytes record) {
-    auto& channel = channels_[id];
-    channel.last_sequence = last_sequence;
-    channel.erased = erased;
-    channel.record.assign(record.begin(), record.end());
-}
-
-void Index::begin_replay() {
-    replaying_ = true;
-    recount();
+void Index::erase_channel(std::uint64_t id, std::uint32_t segment) {
+    const auto found = channels_.find(id);
+    if (found == channels_.end()) return;
+    auto& channel = found->second;
+    channel.erased = false;  // so that it stays for as long as this takes
+    for (const std::uint64_t sequence : channel.entries.sequences()) erase({id, sequence});
+    if (channel.entries.size() == 0) return drop(found);
+    channel.last_sequence = 0;
+    channel.sequence_at = segment;
+    put_channel(id, {0, 1, 0}, {}, segment);
 }
 
 void Index::recount() {
@@ -222,11 +249,10 @@ std::vector<Key> Index::settle() {
     }
     for (const Key key : unneeded)
         if (Entry* const entry = find(key)) remove(key, *entry);
-    std::erase_if(channels_, [&](const auto& each) {
-        if (!each.second.erased || each.second.entries.size() != 0) return false;
-        changes.dropped.push_back(each.first);
-        return true;
-    });
+    for (auto each = channels_.begin(); each != channels_.end();) {
+        const auto channel = each++;
+        if (channel->second.erased && channel->second.entries.size() == 0) drop(channel);
+    }
     // Of those that are left, not before: what is erased may well miss its origin.
     std::vector<Key> orphans;
     for (const auto& [key, links] : links_)

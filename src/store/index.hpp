@@ -1,11 +1,10 @@
 // What is alive, in memory: where each message is and in what state, some 40 bytes a message (16
-// neighbours in sequence share a block), and what LMDB has yet to be told of it. The same functions apply
-// a change now and at replay; applying one twice, or one whose outcome is known already, is
-// harmless. Guarded by the store's lock.
+// neighbours in sequence share a block), and how many bytes of each segment that is. The same
+// functions apply a change now and at replay, which may begin in the middle: what a record refers to may
+// be absent, or come later as a copy. Guarded by the store's lock.
 #pragma once
 
 #include <array>
-#include <bit>
 #include <map>
 #include <memory>
 #include <set>
@@ -17,18 +16,22 @@
 namespace ipcfs::store {
 
 struct Entry {
-    Lsn at = 0;  // segment and offset of its MessageHeader in the journal; 0: LMDB alone has it
+    Lsn at = 0;  // segment and offset of its MessageHeader
     Nanos not_before = 0;
     std::uint32_t deliveries = 0;
     std::uint32_t references = 0;  // messages whose origin it is
+    std::uint32_t length = 0;      // of its bytes, with padding
     Place place = Place::kQueued;
     bool redelivered = false;
-    bool hidden = false;    // erased, and only there for its references
-    bool in_table = false;  // LMDB has it, or is being given it
-    bool changed = false;   // LMDB has an older state, and `changed()` names it
-    bool linked = false;    // `links` has its origin and payload
+    bool hidden = false;  // erased, and only there for its references
+    bool linked = false;  // `links` has its origin and payload
 
     State state() const { return {place, redelivered, deliveries, not_before}; }
+    StateBody body() const {
+        StateBody body = to_body(state());
+        body.hidden = hidden ? 1 : 0;
+        return body;
+    }
     void set(const State& state) {
         place = state.place;
         redelivered = state.redelivered;
@@ -71,8 +74,9 @@ private:
 struct ChannelEntry {
     std::vector<std::byte> record;
     std::uint64_t last_sequence = 0;
-    bool erased = false;   // what is left is hidden
-    bool changed = false;  // LMDB has another record or last_sequence
+    std::uint32_t record_at = 0, sequence_at = 0;  // the segments that say so
+    std::uint32_t oldest = 0;                      // of these two
+    bool erased = false;                           // what is left is hidden
     Entries entries;
 };
 
@@ -83,52 +87,48 @@ public:
     const Links& links(Key key) const;  // of one that is linked
     bool refers(std::uint64_t payload) const { return payloads_.contains(payload); }
     std::size_t messages() const { return messages_; }  // that are not hidden
-    const std::map<std::uint64_t, ChannelEntry>& channels() const { return channels_; }
     std::map<std::uint64_t, ChannelEntry>& channels() { return channels_; }
-    const boost::unordered_flat_map<std::uint64_t, std::uint32_t>& payloads() const {
-        return payloads_;
-    }
 
-    // The message at `at` of the journal. One that is there already is only placed there.
+    // Bytes of a segment, or of all, that a copy of what is alive would take at most.
+    std::uint64_t live(std::uint32_t segment) const;
+    std::uint64_t live() const { return live_sum_; }
+    // The channels that segments up to `segment` say something about.
+    std::vector<std::uint64_t> channels_up_to(std::uint32_t segment) const;
+
+    // The message at `at`. One that is there already is only placed there, in that state.
     void put(const MessageView& message, Lsn at);
-    // One that LMDB has.
-    void load(const MessageView& message);
+    void place(Entry& entry, Lsn at);
     bool move(Key key, const State& state);  // false: not there
     void erase(Key key);
     // As if it had never been put.
     void forget(Key key);
-    void put_channel(std::uint64_t id, Bytes record);
-    void erase_channel(std::uint64_t id);
-    void load_channel(std::uint64_t id, std::uint64_t last_sequence, bool erased, Bytes record);
+    // `segment`: where the record of that change is.
+    void put_channel(std::uint64_t id, const ChannelBody& body, Bytes record,
+                     std::uint32_t segment);
+    void erase_channel(std::uint64_t id, std::uint32_t segment);
     std::set<std::uint64_t> referring_channels() const;  // with messages that have an origin
-    // Once everything is loaded. What LMDB knows may be younger than what is replayed: so nothing goes
-    // for want of references until `settle`, as what comes later may need it.
-    void begin_replay();
+    // Until `settle` nothing goes for want of references, as what comes later may need it.
+    void begin_replay() { replaying_ = true; }
     // After replay: counts references anew, ends what only references held that are gone. The keys of
     // those whose origin is missing.
     std::vector<Key> settle();
 
-    // What LMDB does not know yet; the caller takes it, and gives it back if it could not be told.
-    struct Changes {
-        std::vector<Key> gone, changed;
-        std::vector<std::uint64_t> dropped;   // channels with all they had
-        std::vector<std::uint64_t> channels;  // new records
-        bool empty() const {
-            return gone.empty() && changed.empty() && dropped.empty() && channels.empty();
-        }
-    };
-    Changes changes;
     std::vector<std::uint64_t> unused_payloads;  // nobody refers to them any more
 
 private:
+    void weigh(std::uint32_t segment, std::int64_t bytes);
     void recount();
     void link(Key key, Entry& entry, const MessageHeader& header);
     void remove(Key key, Entry& entry);
-    void touch(std::uint64_t id, ChannelEntry& channel);
+    void note(std::uint64_t id, ChannelEntry& channel);
+    void drop(std::map<std::uint64_t, ChannelEntry>::iterator channel);
 
     std::map<std::uint64_t, ChannelEntry> channels_;
+    std::set<std::pair<std::uint32_t, std::uint64_t>> by_segment_;  // ChannelEntry::oldest and id
     boost::unordered_flat_map<Key, Links, KeyHash> links_;
     boost::unordered_flat_map<std::uint64_t, std::uint32_t> payloads_;
+    boost::unordered_flat_map<std::uint32_t, std::uint64_t> live_;  // by segment; none is 0
+    std::uint64_t live_sum_ = 0;
     std::size_t messages_ = 0;
     bool replaying_ = false;
 };

@@ -16,41 +16,85 @@ std::uint32_t segment_number(std::string_view name) {
     return read.ec == std::errc{} && segment_name(number) == name ? number : 0;
 }
 
+Result<SegmentRef> make_segment(Medium& medium, std::uint32_t number, std::uint32_t size,
+                                std::uint64_t generation, const SegmentRef& old) {
+    const std::string spare = "spare-" + std::to_string(number);
+    auto segment = std::make_shared<Segment>();
+    segment->number = number;
+    if (old) {
+        if (auto done = medium.rename(segment_name(old->number), spare); !done) return done.error();
+        segment->region = std::move(old->region);
+    } else {
+        auto made = medium.make(spare, size);
+        if (!made) return made.error();
+        segment->region = std::move(*made);
+    }
+    segment->size = static_cast<std::uint32_t>(segment->region->bytes().size());
+    SegmentHeader header;
+    header.number = number;
+    // Any that the file has not had before.
+    header.salt = number * 0x9e3779b9U ^ static_cast<std::uint32_t>(generation << 7);
+    header.size = segment->size;
+    header.generation = generation;
+    header = sealed(header);
+    segment->salt = header.salt;
+    std::memcpy(segment->region->bytes().data(), &header, sizeof header);
+    auto done = segment->region->sync();
+    if (done) done = medium.rename(spare, segment_name(number));
+    if (done) done = medium.sync_names();
+    if (done) return segment;
+    (void)medium.remove(spare);
+    return done.error();
+}
+
 void Journal::begin(const SegmentRef& segment, std::uint32_t previous, std::uint32_t end) {
     segment->previous = previous;
     segment->previous_end = end;
     used_.push_back(segment);
+    recount();
     append(RecordType::kBegin, 0, 0, bytes_of(BeginBody{previous, end}));
 }
 
-void Journal::begin_first(Lsn applied) {
-    const SegmentRef first = std::move(spares_.front());
+SegmentRef Journal::take_spare() {
+    SegmentRef spare = std::move(spares_.front());
     spares_.pop_front();
-    begin(first, segment_of(applied), offset_of(applied));
+    return spare;
 }
 
-Journal::Fit Journal::fit(std::size_t length, bool may_use_reserve) {
-    const auto holds = [&](const Segment& segment) {
-        const std::size_t reserve = may_use_reserve ? 0 : reserve_of(segment.size);
-        return length + reserve <= segment.room();
-    };
-    if (holds(current())) return Fit::kFits;
-    constexpr std::size_t kBegin = sizeof(RecordHeader) + sizeof(BeginBody);
-    if (spares_.empty()) {
-        const Segment& now = current();
-        const std::size_t most = now.size - kSegmentStart - kBegin - sizeof(RecordHeader) -
-                                 (may_use_reserve ? 0 : reserve_of(now.size));
-        return length > most ? Fit::kTooLong : Fit::kFull;
+void Journal::recount() {
+    written_ = size_ = 0;
+    for (const auto& segment : used_) {
+        written_ += segment->end - kSegmentStart;
+        size_ += segment->size;
     }
-    if (length + kBegin + (may_use_reserve ? 0 : reserve_of(spares_.front()->size)) >
-        spares_.front()->room())
-        return Fit::kTooLong;
+}
+
+// Whether copies of `keep` bytes, of records of the oldest segment in their order, find room in
+// `room` bytes and in the spares but the first ones: surely in one that is as large as the oldest.
+bool Journal::keeps(std::uint64_t room, std::size_t spares_taken, std::uint64_t keep) const {
+    for (std::size_t i = spares_taken; i < spares_.size() && room < keep; ++i) {
+        if (spares_[i]->size >= used_.front()->size) return true;
+        room += most_of(spares_[i]->size);
+    }
+    return room >= keep;
+}
+
+Journal::Fit Journal::fit(std::size_t length, bool may_use_reserve, std::uint64_t keep) {
+    const auto reserve = [&](const Segment& segment) {
+        return may_use_reserve ? 0 : reserve_of(segment.size);
+    };
+    const Segment& now = current();
+    if (length + reserve(now) <= now.room())
+        return keeps(now.room() - length, 0, keep) ? Fit::kFits : Fit::kFull;
+    if (spares_.empty()) return Fit::kFull;
+    const Segment& then = *spares_.front();
+    const std::size_t room = then.room() - sizeof(RecordHeader) - sizeof(BeginBody);
+    if (length + reserve(then) > room) return Fit::kTooLong;
+    if (!keeps(room - length, 1, keep)) return Fit::kFull;
     append(RecordType::kSeal, 0, 0, {});
-    const std::uint32_t number = current().number;
-    const std::uint32_t end = current().end;
-    const SegmentRef next = std::move(spares_.front());
-    spares_.pop_front();
-    begin(next, number, end);
+    const std::uint32_t number = now.number;
+    const std::uint32_t end = now.end;
+    begin(take_spare(), number, end);
     return Fit::kFits;
 }
 
@@ -103,9 +147,7 @@ std::vector<Journal::Lost> Journal::divert(const SegmentRef& broken) {
         broken->cut = true;
         used_.erase(first + 1, used_.end());
     }
-    const SegmentRef next = std::move(spares_.front());
-    spares_.pop_front();
-    begin(next, previous, end);
+    begin(take_spare(), previous, end);
     return lost;
 }
 

@@ -1,7 +1,7 @@
-// The segments of the journal: where the next record goes, which are waiting to be used, which have
-// been filled. Segments are numbered; each begins by naming the one before it and where that ended, so
-// that the one with the highest number that begins at all says what counts. Guarded by the store's
-// lock; what blocks (making a segment ready, reading) is said apart.
+// The segments: where the next record goes, which are waiting to be used, which have been filled.
+// Segments are numbered; each begins by naming the one before it and where that ended, so that the one
+// with the highest number that begins at all says what counts. The oldest goes first, when nothing in it
+// is alive any more. Guarded by the store's lock.
 #pragma once
 
 #include <algorithm>
@@ -30,6 +30,7 @@ struct Segment {
         const std::uint32_t most = size - std::uint32_t{sizeof(RecordHeader)};
         return end < most ? most - end : 0;
     }
+    bool complete() const { return cut || synced == end; }  // all that counts is on disk
 };
 using SegmentRef = std::shared_ptr<Segment>;
 
@@ -37,21 +38,34 @@ std::string segment_name(std::uint32_t number);
 // The number in such a name; 0: it is not one.
 std::uint32_t segment_number(std::string_view name);
 
+// Makes a segment of `size` bytes, or of `old`, which is not needed any more. Its header is on disk before
+// it gets its name. Blocks. ENOSPC.
+Result<SegmentRef> make_segment(Medium& medium, std::uint32_t number, std::uint32_t size,
+                                std::uint64_t generation, const SegmentRef& old);
+
 class Journal {
 public:
-    // Begins with `current`, which may be half full; `others` are older, oldest first.
-    void start(std::deque<SegmentRef> segments) { used_ = std::move(segments); }
-    // The very first, out of the spares: goes on where `applied` ends.
-    void begin_first(Lsn applied);
+    // Begins with the last of `segments`, which may be half full; the others are older, oldest first.
+    void start(std::deque<SegmentRef> segments) {
+        used_ = std::move(segments);
+        recount();
+    }
+    // The very first, out of the spares.
+    void begin_first() { begin(take_spare(), 0, 0); }
 
     // What a put must leave of each segment to what must not fail.
     static std::uint32_t reserve_of(std::uint32_t size) {
         return std::min<std::uint32_t>(size / 8, 256U << 10);
     }
+    // How long a record may be at most in a segment of `size`, one that leaves the reserve.
+    static std::uint32_t most_of(std::uint32_t size) {
+        return size - kSegmentStart - kOverhead - reserve_of(size);
+    }
 
-    enum class Fit { kFits, kFull, kTooLong };
-    // Makes sure that a record of that length fits the current segment, perhaps a new one.
-    Fit fit(std::size_t length, bool may_use_reserve);
+    enum class Fit { kFits, kFull, kTooLong /* for the spares */ };
+    // Makes sure that a record of that length fits the current segment, perhaps a new one, and that
+    // there are still `keep` bytes elsewhere for copies out of the oldest segment.
+    Fit fit(std::size_t length, bool may_use_reserve, std::uint64_t keep);
     // After kFits. `fill(to)` writes the body; its checksum is given. Returns the end.
     template <class F>
     Lsn append(RecordHeader header, std::uint32_t crc_of_body, F&& fill);
@@ -60,10 +74,17 @@ public:
     Segment& current() { return *used_.back(); }
     Lsn end() const { return make_lsn(used_.back()->number, used_.back()->end); }
     std::deque<SegmentRef>& used() { return used_; }
+    const std::deque<SegmentRef>& used() const { return used_; }
     std::deque<SegmentRef>& spares() { return spares_; }
     const std::deque<SegmentRef>& spares() const { return spares_; }
     // Where message bytes at `at` are.
     Bytes read(Lsn at) const;
+    std::uint64_t written() const { return written_; }  // bytes of records, alive or not
+    std::uint64_t size() const { return size_; }        // of the files
+    void free_oldest() {
+        used_.pop_front();
+        recount();
+    }
 
     struct Unsynced {
         SegmentRef segment;
@@ -80,10 +101,16 @@ public:
     std::vector<Lost> divert(const SegmentRef& broken);
 
 private:
+    // What each segment holds beside its header and records of others.
+    static constexpr std::uint32_t kOverhead = 2 * sizeof(RecordHeader) + sizeof(BeginBody);
     void begin(const SegmentRef& segment, std::uint32_t previous, std::uint32_t end);
+    SegmentRef take_spare();
+    void recount();
+    bool keeps(std::uint64_t room, std::size_t spares_taken, std::uint64_t keep) const;
 
     std::deque<SegmentRef> used_;  // oldest first; the last is written to
     std::deque<SegmentRef> spares_;
+    std::uint64_t written_ = 0, size_ = 0;  // of those in use
 };
 
 template <class F>
@@ -99,6 +126,7 @@ Lsn Journal::append(RecordHeader header, std::uint32_t crc_of_body, F&& fill) {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     std::memcpy(at, &header, sizeof header);
     segment.end = end;
+    written_ += header.length;
     return header.lsn;
 }
 

@@ -3,51 +3,44 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <filesystem>
-#include <set>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <store/files.hpp>
 #include <store/found.hpp>
-#include <store/walk.hpp>
 
 namespace ipcfs::store {
 
 namespace {
 
-constexpr std::uint32_t kMiB = 1U << 20;
-
-// By the size of the file system: at least four segments have to fit beside LMDB.
-std::uint32_t suggested_segment(const std::string& directory) {
+// The largest that a segment may grow: several have to fit a small disk.
+std::uint32_t suggested_segment(const Options& options) {
     struct statvfs info {};
-    if (::statvfs(directory.c_str(), &info) != 0) return 16 * kMiB;
-    const std::uint64_t total = std::uint64_t{info.f_blocks} * info.f_frsize;
-    const std::uint64_t part = total < 16 * kMiB ? total / 16 : total / 8;
-    const auto size = std::clamp<std::uint64_t>(part, 64U << 10, 16 * kMiB);
+    std::uint64_t total = UINT64_MAX;
+    if (::statvfs(options.directory.c_str(), &info) == 0)
+        total = std::uint64_t{info.f_blocks} * info.f_frsize;
+    if (options.max_bytes != 0) total = std::min(total, options.max_bytes);
+    const auto size = std::clamp<std::uint64_t>(total / 16, 64U << 10, kLargestSegment);
     return static_cast<std::uint32_t>(size & ~std::uint64_t{4095});
 }
 
 }  // namespace
 
-Result<void> LmdbStore::make_fresh(const std::string& directory) {
+Result<void> SegmentStore::make_fresh(const std::string& directory) {
     const std::string half = directory + ".new";
     remove_tree(half);
-    for (const char* name : {"", "/journal", "/lmdb", "/payload"})
+    for (const char* name : {"", "/journal", "/payload"})
         if (auto done = make_directory(half + name); !done) return done;
-    if (auto done = Epoch::make(half + "/epoch"); !done) return done;
-    auto table = Table::open(half + "/lmdb");
-    if (!table) return table.error();
-    if (auto done = (*table)->begin(); !done) return done;
-    return (*table)->commit(0);
+    return Epoch::make(half + "/epoch");
 }
 
-bool LmdbStore::has_files() const {
+bool SegmentStore::has_files() const {
     const std::string current = options_.directory + "/current";
     return exists(current) || exists(current + ".new/salvaged");
 }
 
-Result<void> LmdbStore::lock_directory() {
+Result<void> SegmentStore::lock_directory() {
     const std::string& home = options_.directory;
     std::error_code failed;
     std::filesystem::create_directories(home, failed);
@@ -65,7 +58,7 @@ Result<void> LmdbStore::lock_directory() {
     return {};
 }
 
-Result<void> LmdbStore::recover(Recovery& to) {
+Result<void> SegmentStore::recover(Recovery& to) {
     const std::scoped_lock one(opening_);
     IPCFS_CHECK(!recovered_);
     generation_ = options_.first_generation;
@@ -78,7 +71,7 @@ Result<void> LmdbStore::recover(Recovery& to) {
     return {};
 }
 
-Result<void> LmdbStore::open() {
+Result<void> SegmentStore::open() {
     if (opened_) return {};
     const std::scoped_lock one(opening_);
     if (opened_) return {};
@@ -100,8 +93,7 @@ Result<void> LmdbStore::open() {
 }
 
 // What was made in vain goes, so that the next attempt begins anew.
-void LmdbStore::forget_start() {
-    table_.reset();
+void SegmentStore::forget_start() {
     payloads_.reset();
     epoch_.reset();
     {
@@ -119,11 +111,11 @@ void LmdbStore::forget_start() {
     directory_lock_.reset();
 }
 
-Result<void> LmdbStore::start(Recovery& to) {
+Result<void> SegmentStore::start(Recovery& to) {
     const std::string& home = options_.directory;
     const std::string current = home + "/current";
-    segment_bytes_ = options_.segment_bytes != 0 ? options_.segment_bytes : suggested_segment(home);
-    table_reserve_ = std::max<std::uint64_t>(segment_bytes_ / 4, 128U << 10);
+    segment_bytes_ =
+        options_.segment_bytes != 0 ? options_.segment_bytes : suggested_segment(options_);
 
     for (bool again = false;; again = true) {
         if (!exists(current) && exists(current + ".new/salvaged")) {
@@ -155,16 +147,16 @@ Result<void> LmdbStore::start(Recovery& to) {
     {
         const Lock lock(mutex_);
         closed_ = ended_ = false;
-        checkpointing_ = true;
+        cleaning_ = true;
     }
     commit_thread_ = std::thread([this] { commit_loop(); });
-    checkpoint_thread_ = std::thread([this] { checkpoint_loop(); });
+    clean_thread_ = std::thread([this] { clean_loop(); });
     opened_ = true;
     return {};
 }
 
 // Reads everything; what is wrong is in `found`. A fault: it could not be tried, and is as it was.
-Result<void> LmdbStore::open_current(Found& found) {
+Result<void> SegmentStore::open_current(Found& found) {
     if (!exists(path("epoch"))) {
         found.damaged("its epoch file is missing");
         if (auto made = Epoch::make(path("epoch")); !made) return made;
@@ -181,63 +173,26 @@ Result<void> LmdbStore::open_current(Found& found) {
     if (!medium) return medium.error();
     medium_ = std::move(*medium);
 
-    const Verdict verdict = verify_in_child(path("lmdb/data.mdb"));
-    if (!verdict.wrong.empty()) found.damaged("LMDB: " + verdict.wrong);
-    found.unreadable = verdict.crashed;
     read_segments(found);
-    if (found.newer)
-        return Fault{EPROTO, path("journal") + " was written by a newer version of ipcfs"};
+    if (found.version != kFormatVersion) return other_version(path("journal"), found.version);
     payloads_ = std::make_unique<PayloadFiles>(path("payload"));
     if (auto done = make_directory(path("payload")); !done) return done;
     if (auto done = payloads_->load(); !done) return done;
-    if (!found.damage.empty()) return {};
-
-    class Loader final : public Table::Visitor {
-    public:
-        Loader(Index& index, Found& found) : index_(index), found_(found) {}
-        void channel(const ChannelBody& body, Bytes record) override {
-            index_.load_channel(body.id, body.last_sequence, body.erased != 0, record);
-        }
-        void message(const MessageView& message) override { index_.load(message); }
-        void request(std::uint64_t id) override { found_.requests.push_back(id); }
-
-    private:
-        Index& index_;
-        Found& found_;
-    };
     index_ = Index();
-    auto table = Table::open(path("lmdb"));
-    if (!table) {
-        found.damaged(table.error().message());
-        return {};
-    }
-    table_ = std::move(*table);
-    if (table_->state().version > kFormatVersion)
-        return Fault{EPROTO, path("lmdb") + " was written by a newer version of ipcfs"};
-    Loader loader(index_, found);
-    if (auto done = table_->begin_view(loader); !done) {
-        found.damaged(done.error().message());
-        return {};
-    }
+    if (found.damage.empty()) find_chain(found);
+    if (!found.damage.empty()) return {};
     index_.begin_replay();
-    find_chain(found);
     replay(found, false);
-    if (found.damage.empty()) {
-        if (const auto orphans = index_.settle(); !orphans.empty())
-            found.damaged("the content of " + std::to_string(orphans.size()) +
-                          " messages is missing");
-        if (table_->state().number < found.checkpoint)
-            found.damaged("LMDB is older than the journal says it should be");
-    }
+    if (const auto orphans = index_.settle(); found.damage.empty() && !orphans.empty())
+        found.damaged("the content of " + std::to_string(orphans.size()) + " messages is missing");
     return {};
 }
 
 // The journal goes on where its valid part ends.
-Result<void> LmdbStore::start_journal(Found& found) {
+Result<void> SegmentStore::start_journal(Found& found) {
     std::deque<SegmentRef> segments;
     for (auto& file : found.files) {
-        const bool ready = !file.chain && !file.used && !file.dirty &&
-                           file.header.size == segment_bytes_ && recyclable_.size() < 2;
+        const bool ready = !file.chain && !file.used && !file.dirty && recyclable_.size() < 2;
         if (!file.chain && !ready) {
             found.leftovers.push_back(segment_name(file.number));
             continue;
@@ -250,6 +205,7 @@ Result<void> LmdbStore::start_journal(Found& found) {
         segment->previous = file.begin.previous;
         segment->previous_end = file.begin.end;
         segment->region = std::move(file.region);
+        segment_bytes_ = std::max(segment_bytes_, segment->size);
         if (ready)
             recyclable_.push_back(segment);  // kept: there may be no room for another
         else
@@ -275,20 +231,16 @@ Result<void> LmdbStore::start_journal(Found& found) {
         std::max(options_.first_generation, epoch_->last().generation + (epoch_->intact() ? 1 : 2));
     may_have_lost_marks_ = epoch_->last().generation != 0 && epoch_->last().clean == 0 &&
                            std::string(epoch_->last().boot.data()) != options_.boot;
-    next_number_ = std::max(next_number_, segment_of(table_->state().applied) + 1);
     journal_.start(std::move(segments));
     if (journal_.used().empty()) {
-        if (auto done = prepare(); !done) return done;
-        journal_.begin_first(table_->state().applied);
+        if (auto done = prepare(1); !done) return done;
+        journal_.begin_first();
         if (auto done = journal_.current().region->sync(); !done) return done;
         journal_.current().synced = journal_.current().end;
     }
     durable_ = journal_.end();
-    std::set<std::uint64_t> seen;  // LMDB's and the journal's overlap
-    std::vector<std::uint64_t> latest;
-    for (auto each = found.requests.rbegin(); each != found.requests.rend(); ++each)
-        if (seen.insert(*each).second) latest.push_back(*each);
-    for (auto each = latest.rbegin(); each != latest.rend(); ++each) remember(*each);
+    for (const Request& request : found.requests) requests_.push_back(request);
+    while (requests_.size() > kKeptRequests) requests_.pop_front();
 
     EpochSlot slot;
     slot.generation = generation_;
@@ -297,11 +249,9 @@ Result<void> LmdbStore::start_journal(Found& found) {
     return epoch_->write(slot);
 }
 
-void LmdbStore::tell(Recovery& to, Found& found) {
+void SegmentStore::tell(Recovery& to, Found& found) {
     const auto referring = index_.referring_channels();
-    const auto view_of = [&](Key key, const Entry& entry) {
-        return entry.at != 0 ? parse_message(journal_.read(entry.at)) : table_->view(key);
-    };
+    const auto view_of = [&](const Entry& entry) { return parse_message(journal_.read(entry.at)); };
     std::uint64_t broken = 0;
     const auto tell_channel = [&](std::uint64_t id, ChannelEntry& channel) {
         to.channel(id, channel.record, channel.last_sequence);
@@ -309,7 +259,7 @@ void LmdbStore::tell(Recovery& to, Found& found) {
             const Key key{id, sequence};
             const Entry& entry = *channel.entries.find(sequence);
             if (entry.hidden) continue;
-            const auto view = view_of(key, entry);
+            const auto view = view_of(entry);
             IPCFS_CHECK(view.has_value());
             Recovered message{key, entry.state(), view->head, view->content, {}, 0};
             if (entry.linked) {
@@ -319,7 +269,7 @@ void LmdbStore::tell(Recovery& to, Found& found) {
             }
             if (message.origin.channel != 0) {
                 const Entry* const origin = index_.find(message.origin);
-                const auto content = view_of(message.origin, *origin);
+                const auto content = view_of(*origin);
                 IPCFS_CHECK(content.has_value());
                 message.content = content->content;
             }
@@ -336,8 +286,7 @@ void LmdbStore::tell(Recovery& to, Found& found) {
             tell_channel(id, channel);
     }
     for (const std::uint64_t id : later) tell_channel(id, *index_.channel(id));
-    for (const std::uint64_t request : found.requests) to.request(request);
-    table_->end_view();
+    for (const Request& request : found.requests) to.request(request.id);
     if (broken != 0) {
         health_.damaged = true;
         trouble_ = std::to_string(broken) + " messages have lost their payload";

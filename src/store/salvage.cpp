@@ -3,7 +3,6 @@
 
 #include <store/files.hpp>
 #include <store/found.hpp>
-#include <store/walk.hpp>
 
 namespace ipcfs::store {
 
@@ -20,9 +19,85 @@ std::string time_for_name() {
 
 }  // namespace
 
+// For a damaged journal: what its segments say of each other, as far as they can be read.
+void SegmentStore::Found::link_back() {
+    File* later = nullptr;
+    for (auto each = files.rbegin(); each != files.rend(); ++each) {
+        if (each->header.number != each->number) each->find_salt();
+        each->chain = each->header.number == each->number &&
+                      (later == nullptr || !later->used || later->begin.previous == each->number ||
+                       !each->used);
+        if (!each->chain) continue;
+        each->end = later != nullptr && later->used && later->begin.previous == each->number
+                        ? later->begin.end
+                        : 0;
+        later = &*each;
+    }
+}
+
+// The header is damaged. Its salt is what is missing in the checksum of the first record.
+void SegmentStore::Found::File::find_salt() {
+    constexpr std::size_t kLength = sizeof(RecordHeader) + sizeof(BeginBody);
+    if (bytes().size() < kSegmentStart + kLength) return;
+    const auto first = load<RecordHeader>(bytes().subspan(kSegmentStart));
+    const Bytes body = bytes().subspan(kSegmentStart + sizeof first, sizeof(BeginBody));
+    if (first.length != kLength || first.lsn != make_lsn(number, kSegmentStart + kLength)) return;
+    header.number = number;
+    header.salt = first.crc ^ record_crc(first, crc32c(body), 0);
+    used = true;
+    begin = load<BeginBody>(body);
+}
+
+// Writes the index's messages into new segments. Returns how many.
+Result<std::uint64_t> SegmentStore::write_again(const std::string& directory, Found& found) {
+    auto medium = file_medium(directory);
+    if (!medium) return medium.error();
+    Journal journal;
+    std::uint32_t number = 0;
+    const auto ready = [&]() -> Result<void> {
+        auto made = make_segment(**medium, ++number, segment_bytes_, 0, nullptr);
+        if (!made) return made.error();
+        journal.spares().push_back(*made);
+        return {};
+    };
+    if (auto made = ready(); !made) return made.error();
+    journal.begin_first();
+    const auto append = [&](RecordType type, std::uint64_t value, std::uint32_t count,
+                            Bytes body) -> Result<void> {
+        while (journal.fit(sizeof(RecordHeader) + align8(body.size()), true, 0) !=
+               Journal::Fit::kFits)
+            if (auto made = ready(); !made) return made;
+        journal.append(type, value, count, body);
+        return {};
+    };
+    std::uint64_t messages = 0;
+    for (auto& [id, channel] : index_.channels()) {
+        const ChannelBody body{channel.last_sequence, channel.erased ? 1U : 0U,
+                               static_cast<std::uint32_t>(channel.record.size())};
+        if (auto done = append(RecordType::kChannel, id, 0, channel_bytes(body, channel.record));
+            !done)
+            return done.error();
+        for (const std::uint64_t sequence : channel.entries.sequences()) {
+            const Entry& entry = *channel.entries.find(sequence);
+            const auto view = parse_message(
+                found.file(segment_of(entry.at))->bytes().subspan(offset_of(entry.at)));
+            IPCFS_CHECK(view.has_value());
+            StateBody state = entry.body();
+            state.redelivered = 1;
+            std::vector<std::byte> bytes;
+            append_message(bytes, *view, state);
+            if (auto done = append(RecordType::kCopy, 0, 1, bytes); !done) return done.error();
+            ++messages;
+        }
+    }
+    for (const auto& segment : journal.used())
+        if (auto done = segment->region->sync(); !done) return done.error();
+    return {boost::system::in_place_value, messages};
+}
+
 // Renames what is damaged, and makes a new store of what is good in it: every record whose checksum
 // is right. Erasures and states may be among what is lost, so all of it counts as redelivered.
-Result<void> LmdbStore::put_aside(Found& found) {
+Result<void> SegmentStore::put_aside(Found& found) {
     const std::string& home = options_.directory;
     const std::string current = home + "/current";
     std::string aside = home + "/quarantine-" + time_for_name();
@@ -30,25 +105,7 @@ Result<void> LmdbStore::put_aside(Found& found) {
         aside = home + "/quarantine-" + time_for_name() + "-" + std::to_string(i);
     log_.critical("store: ", current, " is damaged: ", found.damage, ". It is put aside as ", aside,
                   "; what is provably good in it goes on, all of it flagged as redelivered");
-    if (table_) table_->end_view();
-    table_.reset();
-
     index_ = Index();
-    std::map<Key, Bytes> kept;  // out of LMDB
-    std::optional<Salvage> salvage;
-    if (!found.unreadable) {
-        salvage.emplace(path("lmdb/data.mdb"));
-        salvage->for_each([&](Bytes value, bool is_channel) {
-            if (is_channel) {
-                const auto body = load<ChannelBody>(value);
-                index_.load_channel(body.id, body.last_sequence, body.erased != 0,
-                                    value.subspan(sizeof body));
-            } else if (const auto message = parse_message(value)) {
-                index_.load(*message);
-                kept.emplace(to_key(message->header.key), value);
-            }
-        });
-    }
     index_.begin_replay();
     found.link_back();
     replay(found, true);
@@ -57,44 +114,8 @@ Result<void> LmdbStore::put_aside(Found& found) {
 
     if (auto made = make_fresh(current); !made) return made;
     const std::string half = current + ".new";
-    std::uint64_t count = 0;
-    {
-        auto table = Table::open(half + "/lmdb");
-        if (!table) return table.error();
-        const auto fill = [&]() -> Result<void> {
-            count = 0;
-            if (auto done = (*table)->begin(); !done) return done;
-            for (auto& [id, channel] : index_.channels()) {
-                const auto length = static_cast<std::uint32_t>(channel.record.size());
-                const ChannelBody body{id, channel.last_sequence, channel.erased ? 1U : 0U, length};
-                if (auto done = (*table)->put_channel(body, channel.record); !done) return done;
-                for (const std::uint64_t sequence : channel.entries.sequences()) {
-                    const Entry& entry = *channel.entries.find(sequence);
-                    Bytes from;
-                    if (entry.at == 0)
-                        from = kept[{id, sequence}];
-                    else
-                        from =
-                            found.file(segment_of(entry.at))->bytes().subspan(offset_of(entry.at));
-                    auto view = parse_message(from);
-                    IPCFS_CHECK(view.has_value());
-                    State state = entry.state();
-                    state.redelivered = true;
-                    view->header.state = to_body(state);
-                    view->header.state.hidden = entry.hidden ? 1 : 0;
-                    auto done = (*table)->put(view->header, view->head, view->content);
-                    if (!done) return done;
-                    ++count;
-                }
-            }
-            return (*table)->commit(0);
-        };
-        for (;;) {
-            auto done = fill();
-            if (done) break;
-            if (!(*table)->abort()) return done;
-        }
-    }
+    const auto written = write_again(half + "/journal", found);
+    if (!written) return written.error();
     if (auto linked = payloads_->link_into(half + "/payload"); !linked)
         log_.error("store: ", linked.error().message());
     auto epoch = Epoch::open(half + "/epoch");
@@ -104,14 +125,14 @@ Result<void> LmdbStore::put_aside(Found& found) {
     slot.clean = 1;
     if (auto done = epoch->write(slot); !done) return done;
     const std::string text = "the store was damaged (" + found.damage + ") and was put aside as " +
-                             aside + "; " + std::to_string(count) + " messages were saved";
+                             aside + "; " + std::to_string(*written) + " messages were saved";
     if (auto done = replace_file(half + "/salvaged", std::as_bytes(std::span(text))); !done)
         return done;
     if (auto done = rename_file(current, aside); !done) return done;
     if (auto done = rename_file(half, current); !done) return done;
     if (auto done = sync_directory(home); !done) return done;
     health_.quarantine = aside;
-    health_.salvaged = count;
+    health_.salvaged = *written;
     index_ = Index();
     next_number_ = 1;
     medium_.reset();

@@ -4,8 +4,8 @@
 // it may be called under a channel's lock; it is in order with everything appended before, survives
 // the death of the process at once, and power loss as soon as its Lsn is durable.
 //
-// Two implementations: MemoryStore (memory_store.hpp), the model and what tests use, and LmdbStore
-// (lmdb_store.hpp), a journal in front of LMDB. See docs/store.md. All of it is thread-safe unless
+// Two implementations: MemoryStore (memory_store.hpp), the model and what tests use, and SegmentStore
+// (segment_store.hpp), a log in segments. See docs/store.md. All of it is thread-safe unless
 // it says otherwise.
 #pragma once
 
@@ -105,7 +105,8 @@ struct Health {
     std::uint64_t failed_syncs = 0;
     std::uint64_t syncs = 0;          // of the journal
     std::uint64_t puts = 0;           // messages since the start
-    std::uint64_t checkpoints = 0;    // since the start
+    std::uint64_t cleaned = 0;        // segments that were emptied since the start
+    std::uint64_t copied_bytes = 0;   // for that
     std::uint64_t messages = 0;       // alive
     std::uint64_t journal_bytes = 0;  // of segments that are in use
     std::uint64_t salvaged = 0;       // messages saved out of a damaged store
@@ -116,7 +117,7 @@ class Store {
 public:
     virtual ~Store() = default;
 
-    // Once, before anything else; blocks for as long as it takes. Makes no files. EPROTO: the store is of a newer
+    // Once, before anything else; blocks for as long as it takes. Makes no files. EPROTO: the store is of another
     // version, and was not touched; EBUSY: another process has it. A damaged store is put
     // aside, what is provably good in it is told, and `health` says so.
     virtual Result<void> recover(Recovery& to) = 0;

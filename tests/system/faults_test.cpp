@@ -63,7 +63,7 @@ TEST_F(Faults, AFullDiskIsTheWritersErrorAndReadingMakesRoom) {
         }
         int again = 0;
         const Fd out = open_file(at("jobs/queue"), O_WRONLY);
-        // A checkpoint may have to make the room first.
+        // The cleaner may have to make the room first.
         ASSERT_TRUE(wait_until([&] {
             while (again < written / 4 && write_to(out.get(), text(next_write)) > 0) {
                 ++again;

@@ -64,7 +64,7 @@ TEST_F(Full, ADiskRefusesPutsTakesErasuresAndHasRoomAgain) {
         for (int round = 0; round < 3; ++round) {
             SCOPED_TRACE("round " + std::to_string(round));
             KeepingLogger log;
-            LmdbStore store(options(), log);
+            SegmentStore store(options(), log);
             Told told;
             const auto done = store.recover(told);
             ASSERT_TRUE(done) << done.error().message();
@@ -97,7 +97,7 @@ TEST_F(Full, ADiskRefusesPutsTakesErasuresAndHasRoomAgain) {
         }
         // All of it goes.
         SilentLogger silent;
-        LmdbStore store(options(), silent);
+        SegmentStore store(options(), silent);
         Told told;
         ASSERT_TRUE(store.recover(told));
         for (const std::uint64_t i : there) ASSERT_TRUE(store.erase({1, i}));
@@ -108,7 +108,7 @@ TEST_F(Full, ADiskRefusesPutsTakesErasuresAndHasRoomAgain) {
 // Marks and erasures in bursts, as deliveries that end together make them, while writers try again and
 // again.
 TEST_F(Full, ADiskHasRoomAgainForWritersThatKeepTrying) {
-    // From the marks to the erasures: before, while and after the checkpoint thread tries again.
+    // From the marks to the erasures: before, while and after the cleaner tries again.
     for (const int pause : {0, 10'000, 20'000, 120'000}) {
         SCOPED_TRACE("erased after " + std::to_string(pause) + " us");
         std::filesystem::remove_all(directory_.path + "/store");
@@ -117,7 +117,7 @@ TEST_F(Full, ADiskHasRoomAgainForWritersThatKeepTrying) {
         std::uint64_t first = 1, next = 1;
         {
             KeepingLogger log;
-            LmdbStore store(options(), log);
+            SegmentStore store(options(), log);
             Told told;
             ASSERT_TRUE(store.recover(told));
             ASSERT_TRUE(store.put_channel(1, as_span("c")));
@@ -163,7 +163,7 @@ TEST_F(Full, ADiskHasRoomAgainForWritersThatKeepTrying) {
             ::usleep(100'000);
         }
         SilentLogger silent;
-        LmdbStore store(options(), silent);
+        SegmentStore store(options(), silent);
         Told told;
         ASSERT_TRUE(store.recover(told));
         EXPECT_FALSE(store.health().damaged) << store.health().text;
@@ -180,7 +180,7 @@ TEST_F(Full, ADiskRefusesTheFirstFilesAndNothingOfThemIsLeft) {
     const std::string fat = directory_.path + "/fat";
     const Fd file(::open(fat.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     SilentLogger silent;
-    LmdbStore store(options(), silent);
+    SegmentStore store(options(), silent);
     Told told;
     ASSERT_TRUE(store.recover(told));
     for (off_t size = 4096; ::posix_fallocate(file.get(), 0, size) == 0; size += 4096) continue;
@@ -197,7 +197,7 @@ TEST_F(Full, ADiskRefusesTheFirstFilesAndNothingOfThemIsLeft) {
 
 TEST_F(Full, ADiskRefusesPayloads) {
     SilentLogger silent;
-    LmdbStore store(options(), silent);
+    SegmentStore store(options(), silent);
     Told told;
     ASSERT_TRUE(store.recover(told));
     ASSERT_TRUE(store.open());

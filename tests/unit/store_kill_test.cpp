@@ -43,7 +43,7 @@ private:
 // Appends until it is killed.
 [[noreturn]] void child(const std::string& directory, std::uint64_t next, int to) {
     SilentLogger silent;
-    LmdbStore store(options_in(directory), silent);
+    SegmentStore store(options_in(directory), silent);
     Told told;
     if (!store.recover(told)) ::_exit(1);
     if (!store.put_channel(1, as_span("channel"))) ::_exit(1);
@@ -107,7 +107,7 @@ protected:
 
     void check() {
         KeepingLogger log;
-        LmdbStore store(options_in(directory_.path), log);
+        SegmentStore store(options_in(directory_.path), log);
         Told told;
         const auto done = store.recover(told);
         ASSERT_TRUE(done) << done.error().message();
@@ -167,7 +167,7 @@ TEST_F(Kill, InTheMiddleOfRecoveryLosesNothing) {
         ASSERT_GE(pid, 0);
         if (pid == 0) {
             SilentLogger silent;
-            LmdbStore store(options_in(directory_.path), silent);
+            SegmentStore store(options_in(directory_.path), silent);
             Told told;
             ::_exit(store.recover(told) ? 0 : 1);
         }

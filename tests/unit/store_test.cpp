@@ -15,8 +15,8 @@ protected:
         if (!GetParam()) return std::make_unique<MemoryStore>(contents_);
         Options options;
         options.directory = directory_.path + "/store";
-        options.segment_bytes = 64 << 10;  // so that much goes to LMDB
-        return std::make_unique<LmdbStore>(options, log_);
+        options.segment_bytes = 64 << 10;  // so that many are emptied
+        return std::make_unique<SegmentStore>(options, log_);
     }
     // Closes the store and starts anew from what it kept.
     Told reopen() {
@@ -37,7 +37,7 @@ public:
 };
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Stores, testing::Bool(), [](const auto& kind) {
-    return kind.param ? std::string("lmdb") : std::string("memory");
+    return kind.param ? std::string("disk") : std::string("memory");
 });
 
 Fd file_of(std::string_view text) {
@@ -231,7 +231,7 @@ TEST_P(Stores, AreAsBeforeWhenTheirFilesCannotBeMade) {
     {
         Options options;
         options.directory = home;
-        LmdbStore other(options, log_);
+        SegmentStore other(options, log_);
         Told told;
         ASSERT_TRUE(other.recover(told));
         ASSERT_TRUE(other.open());

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <store/lmdb_store.hpp>
 #include <store/memory_store.hpp>
+#include <store/segment_store.hpp>
 
 #include <base/log.hpp>
 

@@ -1,8 +1,9 @@
 // Appending: what callers do, under the store's lock. Any thread.
 #include <algorithm>
+#include <bit>
 
 #include <store/files.hpp>
-#include <store/lmdb_store.hpp>
+#include <store/segment_store.hpp>
 
 namespace ipcfs::store {
 
@@ -34,50 +35,52 @@ void for_each_part(const Put& put, F&& use) {
 
 }  // namespace
 
-LmdbStore::LmdbStore(Options options, Logger& log) : options_(std::move(options)), log_(log) {
+SegmentStore::SegmentStore(Options options, Logger& log) : options_(std::move(options)), log_(log) {
     if (options_.boot.empty()) options_.boot = boot_id();
 }
 
-LmdbStore::~LmdbStore() {
+SegmentStore::~SegmentStore() {
     close();
 }
 
-Result<void> LmdbStore::gate(const char* operation) const {
+Result<void> SegmentStore::gate(const char* operation) const {
     if (closed_) return Fault{EIO, std::string(operation) + ": the store is closed"};
     if (health_.failed) return Fault{EIO, std::string(operation) + ": " + trouble_};
     return {};
 }
 
-// Room for a record that may fail, leaving the reserve alone. Where no segment is ready although
-// the disk has room, makes one: the only time that an append waits, when the checkpoint thread
-// has been left behind.
-Result<void> LmdbStore::make_room(Lock& lock, std::size_t length) {
+// Room for a record that may fail, leaving the reserve alone, and what the cleaner needs. Where no
+// segment is ready although the disk has room, makes one: the only time that an append waits, when
+// the cleaner has been left behind.
+Result<void> SegmentStore::make_room(Lock& lock, std::size_t length) {
     for (;;) {
         if (auto open = gate("put"); !open) return open;
-        if (length > UINT32_MAX / 2) return Fault{EMSGSIZE, "put: more than a segment holds"};
+        if (length > Journal::most_of(segment_bytes_))
+            return Fault{segment_bytes_ < kLargestSegment ? ENOSPC : EMSGSIZE,
+                         "put: more than a segment holds"};
         // What must not fail goes first, in a burst of erasing into the next segment.
         if (!overflow_.empty()) flush_overflow();
-        switch (overflow_.empty() ? journal_.fit(length, false) : Journal::Fit::kFull) {
-            case Journal::Fit::kFits:
-                if (wants_spare()) checkpoint_wake_.notify_one();
-                return {};
-            case Journal::Fit::kTooLong:
-                return Fault{segment_bytes_ < (16U << 20) ? ENOSPC : EMSGSIZE,
-                             "put: more than a segment holds"};
-            case Journal::Fit::kFull: break;
+        const auto fit =
+            overflow_.empty() ? journal_.fit(length, false, keep()) : Journal::Fit::kFull;
+        if (fit == Journal::Fit::kFits) {
+            if (wants_spare()) clean_wake_.notify_one();
+            return {};
         }
+        if (fit == Journal::Fit::kTooLong)
+            want_larger(static_cast<std::uint32_t>(std::bit_ceil(length + length / 4)));
         if (no_space_) {
-            checkpoint_wake_.notify_one();
+            clean_wake_.notify_one();
             return Fault{ENOSPC, "put: no room in " + options_.directory};
         }
+        const std::size_t spares = journal_.spares().size() + 1;
         lock.unlock();
-        const auto made = prepare();
+        const auto made = prepare(spares);
         lock.lock();
         if (!made && made.error().code != ENOSPC) return made.error();
     }
 }
 
-Result<Lsn> LmdbStore::put(std::span<const Put> together, std::uint64_t request) {
+Result<Lsn> SegmentStore::put(std::span<const Put> together, std::uint64_t request) {
     // The checksum before the lock, the copy under it.
     RecordHeader header;
     header.type = static_cast<std::uint8_t>(RecordType::kPut);
@@ -115,8 +118,9 @@ Result<Lsn> LmdbStore::put(std::span<const Put> together, std::uint64_t request)
         MessageView view;
         view.header = header_of(each);
         view.state = each.state;
+        view.length = message_length(each.head.size(), each.content.size());
         index_.put(view, make_lsn(segment_of(lsn), at));
-        at += static_cast<std::uint32_t>(message_length(each.head.size(), each.content.size()));
+        at += static_cast<std::uint32_t>(view.length);
     }
     health_.puts += together.size();
     remember(request);
@@ -125,68 +129,95 @@ Result<Lsn> LmdbStore::put(std::span<const Put> together, std::uint64_t request)
 }
 
 // There is something to sync, soon if nobody waits for it.
-void LmdbStore::touch() {
+void SegmentStore::touch() {
     if (!std::exchange(changed_, true) && idle_) commit_wake_.notify_one();
 }
 
-void LmdbStore::remember(std::uint64_t request) {
+// Once what says so has been appended.
+void SegmentStore::remember(std::uint64_t request) {
     if (request == 0) return;
-    if (requests_.size() < kKeptRequests) {
-        requests_.push_back(request);
-        return;
-    }
-    requests_[next_request_++ % kKeptRequests] = request;
+    if (requests_.size() == kKeptRequests) requests_.pop_front();
+    requests_.push_back({request, journal_.current().number});
 }
 
-// A record that does not fail: into the reserve, or kept until there is room.
-Lsn LmdbStore::append_small(RecordType type, std::uint64_t value, std::uint32_t count, Bytes body) {
+// Room for a record that must not fail, in the reserve. Waits as a put does, where the disk has room.
+Result<void> SegmentStore::make_small_room(Lock& lock, const char* operation, std::size_t length) {
+    for (;;) {
+        if (auto open = gate(operation); !open) return open;
+        if (!overflow_.empty()) flush_overflow();
+        const bool fits =
+            overflow_.empty() && journal_.fit(length, true, keep()) == Journal::Fit::kFits;
+        if (fits || no_space_) return {};
+        const std::size_t spares = journal_.spares().size() + 1;
+        lock.unlock();
+        const auto made = prepare(spares);
+        lock.lock();
+        if (!made && made.error().code != ENOSPC) return made.error();
+    }
+}
+
+// A record that does not fail: where there is room, or kept until there is some.
+Lsn SegmentStore::append_small(RecordType type, std::uint64_t value, std::uint32_t count,
+                               Bytes body) {
     touch();
     const std::size_t length = sizeof(RecordHeader) + align8(body.size());
-    if (overflow_.empty() && journal_.fit(length, true) == Journal::Fit::kFits) {
-        if (stuck_ || wants_spare()) checkpoint_wake_.notify_one();
+    if (overflow_.empty() && journal_.fit(length, true, keep()) == Journal::Fit::kFits) {
+        if (no_space_ || wants_spare() || worth_cleaning()) clean_wake_.notify_one();
         return journal_.append(type, value, count, body);
     }
     overflow_.push_back({type, value, {body.begin(), body.end()}});
-    checkpoint_wake_.notify_one();
+    clean_wake_.notify_one();
     return journal_.end();
 }
 
-Result<Lsn> LmdbStore::move(Key key, const State& state) {
-    const Lock lock(mutex_);
-    if (auto open = gate("move"); !open) return open.error();
+Result<Lsn> SegmentStore::move(Key key, const State& state) {
+    const MoveBody body{to_body(key), to_body(state)};
+    Lock lock(mutex_);
+    if (auto room = make_small_room(lock, "move", sizeof(RecordHeader) + sizeof body); !room)
+        return room.error();
     if (!index_.move(key, state)) return Fault{ENOENT, "move: no such message"};
-    return appended(
-        append_small(RecordType::kMove, 0, 0, bytes_of(MoveBody{to_body(key), to_body(state)})));
+    return appended(append_small(RecordType::kMove, 0, 0, bytes_of(body)));
 }
 
-Result<Lsn> LmdbStore::erase(Key key) {
-    const Lock lock(mutex_);
-    if (auto open = gate("erase"); !open) return open.error();
+Result<Lsn> SegmentStore::erase(Key key) {
+    const KeyBody body = to_body(key);
+    Lock lock(mutex_);
+    if (auto room = make_small_room(lock, "erase", sizeof(RecordHeader) + sizeof body); !room)
+        return room.error();
     const Entry* const entry = index_.find(key);
     if (entry == nullptr || entry->hidden) return appended(journal_.end());
     index_.erase(key);
-    return appended(append_small(RecordType::kErase, 0, 0, bytes_of(to_body(key))));
+    return appended(append_small(RecordType::kErase, 0, 0, bytes_of(body)));
 }
 
-Result<Lsn> LmdbStore::put_channel(std::uint64_t id, std::span<const std::byte> record) {
+Result<Lsn> SegmentStore::put_channel(std::uint64_t id, std::span<const std::byte> record) {
     if (auto made = open(); !made) return made.error();
+    ChannelBody body;
+    body.length = static_cast<std::uint32_t>(record.size());
+    auto bytes = channel_bytes(body, record);
     Lock lock(mutex_);
-    if (auto room = make_room(lock, sizeof(RecordHeader) + align8(record.size())); !room)
+    if (auto room = make_room(lock, sizeof(RecordHeader) + align8(bytes.size())); !room)
         return room.error();
-    index_.put_channel(id, record);
-    return appended(
-        append_small(RecordType::kChannel, id, static_cast<std::uint32_t>(record.size()), record));
+    if (const ChannelEntry* const channel = index_.channel(id); channel != nullptr)
+        body.last_sequence = channel->last_sequence;
+    std::memcpy(bytes.data(), &body, sizeof body);
+    const Lsn lsn = append_small(RecordType::kChannel, id, 0, bytes);
+    index_.put_channel(id, body, record, segment_of(lsn));
+    return appended(lsn);
 }
 
-Result<Lsn> LmdbStore::erase_channel(std::uint64_t id) {
-    const Lock lock(mutex_);
-    if (auto open = gate("erase_channel"); !open) return open.error();
+Result<Lsn> SegmentStore::erase_channel(std::uint64_t id) {
+    Lock lock(mutex_);
+    if (auto room = make_small_room(lock, "erase_channel", sizeof(RecordHeader)); !room)
+        return room.error();
     if (index_.channel(id) == nullptr) return appended(journal_.end());
-    index_.erase_channel(id);
-    return appended(append_small(RecordType::kEraseChannel, id, 0, {}));
+    const Lsn lsn = append_small(RecordType::kEraseChannel, id, 0, {});
+    index_.erase_channel(id, segment_of(lsn));
+    if (worth_cleaning()) clean_wake_.notify_one();
+    return appended(lsn);
 }
 
-void LmdbStore::when_durable(Lsn lsn, Completion& then) {
+void SegmentStore::when_durable(Lsn lsn, Completion& then) {
     bool wake = false;
     bool ended = false;
     int ended_error = 0;
@@ -208,19 +239,19 @@ void LmdbStore::when_durable(Lsn lsn, Completion& then) {
     if (wake) commit_wake_.notify_one();
 }
 
-Result<void> LmdbStore::save_payload(std::uint64_t id, int file, std::uint64_t offset,
-                                     std::uint64_t size, bool sync) {
+Result<void> SegmentStore::save_payload(std::uint64_t id, int file, std::uint64_t offset,
+                                        std::uint64_t size, bool sync) {
     if (!opened_) return Fault{EIO, "save a payload: nothing is durable"};
     return payloads_->save(id, file, offset, size, sync);
 }
 
-Result<Fd> LmdbStore::open_payload(std::uint64_t id) {
+Result<Fd> SegmentStore::open_payload(std::uint64_t id) {
     // While it recovers, which is when this is called, it is not opened yet.
     if (!payloads_) return Fault{ENOENT, "payload " + std::to_string(id) + " is not kept"};
     return payloads_->open(id);
 }
 
-void LmdbStore::drop_payload(std::uint64_t id) {
+void SegmentStore::drop_payload(std::uint64_t id) {
     if (!opened_) return;
     {
         const Lock lock(mutex_);
@@ -229,12 +260,12 @@ void LmdbStore::drop_payload(std::uint64_t id) {
     payloads_->remove(id);
 }
 
-Health LmdbStore::health() {
+Health SegmentStore::health() {
     const Lock lock(mutex_);
     Health health = health_;
     health.full = no_space_ || stuck_ || !overflow_.empty();
     health.messages = index_.messages();
-    for (const auto& segment : journal_.used()) health.journal_bytes += segment->size;
+    health.journal_bytes = journal_.size();
     if (!trouble_.empty())
         health.text = trouble_;
     else if (health.full)
@@ -242,7 +273,7 @@ Health LmdbStore::health() {
     return health;
 }
 
-void LmdbStore::close() {
+void SegmentStore::close() {
     const std::scoped_lock one(opening_);
     {
         const Lock lock(mutex_);
@@ -252,12 +283,12 @@ void LmdbStore::close() {
         idle_ = false;
     }
     commit_wake_.notify_all();
-    checkpoint_wake_.notify_all();
+    clean_wake_.notify_all();
     durable_wake_.notify_all();
-    checkpoint_thread_.join();
+    clean_thread_.join();
     {
         const Lock lock(mutex_);
-        checkpointing_ = false;
+        cleaning_ = false;
         idle_ = false;
     }
     commit_wake_.notify_all();
@@ -268,13 +299,10 @@ void LmdbStore::close() {
         slot.clean = health_.failed || !overflow_.empty() || durable_ != journal_.end() ? 0 : 1;
         slot.end = journal_.end();
     }
-    if (!table_) slot.clean = 0;
     if (slot.clean != 0) {
-        slot.checkpoint = table_->state().number;
         if (auto done = epoch_->write(slot); !done)
             log_.error("store: not closed cleanly: ", done.error().message());
     }
-    table_.reset();
     directory_lock_.reset();
 }
 

@@ -1,13 +1,13 @@
-// The store on disk: a journal that takes every change at once, and LMDB, which takes over what is still
-// alive of a segment that has been filled, so that the segment can be used again. What is erased
-// within its segment never reaches LMDB. Two threads: the commit thread syncs the journal when
-// somebody waits (and shortly after the last change anyway) and calls those who waited; the
-// checkpoint thread makes segments ready, moves to LMDB, removes payloads. Callers only append,
-// under one lock. docs/store.md says what is where after which death.
+// The store on disk: a log of changes in segments, and an index of what is alive in it. Old segments are
+// emptied by appending what is alive in them again, so that they can be used again. Two threads: the
+// commit thread syncs the log when somebody waits (and shortly after the last change anyway) and
+// calls those who waited; the cleaner makes segments ready, empties old ones, removes payloads. Callers
+// only append, under one lock. docs/store.md says what is where after which death.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -16,7 +16,6 @@
 #include <store/index.hpp>
 #include <store/journal.hpp>
 #include <store/payload_files.hpp>
-#include <store/table.hpp>
 #include <store/waiting.hpp>
 
 #include <base/log.hpp>
@@ -24,11 +23,14 @@
 namespace ipcfs::store {
 
 constexpr std::size_t kKeptRequests = 1024;
+// A store begins with small segments, which are read quickly, and makes larger ones as it grows.
+constexpr std::uint32_t kSmallestSegment = 256U << 10;
+constexpr std::uint32_t kLargestSegment = 16U << 20;
 
 struct Options {
     std::string directory;                   // made with the first channel, mode 0700
-    std::uint64_t max_bytes = 0;             // of journal and LMDB together; 0: the disk's size
-    std::uint32_t segment_bytes = 0;         // 0: as the file system's size suggests
+    std::uint64_t max_bytes = 0;             // of all segments; 0: the disk's size
+    std::uint32_t segment_bytes = 0;         // 0: as the size of the disk and the store suggest
     std::uint64_t first_generation = 1;      // what a new store calls its first
     Nanos flush_after = 100 * kMillisecond;  // a change is on disk after that, also if nobody waits
     // For tests: another boot of the machine, and another medium under the journal.
@@ -36,10 +38,10 @@ struct Options {
     std::function<Result<std::unique_ptr<Medium>>(const std::string& directory)> medium;
 };
 
-class LmdbStore final : public Store {
+class SegmentStore final : public Store {
 public:
-    LmdbStore(Options options, Logger& log);
-    ~LmdbStore() override;
+    SegmentStore(Options options, Logger& log);
+    ~SegmentStore() override;
 
     Result<void> recover(Recovery& to) override;
     Result<void> open() override;
@@ -72,14 +74,17 @@ private:
     Result<void> open_current(Found& found);
     void read_segments(Found& found);
     void find_chain(Found& found);
+    void find_end(Found& found);
     void replay(Found& found, bool tolerant);
-    void replay(const RecordView& record, const Segment& segment, Found& found, bool tolerant);
+    void replay(const RecordView& record, std::uint32_t segment, Found& found, bool tolerant);
     Result<void> put_aside(Found& found);
+    Result<std::uint64_t> write_again(const std::string& directory, Found& found);
     Result<void> start_journal(Found& found);
     void tell(Recovery& to, Found& found);
 
-    // lmdb_store.cpp
+    // segment_store.cpp
     Result<void> make_room(Lock& lock, std::size_t length);
+    Result<void> make_small_room(Lock& lock, const char* operation, std::size_t length);
     Lsn append_small(RecordType type, std::uint64_t value, std::uint32_t count, Bytes body);
     void remember(std::uint64_t request);
     void touch();
@@ -94,14 +99,18 @@ private:
     void give_up(const std::string& why);
     void flush_overflow();
 
-    // checkpoint.cpp
-    void checkpoint_loop();
-    Result<void> prepare();  // one more spare segment
+    // cleaner.cpp
+    void clean_loop();
+    Result<void> prepare(std::size_t spares);
     bool wants_spare() const;
-    struct Work;
-    bool checkpoint(Work& work);
-    Result<void> apply(Work& work);
-    Result<void> apply_part(Work& work, bool all, bool& done);
+    std::uint32_t next_size() const;
+    std::uint64_t keep() const;
+    bool is_cheap(const Segment& segment) const;
+    bool worth_cleaning() const;
+    bool clean(const SegmentRef& segment);
+    bool copy_live(const SegmentRef& segment);
+    bool copy_rest(const SegmentRef& segment);
+    void want_larger(std::uint32_t size);
     void recycle(const SegmentRef& segment);
     bool wait_durable(Lsn lsn);
     void complain(const Fault& fault);
@@ -110,14 +119,12 @@ private:
     Logger& log_;
     Fd directory_lock_;
     std::unique_ptr<Medium> medium_;
-    std::unique_ptr<Table> table_;  // recovery, then the checkpoint thread
     std::unique_ptr<PayloadFiles> payloads_;
     std::optional<Epoch> epoch_;
     std::uint64_t generation_ = 0;
     std::uint64_t first_free_payload_ = 1;
     bool may_have_lost_marks_ = false;
-    std::uint32_t segment_bytes_ = 0;
-    std::uint64_t table_reserve_ = 0;  // of disk, for erasing in LMDB
+    std::uint32_t segment_bytes_ = 0;  // the largest
 
     std::mutex opening_;  // taken before all others
     bool recovered_ = false;
@@ -127,13 +134,17 @@ private:
 
     // Guards everything below. A leaf for callers; nothing is called, logged or waited for under it.
     mutable std::mutex mutex_;
-    std::condition_variable commit_wake_, checkpoint_wake_, durable_wake_;
+    std::condition_variable commit_wake_, clean_wake_, durable_wake_;
     Journal journal_;
     Index index_;
     std::vector<SegmentRef> recyclable_;
     std::uint32_t next_number_ = 1;
-    std::vector<std::uint64_t> requests_;  // a ring
-    std::size_t next_request_ = 0;
+    std::uint32_t wanted_size_ = 0;  // of a segment, for a long put
+    struct Request {
+        std::uint64_t id = 0;
+        std::uint32_t segment = 0;  // that says so
+    };
+    std::deque<Request> requests_;  // the last kKeptRequests, oldest first
 
     struct Overflow {  // must not fail, and has no room yet
         RecordType type;
@@ -157,15 +168,15 @@ private:
     std::vector<std::uint64_t> removable_payloads_;  // and that is on disk
     bool stopping_ = false;
     bool closed_ = true;
-    bool ended_ = true;           // there is no commit thread
-    bool checkpointing_ = false;  // the checkpoint thread lives
-    bool no_space_ = false;       // for another segment
-    bool stuck_ = false;          // the last checkpoint found no room
-    unsigned failures_ = 0;       // of syncs, in a row
+    bool ended_ = true;      // there is no commit thread
+    bool cleaning_ = false;  // the cleaner lives
+    bool no_space_ = false;  // for another segment
+    bool stuck_ = false;     // the cleaner found no room
+    unsigned failures_ = 0;  // of syncs, in a row
     Health health_;
     std::string trouble_;  // of the health's text
 
-    std::thread commit_thread_, checkpoint_thread_;
+    std::thread commit_thread_, clean_thread_;
 };
 
 }  // namespace ipcfs::store
