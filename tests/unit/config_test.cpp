@@ -193,7 +193,7 @@ TEST(Config, RefusesWhatIsJustOutOfRange) {
                             "channel.lease=0",
                             "channel.max-deliveries=0",
                             "channel.durable=on",
-                            "store.kind=disk",
+                            "store.kind=lmdb",
                             "store.max-size=1K",
                             "fuse.survive=maybe",
                             "channel.notify-rate=0/s",
