@@ -31,9 +31,9 @@ class Store;
 struct Recovered;
 }  // namespace ipcfs::store
 
-namespace ipcfs::payload {
-class Worker;
-}  // namespace ipcfs::payload
+namespace ipcfs {
+class Executor;
+}  // namespace ipcfs
 
 namespace ipcfs::channel {
 
@@ -73,8 +73,8 @@ struct Environment {
     std::atomic<std::uint64_t> next_message_id{1};
     std::atomic<std::uint64_t> rings{0};                     // doorbell rings asked for
     Guarded<std::vector<std::weak_ptr<Channel>>> leasing{};  // channels that may have leases
-    store::Store* store = nullptr;      // of durable channels; null: there are none. Set before use
-    payload::Worker* worker = nullptr;  // for what takes long: saving payloads
+    store::Store* store = nullptr;  // of durable channels; null: there are none. Set before use
+    Executor* worker = nullptr;     // for what takes long: saving payloads
     // Where a door's replies are on their way for a moment when it says that they are sent: erases what was
     // delivered some time later. Null: at once. Set before use; see Lingering.
     std::shared_ptr<class Lingering> lingering{};

@@ -11,8 +11,7 @@ namespace ipcfs::tree {
 // ---- payloads -----------------------------------------------------------------------------------
 
 Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
-                                                    payload::Store& payloads,
-                                                    payload::Worker& worker,
+                                                    payload::Store& payloads, Executor& worker,
                                                     const access::Subject& subject) {
     access::Account& account = payloads.ledger().account(subject.uid);
     auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
@@ -27,8 +26,8 @@ Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
         std::move(payload), payloads, worker, std::move(*charge), std::move(memory)));
 }
 
-PayloadFile::PayloadFile(payload::PayloadPtr payload, payload::Store& payloads,
-                         payload::Worker& worker, access::Charge charge, access::Charge memory)
+PayloadFile::PayloadFile(payload::PayloadPtr payload, payload::Store& payloads, Executor& worker,
+                         access::Charge charge, access::Charge memory)
     : payload_(std::move(payload)),
       payloads_(payloads),
       worker_(worker),
@@ -51,7 +50,7 @@ Outcome PayloadFile::try_gate(int& error) noexcept {
 
 void PayloadFile::start_gate(GateOperation& operation) noexcept {
     // The operation keeps itself and this file until it is finished.
-    worker_.add([this, &operation] { operation.finish_with(copy()); });
+    worker_.add(charge_.uid(), [this, &operation] { operation.finish_with(copy()); });
 }
 
 int PayloadFile::copy() noexcept {

@@ -5,8 +5,8 @@
 #include <mutex>
 
 #include <payload/payload.hpp>
-#include <payload/worker.hpp>
 
+#include <base/executor.hpp>
 #include <tree/operation.hpp>
 #include <tree/shares.hpp>
 
@@ -18,9 +18,9 @@ class PayloadFile final : public WaitingFile, public std::enable_shared_from_thi
 public:
     // EDQUOT; ENOSPC for a copy.
     static Result<std::shared_ptr<OpenFile>> open(payload::PayloadPtr payload,
-                                                  payload::Store& payloads, payload::Worker& worker,
+                                                  payload::Store& payloads, Executor& worker,
                                                   const access::Subject& subject);
-    PayloadFile(payload::PayloadPtr payload, payload::Store& payloads, payload::Worker& worker,
+    PayloadFile(payload::PayloadPtr payload, payload::Store& payloads, Executor& worker,
                 access::Charge charge, access::Charge memory);
     ~PayloadFile() override;
 
@@ -35,7 +35,7 @@ private:
 
     payload::PayloadPtr payload_;
     payload::Store& payloads_;
-    payload::Worker& worker_;
+    Executor& worker_;
     access::Charge charge_, memory_charge_;
     Fd copy_;  // of a pooled one
 };

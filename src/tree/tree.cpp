@@ -28,8 +28,8 @@ std::uint64_t fixed_links(Kind directory, Shape shape) {
 
 }  // namespace
 
-Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
-           payload::Worker& worker, Logger& log, System system)
+Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads, Executor& worker,
+           Logger& log, System system)
     : registry_(registry),
       ledger_(ledger),
       payloads_(payloads),

@@ -15,10 +15,10 @@
 #include <vector>
 
 #include <payload/payload.hpp>
-#include <payload/worker.hpp>
 
 #include <access/account.hpp>
 #include <access/subject.hpp>
+#include <base/executor.hpp>
 #include <base/guarded.hpp>
 #include <base/log.hpp>
 #include <base/result.hpp>
@@ -66,7 +66,7 @@ struct NewChannel {
 class Tree {
 public:
     Tree(channel::Registry& registry, access::Ledger& ledger, payload::Store& payloads,
-         payload::Worker& worker, Logger& log, System system);
+         Executor& worker, Logger& log, System system);
 
     // What is done with the names in a directory of this kind.
     std::shared_ptr<Directory> directory(NodeId node) const noexcept;
@@ -149,7 +149,7 @@ public:
     access::Ledger& ledger() noexcept { return ledger_; }
     Shares& shares() noexcept { return shares_; }
     payload::Store& payloads() noexcept { return payloads_; }
-    payload::Worker& worker() noexcept { return worker_; }
+    Executor& worker() noexcept { return worker_; }
     const System& system() const noexcept { return system_; }
     Logger& log() noexcept { return log_; }
 
@@ -177,7 +177,7 @@ private:
     channel::Registry& registry_;
     access::Ledger& ledger_;
     payload::Store& payloads_;
-    payload::Worker& worker_;
+    Executor& worker_;
     Shares shares_;
     std::array<std::shared_ptr<Directory>, 256> directories_;  // by kind
     Logger& log_;

@@ -146,7 +146,7 @@ TEST(Config, TellsEveryErrorWithItsPlaceAndWhatIsAllowedInTheOrderOfTheFile) {
             "f.toml:10:12: channel.overflow = an array: must be one of block, reject, "
             "drop-oldest, drop-newest",
             "f.toml:11:2: unknown key \"chanel\"; known at the top are: mount, state, and the "
-            "sections fuse, log, limits, payload, channel",
+            "sections fuse, log, limits, payload, store, channel",
         }));
 }
 
@@ -275,7 +275,7 @@ TEST(Config, RefusesAnUnknownUserAndOneUserUnderTwoNames) {
                      "database or a uid is allowed"});
     Parsed twice = read("[limits.user.root]\nbytes = 1\n[limits.user.0]\nbytes = 2\n");
     ASSERT_EQ(twice.errors.size(), 1u);
-    EXPECT_EQ(twice.errors[0].rfind("f.toml:4:9: limits.user.0: is uid 0", 0), 0u)
+    EXPECT_EQ(twice.errors[0].rfind("f.toml:4:9: limits.user.0: uid 0 already", 0), 0u)
         << twice.errors[0];
 }
 
