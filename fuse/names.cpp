@@ -51,17 +51,25 @@ NodeId node_of(const Request& request) noexcept {
     return NodeId::from(request.header().nodeid);
 }
 
-void reply_attr(Request& request, const Result<NodeInfo>& info) noexcept {
-    if (!info) {
-        request.fail(info.error().code);
-        return;
+// Answers with what `use` makes of the result, or with the fault.
+template <class T, class Use>
+void answer(Request& request, const Result<T>& result, Use&& use) noexcept {
+    if (result) {
+        use(*result);
+    } else {
+        request.fail(result.error().code);
     }
-    fuse_attr_out out{};
-    const Moment last = moment(attributes_last(door_of(request), *info));
-    out.attr_valid = last.seconds;
-    out.attr_valid_nsec = last.nanos;
-    out.attr = attributes_of(*info);
-    request.reply(out);
+}
+
+void reply_attr(Request& request, const Result<NodeInfo>& result) noexcept {
+    answer(request, result, [&](const NodeInfo& info) {
+        fuse_attr_out out{};
+        const Moment last = moment(attributes_last(door_of(request), info));
+        out.attr_valid = last.seconds;
+        out.attr_valid_nsec = last.nanos;
+        out.attr = attributes_of(info);
+        request.reply(out);
+    });
 }
 
 void init(fuse_conn_info* connection) noexcept {
@@ -162,12 +170,8 @@ void op_unlink(Request& request) noexcept {
 }
 
 void op_readlink(Request& request) noexcept {
-    auto target = door_of(request).tree().read_link(node_of(request));
-    if (target) {
-        request.reply_text(*target);
-    } else {
-        request.fail(target.error().code);
-    }
+    answer(request, door_of(request).tree().read_link(node_of(request)),
+           [&](const std::string& target) { request.reply_text(target); });
 }
 
 // Everything but channels and regions is fixed: mknod(2), symlink(2), link(2).
@@ -237,23 +241,18 @@ void reply_sized(Request& request, std::string_view value, std::size_t size) noe
 
 void op_getxattr(Request& request) noexcept {
     const auto in = request.in<fuse_getxattr_in>();
-    auto value = door_of(request).tree().get_xattr(node_of(request), request.name(sizeof in));
-    if (value) {
-        reply_sized(request, *value, in.size);
-    } else {
-        request.fail(value.error().code);
-    }
+    answer(request, door_of(request).tree().get_xattr(node_of(request), request.name(sizeof in)),
+           [&](const std::string& value) { reply_sized(request, value, in.size); });
 }
 
 void op_listxattr(Request& request) noexcept {
-    auto names = door_of(request).tree().list_xattrs(node_of(request));
-    if (!names) {
-        request.fail(names.error().code);
-        return;
-    }
-    std::string all;
-    for (const std::string& name : *names) all.append(name).push_back('\0');
-    reply_sized(request, all, request.in<fuse_getxattr_in>().size);
+    const auto in = request.in<fuse_getxattr_in>();
+    answer(request, door_of(request).tree().list_xattrs(node_of(request)),
+           [&](const std::vector<std::string>& names) {
+               std::string all;
+               for (const std::string& name : names) all.append(name).push_back('\0');
+               reply_sized(request, all, in.size);
+           });
 }
 
 void op_setxattr(Request& request) noexcept {
@@ -261,7 +260,10 @@ void op_setxattr(Request& request) noexcept {
     // Longer where FUSE_SETXATTR_EXT was agreed on.
     const bool is_long = (request.session().report().init_accepted & FUSE_SETXATTR_EXT) != 0;
     const std::size_t size = is_long ? sizeof(fuse_setxattr_in) : FUSE_COMPAT_SETXATTR_IN_SIZE;
-    const auto in = request.in<fuse_setxattr_in>();
+    struct In {
+        std::uint32_t size, flags;
+    };
+    const auto in = request.in<In>();
     const std::string_view name = request.name(size);
     const std::string_view value(request.name(size + name.size() + 1), in.size);
     reply_names(request, door_of(request).tree().set_xattr(
@@ -310,11 +312,8 @@ constexpr FileSystem kOperations = [] {
 }  // namespace
 
 void reply_names(Request& request, const Result<NodeInfo>& info) noexcept {
-    if (info) {
-        request.reply(entry_of(door_of(request), *info));
-    } else {
-        request.fail(info.error().code);
-    }
+    answer(request, info,
+           [&](const NodeInfo& found) { request.reply(entry_of(door_of(request), found)); });
 }
 
 void reply_names(Request& request, const Result<void>& done) noexcept {

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <type_traits>
 #include <vector>
 
 #include <access/subject.hpp>
@@ -66,9 +67,8 @@ public:
     bool fail(int error) noexcept;  // 0: done, and nothing to say
     bool reply(std::span<const std::byte> first, std::span<const std::byte> second = {}) noexcept;
     template <class T>
-    bool reply(const T& answer) noexcept {
-        return reply(std::as_bytes(std::span(&answer, 1)));
-    }
+    requires std::is_trivially_copyable_v<T>
+    bool reply(const T& answer) noexcept { return reply(std::as_bytes(std::span(&answer, 1))); }
     bool reply_text(std::string_view text) noexcept {
         return reply(std::as_bytes(std::span(text)));
     }

@@ -295,15 +295,10 @@ RequestCounts Session::requests() const noexcept {
     return sum;
 }
 
-std::vector<Overload> Session::queues() const {
-    std::vector<Overload> all;
-    for (const auto& ring : rings_) all.push_back(ring->overload());
-    return all;
-}
-
 Overload Session::overload() const {
     Overload sum;
-    for (const auto& one : queues()) {
+    for (const auto& ring : rings_) {
+        const Overload one = ring->overload();
         if (one.since != 0 && (sum.since == 0 || one.since < sum.since)) sum.since = one.since;
         sum.rotations += one.rotations;
         sum.parked += one.parked;

@@ -132,8 +132,7 @@ public:
     const SessionReport& report() const noexcept { return report_; }  // complete after start()
     RequestCounts requests() const noexcept;
     std::size_t parked() const { return parked_.size(); }
-    std::vector<Overload> queues() const;  // by CPU; empty on classic
-    Overload overload() const;             // of all: the earliest `since`, sums
+    Overload overload() const;  // of all queues: the earliest `since`, sums; classic: nothing
 
 private:
     struct Reader {
