@@ -99,42 +99,30 @@ Handle* Door::find(std::uint64_t number) noexcept {
     return slot ? handles_->find(config_.inheritance->index_of(*slot)) : nullptr;
 }
 
-access::Subject subject_of(fuse_req_t req) noexcept {
-    const fuse_ctx* ctx = fuse_req_ctx(req);
-    // A pid of 0: of another pid namespace.
-    return {ctx->uid, ctx->gid, recent_thread_group(ctx->pid), ctx->pid};
-}
-
-bool send(fuse_req_t req, const Delivery& delivery) noexcept {
+bool send(Request& request, const Delivery& delivery) noexcept {
     if (delivery.error) {
-        fuse_reply_err(req, delivery.error);
+        request.fail(delivery.error);
         return false;
     }
     if (const tree::FilePart& part = delivery.file; part.length > 0) {
-        return Session::of(req).reply_file(req, {part.file, part.offset, part.length}) == 0;
+        return request.reply_file({part.file, part.offset, part.length});
     }
-    if (delivery.parts[1].empty()) {
-        return fuse_reply_buf(req, reinterpret_cast<const char*>(delivery.parts[0].data()),
-                              delivery.parts[0].size()) == 0;
-    }
-    iovec parts[2];
-    for (int i = 0; i < 2; ++i) {
-        parts[i].iov_base =
-            const_cast<std::byte*>(delivery.parts[static_cast<std::size_t>(i)].data());
-        parts[i].iov_len = delivery.parts[static_cast<std::size_t>(i)].size();
-    }
-    return fuse_reply_iov(req, parts, 2) == 0;
+    return request.reply(delivery.parts[0], delivery.parts[1]);
 }
 
-bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept {
-    Door& door = door_of(req);
+bool send_written(Request& request, std::size_t size) noexcept {
+    return request.reply(fuse_write_out{static_cast<std::uint32_t>(size), 0});
+}
+
+bool send_open(Request& request, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept {
+    Door& door = door_of(request);
     auto handle = std::make_unique<Handle>();
     handle->nonblocking = opening.nonblocking;
     const tree::Traits traits = file->traits();
-    Backings::Way way = door.backings().open(Session::of(req), opening.node, file, traits,
+    Backings::Way way = door.backings().open(request.session(), opening.node, file, traits,
                                              std::move(opening.claim));
-    // libfuse cannot say all of this. FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor
-    // would keep another thread's write from it by the lock of the file position.
+    // FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor would keep another thread's write
+    // from it by the lock of the file position.
     OpenReply out{0, way.flags, way.backing};
     if (traits.is_positionless) out.flags |= FOPEN_STREAM;
     if (!traits.wants_flush) out.flags |= FOPEN_NOFLUSH;
@@ -149,254 +137,241 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening ope
     const std::uint64_t node = opening.created ? opening.created->nodeid : opening.node.raw();
     const Noted noted{node, opening.flags, opening.opener, opening.unique};
     if (int error = door.add(std::move(handle), noted)) {
-        fuse_reply_err(req, error);
+        request.fail(error);
         return false;
     }
     out.handle = added.number;
-    std::array<char, sizeof(fuse_entry_out) + sizeof out> answer;
-    std::size_t size = 0;
-    if (opening.created) {
-        std::memcpy(answer.data(), &*opening.created, sizeof(fuse_entry_out));
-        size = sizeof(fuse_entry_out);
-    }
-    std::memcpy(answer.data() + size, &out, sizeof out);
-    added.answers.fetch_add(1, std::memory_order_release);
-    if (fuse_reply_buf(req, answer.data(), size + sizeof out) == 0) return true;
+    const auto opened = std::as_bytes(std::span(&out, 1));
+    request.count_in(added.answers);
+    if (opening.created ? request.reply(std::as_bytes(std::span(&*opening.created, 1)), opened)
+                        : request.reply(opened))
+        return true;
     door.remove(added);
     return false;
 }
 
 namespace {
 
-Handle& handle_of(fuse_req_t req, const fuse_file_info* fi) noexcept {
-    Handle* handle = door_of(req).find(fi->fh);
+Handle& handle_of(Request& request, std::uint64_t number) noexcept {
+    Handle* handle = door_of(request).find(number);
     IPCFS_CHECK(handle);  // the kernel names none that it has released
-    current_request().answers = &handle->answers;
+    request.count_in(handle->answers);
     return *handle;
 }
 
-bool nonblocking(const fuse_file_info* fi) noexcept {
-    return (fi->flags & O_NONBLOCK) != 0;
+tree::OpenMode mode_of(std::uint32_t flags) noexcept {
+    tree::OpenMode mode;
+    mode.reads = (flags & O_ACCMODE) != O_WRONLY;
+    mode.writes = (flags & O_ACCMODE) != O_RDONLY;
+    mode.nonblocking = (flags & O_NONBLOCK) != 0;
+    mode.truncates = (flags & O_TRUNC) != 0;
+    return mode;
 }
 
-tree::OpenMode mode_of(const fuse_file_info* fi) noexcept {
-    tree::OpenMode mode;
-    mode.reads = (fi->flags & O_ACCMODE) != O_WRONLY;
-    mode.writes = (fi->flags & O_ACCMODE) != O_RDONLY;
-    mode.nonblocking = nonblocking(fi);
-    mode.truncates = (fi->flags & O_TRUNC) != 0;
-    return mode;
+// Writes `what` for the request, or waits: `succeed` answers it when all is queued.
+void write(Request& request, Handle& handle, tree::WriteRequest& what, std::size_t size,
+           WaitingWrite::Succeed succeed) noexcept {
+    Door& door = door_of(request);
+    if (door.already_done(request)) {
+        succeed(request, size);
+        return;
+    }
+    queue::Batch pending;
+    pending.request = what.request = door.request_id(request);
+    int error = 0;
+    if (handle.file->try_write(what, pending, error) == Outcome::kWait) {
+        return start_waiting(ParkRank::kWrite,
+                             std::make_shared<WaitingWrite>(std::move(request), handle.file,
+                                                            std::move(pending), size, succeed));
+    }
+    if (handle.slot) door.note(handle, request.unique());
+    if (error) {
+        request.fail(error);
+    } else {
+        succeed(request, size);
+    }
+}
+
+bool send_done(Request& request, std::size_t) noexcept {
+    return request.fail(0);
+}
+
+bool send_ioctl_done(Request& request, std::size_t) noexcept {
+    return request.reply(fuse_ioctl_out{});
 }
 
 }  // namespace
 
-void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
-    Session& session = Session::of(req);
-    Door& door = door_of(req);
-    const tree::OpenMode mode = mode_of(fi);
-    Opening opening{NodeId::from(ino), subject_of(req), mode.nonblocking, {}, {}};
-    opening.flags = static_cast<std::uint32_t>(fi->flags);
-    opening.unique = current_request().unique;
+void op_open(Request& request) noexcept {
+    Session& session = request.session();
+    Door& door = door_of(request);
+    const auto in = request.in<fuse_open_in>();
+    const tree::OpenMode mode = mode_of(in.flags);
+    Opening opening{
+        NodeId::from(request.header().nodeid), request.subject(), mode.nonblocking, {}, {}};
+    opening.flags = in.flags;
+    opening.unique = request.unique();
     const NodeId node = opening.node;
     const pid_t tid = opening.opener.tid;
     if (tree::aside(node) && session.report().passthrough) {
         opening.claim = door.backings().claim(session, node, tid);
         if (!opening.claim) {
-            fuse_reply_err(req, ESTALE);
+            request.fail(ESTALE);
             return;
         }
     } else if (tree::is_aside(node)) {
         door.backings().settled(tid);
     }
     auto file = door.tree().open(node, mode, opening.opener);
-    if (!file) return reply_fault(req, file.error());
-    int error = 0;
-    if ((*file)->try_gate(error) == Outcome::kDone) {
-        if (error) {
-            fuse_reply_err(req, error);
-        } else {
-            send_open(req, std::move(*file), std::move(opening));
-        }
-        return;
+    int error = file ? 0 : file.error().code;
+    if (file && (*file)->try_gate(error) == Outcome::kWait) {
+        return start_waiting(ParkRank::kOpen,
+                             std::make_shared<WaitingOpen>(std::move(request), std::move(*file),
+                                                           std::move(opening)));
     }
-    start_waiting(req, ParkRank::kOpen,
-                  std::make_shared<WaitingOpen>(req, std::move(*file), std::move(opening)));
+    if (error) {
+        request.fail(error);
+    } else {
+        send_open(request, std::move(*file), std::move(opening));
+    }
 }
 
-void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
-               fuse_file_info* fi) noexcept {
-    Door& door = door_of(req);
+void op_create(Request& request) noexcept {
+    Door& door = door_of(request);
+    const auto in = request.in<fuse_create_in>();
     tree::NewChannel made;
-    made.mode = mode;
-    made.umask = fuse_req_ctx(req)->umask;
-    made.subject = subject_of(req);
+    made.mode = in.mode;
+    made.umask = in.umask;
+    made.subject = request.subject();
     // Always exclusive: the kernel has only looked whether the directory may be written. Where another
     // was faster it is to look again, and to check the rights of what it finds.
-    auto file = door.tree().create(NodeId::from(parent), name, mode_of(fi), made);
+    auto file = door.tree().create(NodeId::from(request.header().nodeid), request.name(sizeof in),
+                                   mode_of(in.flags), made);
     if (!file) {
         const int error = file.error().code;
-        fuse_reply_err(req, error == EEXIST && !(fi->flags & O_EXCL) ? ESTALE : error);
+        request.fail(error == EEXIST && !(in.flags & O_EXCL) ? ESTALE : error);
         return;
     }
     auto& [info, opened] = *file;
-    Opening opening{info.id, made.subject, nonblocking(fi), {}, entry_of(door, info)};
-    opening.flags = static_cast<std::uint32_t>(fi->flags & ~(O_CREAT | O_EXCL | O_TRUNC));
-    opening.unique = current_request().unique;
-    send_open(req, std::move(opened), std::move(opening));
+    Opening opening{info.id, made.subject, (in.flags & O_NONBLOCK) != 0, {}, entry_of(door, info)};
+    opening.flags = in.flags & ~static_cast<std::uint32_t>(O_CREAT | O_EXCL | O_TRUNC);
+    opening.unique = request.unique();
+    send_open(request, std::move(opened), std::move(opening));
 }
 
 // A descriptor is being closed, in whatever way: at most one answer a close(2), but not the last one.
-void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
-    Handle& handle = handle_of(req, fi);
+void op_flush(Request& request) noexcept {
+    Door& door = door_of(request);
+    Handle& handle = handle_of(request, request.in<fuse_flush_in>().fh);
+    if (door.already_done(request)) {
+        request.fail(0);
+        return;
+    }
     std::shared_ptr<tree::OpenFile> file = handle.file;
     queue::Batch pending;
-    pending.request = door_of(req).request_id();
-    if (door_of(req).already_done(pending.request)) {
-        fuse_reply_err(req, 0);
-        return;
-    }
+    pending.request = door.request_id(request);
     int error = 0;
     const bool wait = !handle.nonblocking.load(std::memory_order_relaxed);
-    if (file->try_flush(subject_of(req), !wait, pending, error) == Outcome::kDone) {
-        fuse_reply_err(req, error);
+    if (file->try_flush(request.subject(), !wait, pending, error) == Outcome::kDone) {
+        request.fail(error);
         return;
     }
-    start_waiting(req, ParkRank::kWrite,
-                  std::make_shared<WaitingWrite>(
-                      req, std::move(file), std::move(pending), 0,
-                      [](fuse_req_t answered, std::size_t) { fuse_reply_err(answered, 0); }));
+    start_waiting(ParkRank::kWrite,
+                  std::make_shared<WaitingWrite>(std::move(request), std::move(file),
+                                                 std::move(pending), 0, send_done));
 }
 
-void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
+void op_release(Request& request) noexcept {
     // One that comes again may have been released already.
-    if (Handle* handle = door_of(req).find(fi->fh)) door_of(req).remove(*handle);
-    fuse_reply_err(req, 0);
+    Door& door = door_of(request);
+    if (Handle* handle = door.find(request.in<fuse_release_in>().fh)) door.remove(*handle);
+    request.fail(0);
 }
 
-void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
-             fuse_file_info* fi) noexcept {
+void op_read(Request& request) noexcept {
+    const auto in = request.in<fuse_read_in>();
     // Held here: once the answer is out, RELEASE may come on another thread.
-    Handle& handle = handle_of(req, fi);
+    Handle& handle = handle_of(request, in.fh);
     std::shared_ptr<tree::OpenFile> file = handle.source ? handle.source : handle.file;
-    tree::ReadRequest request{size, static_cast<std::uint64_t>(offset), nonblocking(fi)};
+    tree::ReadRequest what{in.size, in.offset, (in.flags & O_NONBLOCK) != 0};
     Delivery delivery;
-    if (file->try_read(request, delivery) == Outcome::kDone) {
-        if (handle.slot) door_of(req).note(handle, current_request().unique);
-        bool sent = send(req, delivery);
+    if (file->try_read(what, delivery) == Outcome::kDone) {
+        if (handle.slot) door_of(request).note(handle, request.unique());
+        bool sent = send(request, delivery);
         file->settle(delivery, sent);
         return;
     }
-    start_waiting(req, ParkRank::kRead,
-                  std::make_shared<WaitingRead>(req, std::move(file), handle, request));
+    start_waiting(ParkRank::kRead,
+                  std::make_shared<WaitingRead>(std::move(request), std::move(file), handle, what));
 }
 
-void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
-              fuse_file_info* fi) noexcept {
-    Handle& handle = handle_of(req, fi);
-    tree::WriteRequest request{std::as_bytes(std::span(data, size)), subject_of(req),
-                               nonblocking(fi), static_cast<std::uint64_t>(offset)};
-    handle.nonblocking.store(request.nonblocking, std::memory_order_relaxed);
+void op_write(Request& request) noexcept {
+    const auto in = request.in<fuse_write_in>();
+    Handle& handle = handle_of(request, in.fh);
+    tree::WriteRequest what{{request.behind(sizeof in), in.size},
+                            request.subject(),
+                            (in.flags & O_NONBLOCK) != 0,
+                            in.offset};
+    handle.nonblocking.store(what.nonblocking, std::memory_order_relaxed);
     // Where the kernel caches the file its pages decide.
-    request.appends = (fi->flags & O_APPEND) && !fi->writepage && !handle.cached;
-    queue::Batch pending;
-    pending.request = request.request = door_of(req).request_id();
-    if (door_of(req).already_done(request.request)) {
-        fuse_reply_write(req, size);
-        return;
-    }
-    int error = 0;
-    if (handle.file->try_write(request, pending, error) == Outcome::kDone) {
-        if (handle.slot) door_of(req).note(handle, current_request().unique);
-        if (error) {
-            fuse_reply_err(req, error);
-        } else {
-            fuse_reply_write(req, size);
-        }
-        return;
-    }
-    start_waiting(req, ParkRank::kWrite,
-                  std::make_shared<WaitingWrite>(req, handle.file, std::move(pending), size,
-                                                 [](fuse_req_t answered, std::size_t all) {
-                                                     fuse_reply_write(answered, all);
-                                                 }));
+    what.appends = (in.flags & O_APPEND) && !(in.write_flags & FUSE_WRITE_CACHE) && !handle.cached;
+    write(request, handle, what, in.size, send_written);
 }
 
-void op_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length,
-                  fuse_file_info* fi) noexcept {
-    const auto end = static_cast<std::uint64_t>(offset) + static_cast<std::uint64_t>(length);
-    fuse_reply_err(req, mode == 0 ? handle_of(req, fi).file->allocate(end) : EOPNOTSUPP);
+void op_fallocate(Request& request) noexcept {
+    const auto in = request.in<fuse_fallocate_in>();
+    Handle& handle = handle_of(request, in.fh);
+    request.fail(in.mode == 0 ? handle.file->allocate(in.offset + in.length) : EOPNOTSUPP);
 }
 
-namespace {
-
-// Frames to be sent, by an ioctl: as op_write, but for its answer, and open flags that it is not told.
-void send_by_ioctl(fuse_req_t req, Handle& handle, const void* in, std::size_t size) noexcept {
-    int error = handle.file->may_send();
-    tree::WriteRequest request{std::as_bytes(std::span(static_cast<const char*>(in), size)),
-                               subject_of(req), handle.nonblocking.load(std::memory_order_relaxed)};
-    queue::Batch pending;
-    pending.request = request.request = door_of(req).request_id();
-    if (door_of(req).already_done(request.request)) {
-        fuse_reply_ioctl(req, 0, nullptr, 0);
-        return;
-    }
-    if (error || handle.file->try_write(request, pending, error) == Outcome::kDone) {
-        if (error) {
-            fuse_reply_err(req, error);
-        } else {
-            fuse_reply_ioctl(req, 0, nullptr, 0);
-        }
-        return;
-    }
-    start_waiting(req, ParkRank::kWrite,
-                  std::make_shared<WaitingWrite>(req, handle.file, std::move(pending), 0,
-                                                 [](fuse_req_t answered, std::size_t) {
-                                                     fuse_reply_ioctl(answered, 0, nullptr, 0);
-                                                 }));
-}
-
-}  // namespace
-
-void op_ioctl(fuse_req_t req, fuse_ino_t, unsigned command, void*, fuse_file_info* fi,
-              unsigned flags, const void* in, std::size_t in_size, std::size_t) noexcept {
+void op_ioctl(Request& request) noexcept {
     constexpr unsigned kSize = _IOC_SIZEMASK << _IOC_SIZESHIFT;
-    if (!(flags & FUSE_IOCTL_DIR) && (command & ~kSize) == kIoctlSend && _IOC_SIZE(command) != 0)
-        return send_by_ioctl(req, handle_of(req, fi), in, in_size);
-    std::uint32_t frames = 0;
-    if ((flags & FUSE_IOCTL_DIR) || command != kIoctlReadBatch || in_size < sizeof frames) {
-        fuse_reply_err(req, ENOTTY);
+    const auto in = request.in<fuse_ioctl_in>();
+    const bool is_directory = (in.flags & FUSE_IOCTL_DIR) != 0;
+    if (!is_directory && (in.cmd & ~kSize) == kIoctlSend && _IOC_SIZE(in.cmd) != 0) {
+        // Frames to be sent, as by a write, but its open flags are not told.
+        Handle& handle = handle_of(request, in.fh);
+        tree::WriteRequest what{{request.behind(sizeof in), in.in_size},
+                                request.subject(),
+                                handle.nonblocking.load(std::memory_order_relaxed)};
+        if (int error = handle.file->may_send()) {
+            request.fail(error);
+        } else {
+            write(request, handle, what, 0, send_ioctl_done);
+        }
         return;
     }
-    std::memcpy(&frames, in, sizeof frames);
-    Handle& handle = handle_of(req, fi);
+    std::uint32_t frames = 0;
+    if (is_directory || in.cmd != kIoctlReadBatch || in.in_size < sizeof frames) {
+        request.fail(ENOTTY);
+        return;
+    }
+    std::memcpy(&frames, request.behind(sizeof in), sizeof frames);
+    Handle& handle = handle_of(request, in.fh);
     const int error = handle.file->set_read_batch(frames);
     if (!error && handle.slot) handle.slot->read_batch = frames;
     if (error) {
-        fuse_reply_err(req, error);
+        request.fail(error);
     } else {
-        fuse_reply_ioctl(req, 0, nullptr, 0);
+        send_ioctl_done(request, 0);
     }
 }
 
-void op_poll(fuse_req_t req, fuse_ino_t, fuse_file_info* fi, fuse_pollhandle* poll) noexcept {
+void op_poll(Request& request) noexcept {
     constexpr unsigned kIn = POLLIN | POLLRDNORM, kOut = POLLOUT | POLLWRNORM;
+    const auto in = request.in<fuse_poll_in>();
+    Handle& handle = handle_of(request, in.fh);
     std::unique_ptr<channel::PollTicket> ticket;
-    if (poll) {
-        unsigned wanted =
-            (fi->poll_events & kIn ? POLLIN : 0U) | (fi->poll_events & kOut ? POLLOUT : 0U);
+    if (in.flags & FUSE_POLL_SCHEDULE_NOTIFY) {
+        unsigned wanted = (in.events & kIn ? POLLIN : 0U) | (in.events & kOut ? POLLOUT : 0U);
         if (wanted == 0) wanted = POLLIN | POLLOUT;  // for POLLHUP alone
-        ticket = std::make_unique<PollHandle>(Session::of(req), poll, wanted);
-    }
-    Handle& handle = handle_of(req, fi);
-    if (poll && handle.slot) {
-        fuse_poll_in in;
-        std::memcpy(&in, current_request().body, sizeof in);
-        handle.slot->poll = in.kh;
+        ticket = std::make_unique<PollHandle>(request.session(), in.kh, wanted);
+        if (handle.slot) handle.slot->poll = in.kh;
     }
     unsigned ready = handle.file->poll(std::move(ticket));
     if (ready & POLLIN) ready |= POLLRDNORM;
     if (ready & POLLOUT) ready |= POLLWRNORM;
-    fuse_reply_poll(req, ready);
+    request.reply(fuse_poll_out{ready, 0});
 }
 
 }  // namespace ipcfs::fuse

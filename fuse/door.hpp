@@ -42,7 +42,7 @@ public:
     Door& operator=(const Door&) = delete;
 
     // The operations, to be given to Session::open with this as `user`.
-    static const fuse_lowlevel_ops& operations() noexcept;
+    static const FileSystem& operations() noexcept;
     // Raw INIT flags to ask for.
     static std::uint64_t init_flags() noexcept;
 
@@ -63,10 +63,10 @@ public:
     };
     TakenOver taken_over() const noexcept { return taken_over_; }
 
-    // The id of the request that this thread handles, 0 where no successor can be given it again; and
-    // whether it has been done.
-    std::uint64_t request_id() const noexcept;
-    bool already_done(std::uint64_t request) const noexcept;
+    // The id of a request as queue::Batch has it, 0 where no successor can be given it again; and whether a
+    // predecessor has done it.
+    std::uint64_t request_id(const Request& request) const noexcept;
+    bool already_done(const Request& request) const noexcept;
     // Notes what a successor must know of an open file, before request `unique` is answered.
     void note(Handle& handle, std::uint64_t unique) noexcept;
 

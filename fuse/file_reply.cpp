@@ -17,8 +17,6 @@ namespace {
 
 constexpr std::size_t kWorthSplicing = 16 << 10;  // below, copying is cheaper than three calls
 
-thread_local const FileBytes* t_bytes = nullptr;
-
 // A pipe is only a sleeve here: filled and emptied within one reply. One that could not be emptied is
 // thrown away.
 class Sleeve {
@@ -83,18 +81,6 @@ bool splice_reply(int device, const fuse_out_header& header, const FileBytes& by
 }
 
 }  // namespace
-
-FileReply::FileReply(const FileBytes& bytes) noexcept {
-    t_bytes = &bytes;
-}
-
-FileReply::~FileReply() {
-    t_bytes = nullptr;
-}
-
-const FileBytes* FileReply::current() noexcept {
-    return t_bytes;
-}
 
 ssize_t read_bytes(const FileBytes& bytes, std::byte* to) noexcept {
     std::size_t done = 0;

@@ -1,7 +1,5 @@
 // Answers to READ whose bytes lie in a file of the daemon's own (a memory file): they go the shortest
-// way there is, into the ring entry's buffer or by splice(2), and not through a buffer of ours. libfuse
-// knows no such reply over these transports: it is given a placeholder of the right length, and the
-// transport finds here, on the same thread and within that call, what belongs in its place.
+// way there is, into the ring entry's buffer or by splice(2), and not through a buffer of ours.
 #pragma once
 
 #include <cstddef>
@@ -16,18 +14,6 @@ struct FileBytes {
     int file = -1;  // borrowed
     std::uint64_t offset = 0;
     std::size_t length = 0;
-};
-
-// While it lives, the reply that this thread makes consists of `bytes`.
-class FileReply {
-public:
-    explicit FileReply(const FileBytes& bytes) noexcept;
-    ~FileReply();
-    FileReply(const FileReply&) = delete;
-    FileReply& operator=(const FileReply&) = delete;
-
-    // Null: replies are what they say.
-    static const FileBytes* current() noexcept;
 };
 
 // Reads to the end of the part or of the file. The number of bytes, or -errno.

@@ -1,9 +1,7 @@
 // FUSE requests of names and attributes, and the table of operations. On the session's threads.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include <fuse/operations.hpp>
 #include <fuse/waiting.hpp>
@@ -49,17 +47,32 @@ Nanos attributes_last(const Door& door, const NodeInfo& info) noexcept {
     return info.keep == tree::Keep::kAll ? door.attr_timeout() : 0;
 }
 
-void reply_attr(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
-    if (!info) return reply_fault(req, info.error());
-    fuse_attr_out out{};
-    const Moment last = moment(attributes_last(door_of(req), *info));
-    out.attr_valid = last.seconds;
-    out.attr_valid_nsec = last.nanos;
-    out.attr = attributes_of(*info);
-    fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out);
+NodeId node_of(const Request& request) noexcept {
+    return NodeId::from(request.header().nodeid);
 }
 
-void op_init(void*, fuse_conn_info* connection) noexcept {
+// Answers with what `use` makes of the result, or with the fault.
+template <class T, class Use>
+void answer(Request& request, const Result<T>& result, Use&& use) noexcept {
+    if (result) {
+        use(*result);
+    } else {
+        request.fail(result.error().code);
+    }
+}
+
+void reply_attr(Request& request, const Result<NodeInfo>& result) noexcept {
+    answer(request, result, [&](const NodeInfo& info) {
+        fuse_attr_out out{};
+        const Moment last = moment(attributes_last(door_of(request), info));
+        out.attr_valid = last.seconds;
+        out.attr_valid_nsec = last.nanos;
+        out.attr = attributes_of(info);
+        request.reply(out);
+    });
+}
+
+void init(fuse_conn_info* connection) noexcept {
     auto want = [&](auto flag) {
         if (connection->capable & static_cast<decltype(connection->capable)>(flag)) {
             connection->want |= static_cast<decltype(connection->want)>(flag);
@@ -76,193 +89,235 @@ void op_init(void*, fuse_conn_info* connection) noexcept {
     connection->congestion_threshold = 768;
 }
 
-void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    const NodeId at = NodeId::from(parent);
-    answer_names(req, at, [req, at, name = std::string(name)] {
-        Door& door = door_of(req);
+void op_lookup(Request& request) noexcept {
+    const NodeId at = node_of(request);
+    answer_names(request, at, [at, name = std::string(request.name())](const Request& of) {
+        Door& door = door_of(of);
         auto info = door.tree().lookup(at, name);
         const auto aside = info ? tree::aside(info->id) : std::nullopt;
-        if (aside && door.backings().aside(info->id, fuse_req_ctx(req)->pid)) {
+        if (aside && door.backings().aside(info->id, static_cast<pid_t>(of.header().pid))) {
             return tree::Answer<NodeInfo>(door.tree().stat(*aside));
         }
         return info;
     });
 }
 
-void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
-    reply_attr(req, door_of(req).tree().stat(NodeId::from(ino)));
+void op_getattr(Request& request) noexcept {
+    reply_attr(request, door_of(request).tree().stat(node_of(request)));
 }
 
-void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int set,
-                fuse_file_info*) noexcept {
+void op_setattr(Request& request) noexcept {
+    const auto in = request.in<fuse_setattr_in>();
     tree::Change change;
-    if (set & FUSE_SET_ATTR_MODE) change.mode = st->st_mode & 07777;
-    if (set & FUSE_SET_ATTR_UID) change.uid = st->st_uid;
-    if (set & FUSE_SET_ATTR_GID) change.gid = st->st_gid;
-    if (set & FUSE_SET_ATTR_SIZE) change.size = static_cast<std::uint64_t>(st->st_size);
-    reply_attr(req, door_of(req).tree().change(NodeId::from(ino), change));
+    if (in.valid & FATTR_MODE) change.mode = in.mode & 07777;
+    if (in.valid & FATTR_UID) change.uid = in.uid;
+    if (in.valid & FATTR_GID) change.gid = in.gid;
+    if (in.valid & FATTR_SIZE) change.size = in.size;
+    reply_attr(request, door_of(request).tree().change(node_of(request), change));
 }
 
-// The requester's supplementary groups.
-std::vector<gid_t> groups_of(fuse_req_t req) {
-    std::vector<gid_t> groups(64);
-    for (;;) {
-        int count = fuse_req_getgroups(req, static_cast<int>(groups.size()), groups.data());
-        const auto size = static_cast<std::size_t>(std::max(count, 0));
-        const bool whole = size <= groups.size();
-        groups.resize(size);
-        if (whole) return groups;
-    }
+void op_mkdir(Request& request) noexcept {
+    const auto in = request.in<fuse_mkdir_in>();
+    const NodeId at = node_of(request);
+    answer_names(request, at,
+                 [at, in, name = std::string(request.name(sizeof in))](const Request& of) {
+                     tree::NewChannel made;
+                     made.mode = in.mode;
+                     made.umask = in.umask;
+                     made.subject = of.subject();
+                     made.groups = [&of] { return of.groups(); };
+                     return door_of(of).tree().make_channel(at, name, made);
+                 });
 }
 
-void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) noexcept {
-    tree::NewChannel made;
-    made.mode = mode;
-    made.umask = fuse_req_ctx(req)->umask;
-    made.subject = subject_of(req);
-    made.groups = [req] { return groups_of(req); };
-    const NodeId at = NodeId::from(parent);
-    answer_names(req, at, [req, at, made, name = std::string(name)] {
-        return door_of(req).tree().make_channel(at, name, made);
+void op_rmdir(Request& request) noexcept {
+    const NodeId at = node_of(request);
+    answer_names(request, at, [at, name = std::string(request.name())](const Request& of) {
+        return door_of(of).tree().remove_channel(at, name);
     });
 }
 
-void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    const NodeId at = NodeId::from(parent);
-    answer_names(req, at, [req, at, name = std::string(name)] {
-        return door_of(req).tree().remove_channel(at, name);
-    });
-}
-
-void op_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t to_parent,
-               const char* to_name, unsigned flags) noexcept {
+void rename(Request& request, std::size_t size, std::uint64_t to_directory,
+            unsigned flags) noexcept {
     constexpr unsigned kNoReplace = 1;  // RENAME_NOREPLACE
     if (flags & ~kNoReplace) {
-        fuse_reply_err(req, EINVAL);
+        request.fail(EINVAL);
         return;
     }
-    const NodeId at = NodeId::from(parent), to = NodeId::from(to_parent);
-    answer_names(
-        req, at, [req, at, to, name = std::string(name), to_name = std::string(to_name), flags] {
-            return door_of(req).tree().rename(at, name, to, to_name, (flags & kNoReplace) != 0);
-        });
-}
-
-void op_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
-    const NodeId at = NodeId::from(parent);
-    answer_names(req, at, [req, at, name = std::string(name)] {
-        return door_of(req).tree().unlink(at, name);
+    const NodeId at = node_of(request), to = NodeId::from(to_directory);
+    std::string name = request.name(size);
+    std::string to_name = request.name(size + name.size() + 1);
+    answer_names(request, at, [at, to, name, to_name, flags](const Request& of) {
+        return door_of(of).tree().rename(at, name, to, to_name, (flags & kNoReplace) != 0);
     });
 }
 
-void op_readlink(fuse_req_t req, fuse_ino_t ino) noexcept {
-    auto target = door_of(req).tree().read_link(NodeId::from(ino));
-    if (!target) return reply_fault(req, target.error());
-    fuse_reply_readlink(req, target->c_str());
+void op_rename(Request& request) noexcept {
+    const auto in = request.in<fuse_rename_in>();
+    rename(request, sizeof in, in.newdir, 0);
 }
 
-// Everything but channels and regions is fixed.
-void op_mknod(fuse_req_t req, fuse_ino_t, const char*, mode_t, dev_t) noexcept {
-    fuse_reply_err(req, EPERM);
-}
-void op_symlink(fuse_req_t req, const char*, fuse_ino_t, const char*) noexcept {
-    fuse_reply_err(req, EPERM);
-}
-void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) noexcept {
-    fuse_reply_err(req, EPERM);
-}
-void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
-    fuse_reply_err(req, 0);  // `durable` says when a message is on disk; there is nothing to add
+void op_rename2(Request& request) noexcept {
+    const auto in = request.in<fuse_rename2_in>();
+    rename(request, sizeof in, in.newdir, in.flags);
 }
 
-void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
+void op_unlink(Request& request) noexcept {
+    const NodeId at = node_of(request);
+    answer_names(request, at, [at, name = std::string(request.name())](const Request& of) {
+        return door_of(of).tree().unlink(at, name);
+    });
+}
+
+void op_readlink(Request& request) noexcept {
+    answer(request, door_of(request).tree().read_link(node_of(request)),
+           [&](const std::string& target) { request.reply_text(target); });
+}
+
+// Everything but channels and regions is fixed: mknod(2), symlink(2), link(2).
+void op_refused(Request& request) noexcept {
+    request.fail(EPERM);
+}
+
+void op_fsync(Request& request) noexcept {
+    request.fail(0);  // `durable` says when a message is on disk; there is nothing to add
+}
+
+void op_opendir(Request& request) noexcept {
     using Listing = tree::Tree::Listing;
-    const Listing listing = door_of(req).tree().listing(NodeId::from(ino));
-    fi->cache_readdir = listing != Listing::kNeverKept;
-    fi->keep_cache = listing == Listing::kKept;
-    fuse_reply_open(req, fi);
+    const Listing listing = door_of(request).tree().listing(node_of(request));
+    fuse_open_out out{};
+    if (listing != Listing::kNeverKept) out.open_flags |= FOPEN_CACHE_DIR;
+    if (listing == Listing::kKept) out.open_flags |= FOPEN_KEEP_CACHE;
+    request.reply(out);
 }
 
-void op_readdir(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset,
-                fuse_file_info*) noexcept {
+void op_readdir(Request& request) noexcept {
     constexpr std::size_t kMost = 1U << 16;
-    std::vector<char> buffer(std::min(size, kMost));
-    std::size_t used = 0;
-    auto listed = door_of(req).tree().list(
-        NodeId::from(ino), static_cast<std::uint64_t>(offset),
+    const auto in = request.in<fuse_read_in>();
+    const std::size_t room = std::min<std::size_t>(in.size, kMost);
+    std::vector<std::byte> buffer;
+    auto listed = door_of(request).tree().list(
+        node_of(request), in.offset,
         [&](std::string_view name, NodeId node, mode_t type, std::uint64_t cookie) {
-            char text[256];
-            std::size_t length = std::min(name.size(), sizeof text - 1);
-            std::memcpy(text, name.data(), length);
-            text[length] = '\0';
-            struct stat st {};
-            st.st_ino = node.raw();
-            st.st_mode = type;
-            std::size_t entry = fuse_add_direntry(req, buffer.data() + used, buffer.size() - used,
-                                                  text, &st, static_cast<off_t>(cookie));
-            if (entry > buffer.size() - used) return false;
-            used += entry;
+            fuse_dirent entry{};
+            entry.ino = node.raw();
+            entry.off = cookie;
+            entry.namelen = static_cast<std::uint32_t>(name.size());
+            entry.type = (type & S_IFMT) >> 12;
+            const std::size_t at = buffer.size();
+            const std::size_t size = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + name.size());
+            if (size > room - at) return false;
+            buffer.resize(at + size);
+            std::memcpy(buffer.data() + at, &entry, FUSE_NAME_OFFSET);
+            std::memcpy(buffer.data() + at + FUSE_NAME_OFFSET, name.data(), name.size());
             return true;
         });
-    if (!listed) return reply_fault(req, listed.error());
-    fuse_reply_buf(req, buffer.data(), used);
+    if (listed) {
+        request.reply(buffer);
+    } else {
+        request.fail(listed.error().code);
+    }
 }
 
-void op_statfs(fuse_req_t req, fuse_ino_t) noexcept {
-    struct statvfs st {};
-    st.f_bsize = st.f_frsize = 4096;
-    st.f_namemax = 255;
-    st.f_files = door_of(req).tree().channels();
-    fuse_reply_statfs(req, &st);
+void op_statfs(Request& request) noexcept {
+    fuse_statfs_out out{};
+    out.st.bsize = out.st.frsize = 4096;
+    out.st.namelen = 255;
+    out.st.files = door_of(request).tree().channels();
+    request.reply(out);
 }
 
 // Sends a value the way getxattr(2) and listxattr(2) want it: its size, or itself if there is room.
-void reply_sized(fuse_req_t req, std::string_view value, std::size_t size) noexcept {
+void reply_sized(Request& request, std::string_view value, std::size_t size) noexcept {
     if (size == 0) {
-        fuse_reply_xattr(req, value.size());
+        request.reply(fuse_getxattr_out{static_cast<std::uint32_t>(value.size()), 0});
     } else if (value.size() > size) {
-        fuse_reply_err(req, ERANGE);
+        request.fail(ERANGE);
     } else {
-        fuse_reply_buf(req, value.data(), value.size());
+        request.reply_text(value);
     }
 }
 
-void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char* name, std::size_t size) noexcept {
-    auto value = door_of(req).tree().get_xattr(NodeId::from(ino), name);
-    if (!value) return reply_fault(req, value.error());
-    reply_sized(req, *value, size);
+void op_getxattr(Request& request) noexcept {
+    const auto in = request.in<fuse_getxattr_in>();
+    answer(request, door_of(request).tree().get_xattr(node_of(request), request.name(sizeof in)),
+           [&](const std::string& value) { reply_sized(request, value, in.size); });
 }
 
-void op_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) noexcept {
-    auto names = door_of(req).tree().list_xattrs(NodeId::from(ino));
-    if (!names) return reply_fault(req, names.error());
-    std::string all;
-    for (const std::string& name : *names) all.append(name).push_back('\0');
-    reply_sized(req, all, size);
+void op_listxattr(Request& request) noexcept {
+    const auto in = request.in<fuse_getxattr_in>();
+    answer(request, door_of(request).tree().list_xattrs(node_of(request)),
+           [&](const std::vector<std::string>& names) {
+               std::string all;
+               for (const std::string& name : names) all.append(name).push_back('\0');
+               reply_sized(request, all, in.size);
+           });
 }
 
-void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value,
-                 std::size_t size, int flags) noexcept {
-    constexpr int kCreate = 1, kReplace = 2;  // XATTR_CREATE, XATTR_REPLACE
-    reply_names(req, door_of(req).tree().set_xattr(
-                         NodeId::from(ino), name, std::string_view(value, size),
-                         (flags & kCreate) != 0, (flags & kReplace) != 0, subject_of(req)));
+void op_setxattr(Request& request) noexcept {
+    constexpr unsigned kCreate = 1, kReplace = 2;  // XATTR_CREATE, XATTR_REPLACE
+    // Longer where FUSE_SETXATTR_EXT was agreed on.
+    const bool is_long = (request.session().report().init_accepted & FUSE_SETXATTR_EXT) != 0;
+    const std::size_t size = is_long ? sizeof(fuse_setxattr_in) : FUSE_COMPAT_SETXATTR_IN_SIZE;
+    struct In {
+        std::uint32_t size, flags;
+    };
+    const auto in = request.in<In>();
+    const std::string_view name = request.name(size);
+    const std::string_view value(request.name(size + name.size() + 1), in.size);
+    reply_names(request, door_of(request).tree().set_xattr(
+                             node_of(request), name, value, (in.flags & kCreate) != 0,
+                             (in.flags & kReplace) != 0, request.subject()));
 }
 
-void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
-    reply_names(req, door_of(req).tree().remove_xattr(NodeId::from(ino), name));
+void op_removexattr(Request& request) noexcept {
+    reply_names(request, door_of(request).tree().remove_xattr(node_of(request), request.name()));
 }
+
+constexpr FileSystem kOperations = [] {
+    FileSystem system;
+    system.init = init;
+    auto& at = system.handlers;
+    at[FUSE_LOOKUP] = op_lookup;
+    at[FUSE_GETATTR] = op_getattr;
+    at[FUSE_SETATTR] = op_setattr;
+    at[FUSE_MKNOD] = at[FUSE_SYMLINK] = at[FUSE_LINK] = op_refused;
+    at[FUSE_MKDIR] = op_mkdir;
+    at[FUSE_UNLINK] = op_unlink;
+    at[FUSE_RMDIR] = op_rmdir;
+    at[FUSE_READLINK] = op_readlink;
+    at[FUSE_RENAME] = op_rename;
+    at[FUSE_RENAME2] = op_rename2;
+    at[FUSE_CREATE] = op_create;
+    at[FUSE_OPEN] = op_open;
+    at[FUSE_READ] = op_read;
+    at[FUSE_WRITE] = op_write;
+    at[FUSE_FLUSH] = op_flush;
+    at[FUSE_RELEASE] = op_release;
+    at[FUSE_FALLOCATE] = op_fallocate;
+    at[FUSE_IOCTL] = op_ioctl;
+    at[FUSE_FSYNC] = op_fsync;
+    at[FUSE_OPENDIR] = op_opendir;
+    at[FUSE_READDIR] = op_readdir;
+    at[FUSE_STATFS] = op_statfs;
+    at[FUSE_GETXATTR] = op_getxattr;
+    at[FUSE_SETXATTR] = op_setxattr;
+    at[FUSE_LISTXATTR] = op_listxattr;
+    at[FUSE_REMOVEXATTR] = op_removexattr;
+    at[FUSE_POLL] = op_poll;
+    return system;
+}();
 
 }  // namespace
 
-void reply_names(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
-    if (!info) return reply_fault(req, info.error());
-    const fuse_entry_out entry = entry_of(door_of(req), *info);
-    fuse_reply_buf(req, reinterpret_cast<const char*>(&entry), sizeof entry);
+void reply_names(Request& request, const Result<NodeInfo>& info) noexcept {
+    answer(request, info,
+           [&](const NodeInfo& found) { request.reply(entry_of(door_of(request), found)); });
 }
 
-void reply_names(fuse_req_t req, const Result<void>& done) noexcept {
-    fuse_reply_err(req, done ? 0 : done.error().code);
+void reply_names(Request& request, const Result<void>& done) noexcept {
+    request.fail(done ? 0 : done.error().code);
 }
 
 fuse_entry_out entry_of(const Door& door, const NodeInfo& info) noexcept {
@@ -283,41 +338,8 @@ std::uint64_t Door::init_flags() noexcept {
     return 1ULL << 28;  // FUSE_HANDLE_KILLPRIV_V2: no look at security.capability before a write
 }
 
-const fuse_lowlevel_ops& Door::operations() noexcept {
-    static const fuse_lowlevel_ops ops = [] {
-        fuse_lowlevel_ops all{};
-        all.init = op_init;
-        all.lookup = op_lookup;
-        all.getattr = op_getattr;
-        all.setattr = op_setattr;
-        all.mknod = op_mknod;
-        all.mkdir = op_mkdir;
-        all.unlink = op_unlink;
-        all.rmdir = op_rmdir;
-        all.readlink = op_readlink;
-        all.symlink = op_symlink;
-        all.rename = op_rename;
-        all.link = op_link;
-        all.create = op_create;
-        all.open = op_open;
-        all.read = op_read;
-        all.write = op_write;
-        all.flush = op_flush;
-        all.release = op_release;
-        all.fallocate = op_fallocate;
-        all.ioctl = op_ioctl;
-        all.fsync = op_fsync;
-        all.opendir = op_opendir;
-        all.readdir = op_readdir;
-        all.statfs = op_statfs;
-        all.getxattr = op_getxattr;
-        all.setxattr = op_setxattr;
-        all.listxattr = op_listxattr;
-        all.removexattr = op_removexattr;
-        all.poll = op_poll;
-        return all;
-    }();
-    return ops;
+const FileSystem& Door::operations() noexcept {
+    return kOperations;
 }
 
 }  // namespace ipcfs::fuse

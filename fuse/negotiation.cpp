@@ -148,12 +148,10 @@ Result<void> Session::answer_init() {
 
         init_counts_.count(in.opcode);
         init_unique_ = in.unique;
-        current_request() = {in.unique};
         fuse_buf request{};
         request.mem = buffer;
         request.size = static_cast<std::size_t>(got);
         ::fuse_session_process_buf(session_, &request);
-        current_request() = {};
         init_unique_ = 0;
         if (init_answered_ || !report_.custom_io) break;
         if (::fuse_session_exited(session_)) return Fault{EPROTO, "FUSE_INIT was refused"};
@@ -181,7 +179,7 @@ std::string Session::prepare_rings(std::uint64_t offered) {
         ring_counts_.push_back(std::make_unique<OpcodeCounts>());
         RingSettings settings;
         settings.device = mount_.device().get();
-        settings.session = session_;
+        settings.session = this;
         settings.queue = queue;
         settings.depth = depth;
         settings.max_payload = config_.max_write;

@@ -19,8 +19,6 @@
 
 namespace ipcfs::fuse {
 
-struct RingEntry;
-
 // Who is asked first to give up when ring entries run short: reads are re-issued by every program.
 enum class ParkRank : std::uint8_t { kRead, kOpen, kWrite };
 constexpr std::size_t kParkRanks = 3;
@@ -33,12 +31,6 @@ public:
     // nothing. Called on any thread, with no lock of the transport held, possibly before
     // Session::park has returned on the thread that parks it.
     virtual void interrupt(int error) noexcept = 0;
-};
-
-// What Session::park leaves with the operation, for Session::unpark: the way of its answer.
-struct ParkTicket {
-    std::uint64_t unique = 0;    // 0: not parked
-    RingEntry* entry = nullptr;  // null: it came by /dev/fuse
 };
 
 class ParkedTable {

@@ -1,9 +1,7 @@
-// The FUSE transport: mounts, carries requests between the kernel and libfuse's decoder by io_uring
-// (uring.hpp) or by reads of /dev/fuse, and carries the replies back. libfuse (low-level API)
-// decodes and encodes everything; the operations are called and reply exactly as with plain
-// libfuse, with two differences: fuse_req_userdata() gives the Session (Session::of), and an
-// operation that does not reply before it returns must have parked. libfuse never sees
-// FUSE_INTERRUPT.
+// The FUSE transport: mounts, carries requests from the kernel to the file system's handlers by io_uring
+// (uring.hpp) or by reads of /dev/fuse, and carries the answers back. libfuse (low-level API) negotiates
+// FUSE_INIT and sends invalidations. A handler that does not answer its request before it returns must
+// have parked it. Handlers never see FUSE_INTERRUPT.
 //
 // Owned by main. Threads: with io_uring one per CPU and one reader of /dev/fuse (FORGET,
 // INTERRUPT); without, several readers. No handler may wait for a client, nor touch the own mount.
@@ -31,6 +29,7 @@
 #include <fuse/inheritance.hpp>
 #include <fuse/mount.hpp>
 #include <fuse/parked.hpp>
+#include <fuse/protocol.hpp>
 #include <fuse/uapi.hpp>
 #include <fuse/uring.hpp>
 
@@ -53,7 +52,7 @@ struct SessionConfig {
     // The connection ended by itself: unmounted or aborted from outside. Called once, on a thread
     // of the session, which must not call stop() there. Not called after stop().
     std::function<void(const std::string& reason)> on_end;
-    bool debug = false;  // libfuse's own trace
+    bool debug = false;  // every request on standard error
 
     // A mount that somebody else holds, and what outlives this process together with it: what a
     // predecessor left in it is taken over. Both outlive the session. Null: it mounts, and dies alone.
@@ -87,9 +86,9 @@ public:
     // How much memory an Inheritance needs for the rings of such a session; 0 for classic.
     static std::size_t ring_bytes(const SessionConfig& config);
 
-    // Mounts; starts no thread. `ops` is copied; its init is called with `user` after this class
-    // set max_write, and may change anything but that.
-    static Result<std::unique_ptr<Session>> open(SessionConfig config, const fuse_lowlevel_ops& ops,
+    // Mounts; starts no thread. `system` is kept; its init is called after this class set max_write, and
+    // may change anything but that. `user` is for its handlers.
+    static Result<std::unique_ptr<Session>> open(SessionConfig config, const FileSystem& system,
                                                  void* user);
     // Stops. All parked operations must have replied by now (stop interrupts them).
     ~Session();
@@ -101,49 +100,39 @@ public:
     // Idempotent. Not on a thread of the session.
     void stop() noexcept;
 
-    static Session& of(fuse_req_t req) noexcept {
-        return *static_cast<Session*>(::fuse_req_userdata(req));
-    }
     void* user() const noexcept { return user_; }
-    fuse_session* raw() noexcept { return session_; }
 
-    // In a handler, on the thread that handles the request and before the operation is reachable
-    // for others: makes it findable for interrupts, for rotation and for replies from other
-    // threads. False: it was interrupted already; the caller answers EINTR itself. After true
-    // neither the request's buffers (data of a WRITE) nor the names in it may be used once another
-    // thread could reply.
-    bool park(std::shared_ptr<Parked> op, ParkRank rank, ParkTicket& ticket);
-    // Right before replying to a parked request, on the thread that replies, once: interrupts do not find
-    // it any more.
-    void unpark(ParkTicket& ticket) noexcept;
+    // On the thread that handles `request`, which the operation has taken, and before the operation is
+    // reachable for others: makes it findable for interrupts and for rotation until the request is
+    // answered. False: it was interrupted already; the caller answers EINTR itself.
+    bool park(std::shared_ptr<Parked> op, ParkRank rank, Request& request);
 
     // Interrupts parked operations whose interrupt the kernel lost (ParkedTable::unheard); to be called
     // every 100 ms or so. Returns how many. Any thread but the session's.
     std::size_t end_unheard();
 
-    // fuse_lowlevel_notify_*, refused (ENOTCONN) from stop() on. They can wait for inode locks: not
-    // on threads of the session. ENOENT (the kernel has nothing cached) is success.
+    // As fuse_lowlevel_notify_inval_inode; ENOTCONN from stop() on. It can wait for the inode's lock: not on
+    // threads of the session. ENOENT (the kernel has nothing cached) is success.
     Result<void> notify_inval_inode(fuse_ino_t node, off_t offset, off_t length);
-    Result<void> notify_inval_entry(fuse_ino_t parent, const std::string& name);
-    Result<void> notify_delete(fuse_ino_t parent, fuse_ino_t child, const std::string& name);
-    Result<void> notify_poll(fuse_pollhandle* handle);  // does not wait: any thread
-    void notify_poll(std::uint64_t handle) noexcept;    // of a predecessor's
+    // Wakes who polls under this handle of the kernel's (also a predecessor's). Does not wait: any thread.
+    void notify_poll(std::uint64_t handle) noexcept;
 
     // Passthrough, where report() has it: lets clients use the regular file `file` directly, in opens
     // that are answered with the id (OpenReply), until it is closed again. Any thread.
     Result<std::int32_t> open_backing(int file) noexcept;
     void close_backing(std::int32_t id) noexcept;
 
-    // Answers a READ with what lies in a file (fuse_reply_buf without a buffer). 0, or -errno: the
-    // requester is gone. Any thread.
-    int reply_file(fuse_req_t req, const FileBytes& bytes) noexcept;
+    // For Request and RingQueue. Any thread.
+    void dispatch(Request& request, OpcodeCounts& counts) noexcept;
+    bool send(RingEntry* entry, const iovec* parts, int count) noexcept;
+    bool send(RingEntry* entry, const fuse_out_header& header, const FileBytes& bytes) noexcept;
+    void unpark(Request& request) noexcept;
 
     // Any thread.
     const SessionReport& report() const noexcept { return report_; }  // complete after start()
     RequestCounts requests() const noexcept;
     std::size_t parked() const { return parked_.size(); }
-    std::vector<Overload> queues() const;  // by CPU; empty on classic
-    Overload overload() const;             // of all: the earliest `since`, sums
+    Overload overload() const;  // of all queues: the earliest `since`, sums; classic: nothing
 
 private:
     struct Reader {
@@ -159,18 +148,18 @@ private:
         bool closed = false;
     };
 
-    Session(SessionConfig config, void* user) : config_(std::move(config)), user_(user) {}
+    Session(SessionConfig config, const FileSystem& system, void* user)
+        : config_(std::move(config)), system_(system), user_(user) {}
     static void on_init(void* self, fuse_conn_info* connection) noexcept;
-    static void on_destroy(void* self) noexcept;
     static ssize_t on_writev(int fd, iovec* iov, int count, void* self) noexcept;
 
-    Result<void> attach(fuse_lowlevel_ops ops);
+    Result<void> attach();
     Result<void> answer_init();
     std::string cannot_survive() const;
     bool notify_raw(Notification code, const void* body, std::size_t size) noexcept;
     Result<std::vector<std::vector<std::byte>>> collect_left();
     Result<void> take_over();
-    void handle(std::byte* request, std::size_t size, OpcodeCounts& counts) noexcept;
+    void handle(const std::byte* raw, OpcodeCounts& counts) noexcept;
     std::string prepare_rings(std::uint64_t offered);  // empty, or why not
     std::string try_passthrough();                     // empty, or why not
     ssize_t write_init_reply(iovec* iov, int count) noexcept;
@@ -182,12 +171,11 @@ private:
     Result<void> notify(const char* what, Notify&& send);
 
     SessionConfig config_;
+    const FileSystem& system_;
     void* user_;
     SessionReport report_;
     Mount mount_;
     fuse_session* session_ = nullptr;
-    void (*user_init_)(void*, fuse_conn_info*) = nullptr;
-    void (*user_destroy_)(void*) = nullptr;
 
     std::uint64_t init_unique_ = 0;  // while INIT is being answered
     bool init_answered_ = false;

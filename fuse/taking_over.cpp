@@ -53,13 +53,13 @@ private:
 
 }  // namespace
 
-std::uint64_t Door::request_id() const noexcept {
-    return config_.inheritance ? config_.inheritance->request_id(current_request().unique) : 0;
+std::uint64_t Door::request_id(const Request& request) const noexcept {
+    return config_.inheritance ? config_.inheritance->request_id(request.unique()) : 0;
 }
 
-bool Door::already_done(std::uint64_t request) const noexcept {
-    return request != 0 && current_request().left && config_.already_done &&
-           config_.already_done(request);
+bool Door::already_done(const Request& request) const noexcept {
+    const std::uint64_t id = request_id(request);
+    return id != 0 && request.left() && config_.already_done && config_.already_done(id);
 }
 
 void Door::note(Handle& handle, std::uint64_t unique) noexcept {
@@ -67,7 +67,7 @@ void Door::note(Handle& handle, std::uint64_t unique) noexcept {
     const std::uint32_t marks = handle.file->marks();
     const std::uint32_t before = slot.marks.load(std::memory_order_relaxed);
     if (marks != before) {
-        // In this order: a request that comes again finds what was before it.
+        // Store order matters: a resent request must see the previous marks.
         slot.marks_before.store(before);
         slot.marked_by.store(unique & ~kUniqueResent);
         slot.marks.store(marks);

@@ -1,12 +1,9 @@
-// One ring queue: its set-up, the thread that serves it, and answers, of which those of other threads come
-// by mail. The list of what waits in its entries is in uring_parked.cpp.
-#define FUSE_USE_VERSION 312
-
+// One ring queue: its set-up, and the thread that serves it. Answers are in uring_reply.cpp, what waits in
+// its entries in uring_parked.cpp.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <exception>
-#include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string>
@@ -17,47 +14,31 @@
 
 #include <base/check.hpp>
 #include <fuse/inheritance.hpp>
+#include <fuse/session.hpp>
 #include <fuse/uring.hpp>
 
 namespace ipcfs::fuse {
 
 namespace {
 
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kPage = RingEntry::kPage;
 constexpr unsigned kSubmissions = 512;  // SQEs; a full queue is flushed, so depth may exceed it
 constexpr std::uint64_t kWakeTag = 0;   // user_data of the eventfd's read; else a RingEntry*
 
-thread_local CurrentRequest t_request;
-thread_local RingQueue* t_queue = nullptr;
-
-RingHeader& header_of(RingEntry& entry) {
-    return *reinterpret_cast<RingHeader*>(entry.memory);
-}
-std::byte* payload_of(RingEntry& entry) {
-    return entry.memory + kPage;
-}
-RingNote& note_of(const RingEntry& entry) {
-    static_assert(kRingNoteAt >= sizeof(RingHeader));
-    static_assert(kRingNoteAt + sizeof(RingNote) <=
-                  kPage - sizeof(fuse_in_header) - kRingHeaderBytes);
-    return *reinterpret_cast<RingNote*>(entry.memory + kRingNoteAt);
-}
+static_assert(kRingNoteAt >= sizeof(RingHeader));
+static_assert(kRingNoteAt + sizeof(RingNote) <= kPage - sizeof(fuse_in_header) - kRingHeaderBytes);
 
 enum class Left { kNothing, kReply, kRequest };
 Left left_in(const RingEntry& entry) {
-    const std::uint64_t id = reinterpret_cast<const RingHeader*>(entry.memory)->commit_id;
-    const RingNote& note = note_of(entry);
+    const std::uint64_t id = entry.header().commit_id;
+    const RingNote& note = entry.note();
     if (id == 0 || note.settled.load() == id) return Left::kNothing;
     return note.answered.load() == id ? Left::kReply : Left::kRequest;
 }
 
 // Its headers lie in front of its payload, where handle() put them.
 std::byte* copied_request(RingEntry& entry) {
-    return payload_of(entry) - note_of(entry).op_bytes - sizeof(fuse_in_header);
-}
-
-bool has_no_reply(std::uint32_t opcode) {
-    return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_NOTIFY_REPLY;
+    return entry.payload() - entry.note().op_bytes - sizeof(fuse_in_header);
 }
 
 // Large enough that one writer still gets through beside a crowd of readers, at any depth.
@@ -69,10 +50,6 @@ unsigned reserve_of(unsigned depth) {
 
 std::size_t ring_stride(std::size_t max_payload) noexcept {
     return kPage + (max_payload + kPage - 1) / kPage * kPage;
-}
-
-CurrentRequest& current_request() noexcept {
-    return t_request;
 }
 
 RingQueue::RingQueue(RingSettings settings)
@@ -143,7 +120,7 @@ Result<void> RingQueue::create() {
         entry.queue = this;
         entry.memory = region_ + i * stride;
         entry.buffers[0] = {entry.memory, sizeof(RingHeader)};
-        entry.buffers[1] = {payload_of(entry), stride - kPage};
+        entry.buffers[1] = {entry.payload(), stride - kPage};
         // Its page is not looked at, and so not made, for nothing.
         entry.left = settings_.inheritance && settings_.inheritance->used(entry.memory) &&
                      left_in(entry) != Left::kNothing;
@@ -167,7 +144,7 @@ std::vector<LeftRequest> RingQueue::left() const {
     for (const RingEntry& entry : entries_) {
         if (!entry.left || left_in(entry) != Left::kRequest) continue;
         const auto& header = *reinterpret_cast<const RingHeader*>(entry.memory);
-        const RingNote& note = note_of(entry);
+        const RingNote& note = entry.note();
         const bool copied = note.seen.load() == header.commit_id;
         const std::byte* copy = entry.memory + kPage - note.op_bytes;
         fuse_in_header in;
@@ -192,7 +169,7 @@ Result<void> RingQueue::register_entries() {
             continue;
         }
         entry.adopted = true;
-        entry.commit_id = header_of(entry).commit_id;
+        entry.commit_id = entry.header().commit_id;
         if (what == Left::kReply) {
             submit_command(entry, RingCommand::kCommitAndFetch);
         } else {
@@ -226,7 +203,7 @@ void RingQueue::run() noexcept {
 }
 
 void RingQueue::serve() {
-    t_queue = this;
+    served_by_.store(std::this_thread::get_id());
     auto go = go_.get_future();
     auto created = create();
     const bool usable = created.has_value();
@@ -282,7 +259,7 @@ int RingQueue::submit() {
 void RingQueue::settle() {
     if (committing_.empty() || ::io_uring_sq_ready(&ring_) != 0) return;
     for (RingEntry* entry : committing_)
-        note_of(*entry).settled.store(entry->commit_id, std::memory_order_release);
+        entry->note().settled.store(entry->commit_id, std::memory_order_release);
     committing_.clear();
 }
 
@@ -318,7 +295,7 @@ void RingQueue::complete(std::uint64_t tag, int result) {
 }
 
 void RingQueue::handle(RingEntry& entry) {
-    RingHeader& header = header_of(entry);
+    RingHeader& header = entry.header();
     fuse_in_header in;
     std::memcpy(&in, header.in_out, sizeof in);
     entry.commit_id = header.commit_id;
@@ -328,12 +305,12 @@ void RingQueue::handle(RingEntry& entry) {
     const std::size_t op_bytes = in.len - sizeof in - payload;
     IPCFS_CHECK(op_bytes <= kRingHeaderBytes);
 
-    // libfuse wants one contiguous request: put the headers in front of the payload where it lies.
-    std::byte* start = payload_of(entry) - op_bytes - sizeof in;
+    // Handlers want one contiguous request: put the headers in front of the payload where it lies.
+    std::byte* start = entry.payload() - op_bytes - sizeof in;
     std::memcpy(start, &in, sizeof in);
     std::memcpy(start + sizeof in, header.op_in, op_bytes);
     if (settings_.region) {
-        RingNote& note = note_of(entry);
+        RingNote& note = entry.note();
         note.op_bytes = static_cast<std::uint32_t>(op_bytes);
         note.payload_bytes = static_cast<std::uint32_t>(payload);
         note.seen.store(entry.commit_id, std::memory_order_release);
@@ -343,124 +320,28 @@ void RingQueue::handle(RingEntry& entry) {
 
 // One that a predecessor left, perhaps with a reply half written over it.
 void RingQueue::handle_again(RingEntry& entry) {
-    RingNote& note = note_of(entry);
+    RingNote& note = entry.note();
     if (note.seen.load() != entry.commit_id) {
         handle(entry);
         return;
     }
     if (note.replying.load() == entry.commit_id) {
-        std::memcpy(payload_of(entry), note.saved,
+        std::memcpy(entry.payload(), note.saved,
                     std::min<std::size_t>(note.saved_bytes, sizeof note.saved));
         note.replying.store(0);
     }
     process(entry, copied_request(entry), true);
 }
 
-void RingQueue::process(RingEntry& entry, std::byte* request, bool left) {
-    fuse_in_header in;
-    std::memcpy(&in, request, sizeof in);
-    settings_.counts->count(in.opcode);
+void RingQueue::process(RingEntry& entry, const std::byte* raw, bool left) {
     if (settings_.fetched) settings_.fetched->fetch_add(1, std::memory_order_relaxed);
-    t_request = {in.unique, &entry, false, left, request + sizeof in};
-    fuse_buf whole{};
-    whole.mem = request;
-    whole.size = in.len;
-    ::fuse_session_process_buf(settings_.session, &whole);
-
-    const CurrentRequest after = std::exchange(t_request, {});
-    traffic_ |= !after.parked;
-    if (after.entry) {
-        IPCFS_CHECK(has_no_reply(in.opcode));  // else: neither answered nor parked
-        fuse_out_header out{sizeof out, 0, in.unique};
+    Request request(*settings_.session, raw, &entry, left);
+    settings_.session->dispatch(request, *settings_.counts);
+    traffic_ |= !request.was_moved();
+    if (request.is_open()) {  // there is no reply, but the entry is to fetch the next one
+        fuse_out_header out{sizeof out, 0, request.unique()};
         const iovec iov{&out, sizeof out};
         reply(entry, &iov, 1);
-    }
-}
-
-ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept {
-    fuse_out_header out;
-    std::memcpy(&out, iov[0].iov_base, sizeof out);
-    std::size_t bytes = 0;
-    for (int i = 1; i < count; ++i) bytes += iov[i].iov_len;
-    if (!begin_reply(entry, bytes)) return -1;
-    if (bytes > entry.buffers[1].iov_len) return end_reply(entry, out, -EMSGSIZE);
-    std::byte* to = payload_of(entry);
-    for (int i = 1; i < count; ++i) {
-        std::memmove(to, iov[i].iov_base, iov[i].iov_len);
-        to += iov[i].iov_len;
-    }
-    return end_reply(entry, out, static_cast<ssize_t>(bytes));
-}
-
-ssize_t RingQueue::reply(RingEntry& entry, const fuse_out_header& header,
-                         const FileBytes& bytes) noexcept {
-    if (!begin_reply(entry, bytes.length)) return -1;
-    const bool fits = bytes.length <= entry.buffers[1].iov_len;
-    return end_reply(entry, header, fits ? read_bytes(bytes, payload_of(entry)) : -EMSGSIZE);
-}
-
-// What of the request the reply is going to overwrite is kept for a successor. That is little: READ and
-// its like have no payload, and what has one gets a short reply.
-bool RingQueue::begin_reply(RingEntry& entry, std::size_t bytes) noexcept {
-    unpark(entry);
-    if (settings_.region) {
-        RingNote& note = note_of(entry);
-        const std::size_t lost =
-            std::min<std::size_t>({bytes, note.payload_bytes, sizeof note.saved});
-        std::memcpy(note.saved, payload_of(entry), lost);
-        note.saved_bytes = static_cast<std::uint32_t>(lost);
-        note.replying.store(entry.commit_id, std::memory_order_release);
-    }
-    if (!ended_.load(std::memory_order_relaxed)) return true;
-    errno = ENOENT;
-    return false;
-}
-
-// `bytes` of payload are in place, or -errno: then the client gets EIO. -1 with that errno.
-ssize_t RingQueue::end_reply(RingEntry& entry, fuse_out_header out, ssize_t bytes) noexcept {
-    RingHeader& header = header_of(entry);
-    if (bytes < 0) out.error = -EIO;
-    const std::size_t payload = bytes < 0 ? 0 : static_cast<std::size_t>(bytes);
-    out.len = static_cast<std::uint32_t>(sizeof out + payload);
-    std::memcpy(header.in_out, &out, sizeof out);
-    header.payload_bytes = static_cast<std::uint32_t>(payload);
-    if (settings_.region) note_of(entry).answered.store(entry.commit_id, std::memory_order_release);
-
-    if (t_queue == this) {
-        submit_command(entry, RingCommand::kCommitAndFetch);
-    } else {
-        RingEntry* head = mail_.load(std::memory_order_relaxed);
-        do entry.next_mail = head;
-        while (!mail_.compare_exchange_weak(head, &entry));
-        Burst::wake(alarm_);
-    }
-    if (bytes < 0) {
-        errno = static_cast<int>(-bytes);
-        return -1;
-    }
-    return out.len;
-}
-
-void RingQueue::Alarm::wake() noexcept {
-    if (!sleeping.exchange(false)) return;
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const auto sent = ::write(event.get(), &one, sizeof one);
-}
-
-void RingQueue::drain_mail() {
-    if (mail_.load(std::memory_order_relaxed) == nullptr) return;
-    RingEntry* newest = mail_.exchange(nullptr);
-    RingEntry* oldest = nullptr;  // replies go out in the order they were made
-    while (newest) {
-        RingEntry* next = newest->next_mail;
-        newest->next_mail = oldest;
-        oldest = newest;
-        newest = next;
-    }
-    while (oldest) {
-        RingEntry* next = oldest->next_mail;
-        submit_command(*oldest, RingCommand::kCommitAndFetch);
-        oldest = next;
     }
 }
 

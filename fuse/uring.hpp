@@ -25,30 +25,14 @@
 #include <base/result.hpp>
 #include <fuse/counts.hpp>
 #include <fuse/file_reply.hpp>
+#include <fuse/inheritance.hpp>
 #include <fuse/parked.hpp>
+#include <fuse/protocol.hpp>
 #include <fuse/uapi.hpp>
-
-struct fuse_session;
-
-namespace ipcfs::fuse {
-class Inheritance;
-}
 
 namespace ipcfs::fuse {
 
 class RingQueue;
-
-// The request a thread is handling, on either transport.
-struct CurrentRequest {
-    std::uint64_t unique = 0;    // 0: none
-    RingEntry* entry = nullptr;  // null: by /dev/fuse, or replied to, or parked
-    bool parked = false;
-    bool left = false;                // by a predecessor, which may have done it without saying so
-    const std::byte* body = nullptr;  // behind its fuse_in_header; until the handler returns
-    std::atomic<std::uint32_t>* answers = nullptr;  // of its open file; see Handle
-    ParkTicket answering{};  // of a parked request that this thread is about to answer
-};
-CurrentRequest& current_request() noexcept;
 
 // A request that a predecessor left unanswered.
 struct LeftRequest {
@@ -59,6 +43,11 @@ struct LeftRequest {
 
 // An entry's memory is [page: RingHeader ... scratch for the headers, right-aligned][payload].
 struct RingEntry {
+    static constexpr std::size_t kPage = 4096;
+    RingHeader& header() const noexcept { return *reinterpret_cast<RingHeader*>(memory); }
+    RingNote& note() const noexcept { return *reinterpret_cast<RingNote*>(memory + kRingNoteAt); }
+    std::byte* payload() const noexcept { return memory + kPage; }
+
     RingQueue* queue = nullptr;
     std::byte* memory = nullptr;
     iovec buffers[2] = {};
@@ -75,7 +64,7 @@ struct RingEntry {
 
 struct RingSettings {
     int device = -1;  // borrowed; /dev/fuse
-    fuse_session* session = nullptr;
+    Session* session = nullptr;
     unsigned queue = 0;
     unsigned depth = 8192;
     std::size_t max_payload = 1 << 20;
@@ -117,8 +106,8 @@ public:
     void stop() noexcept;
     void join() noexcept;
 
-    // Replies to the request in `entry` with what libfuse would write to the device. Any thread,
-    // once a request. -1 with errno ENOENT when the connection is over.
+    // Replies to the request in `entry` with what would be written to the device. Any thread, once a
+    // request. -1 with errno ENOENT when the connection is over.
     ssize_t reply(RingEntry& entry, const iovec* iov, int count) noexcept;
     // The same with what lies in a file, read to where the kernel looks for it.
     ssize_t reply(RingEntry& entry, const fuse_out_header& header, const FileBytes& bytes) noexcept;
@@ -146,7 +135,7 @@ private:
     void complete(std::uint64_t tag, int result);
     void handle(RingEntry& entry);
     void handle_again(RingEntry& entry);
-    void process(RingEntry& entry, std::byte* request, bool left);
+    void process(RingEntry& entry, const std::byte* raw, bool left);
     int submit();
     void settle();
     bool begin_reply(RingEntry& entry, std::size_t bytes) noexcept;
@@ -191,6 +180,7 @@ private:
     std::promise<bool> go_;
     std::atomic<bool> gone_{false};  // go_ was set
     std::promise<Result<void>> registered_;
+    std::atomic<std::thread::id> served_by_;  // the queue's thread, once it runs
     std::thread thread_;
 };
 

@@ -1,4 +1,4 @@
-// Operations of the tree that wait for a FUSE request, and the handle behind fi->fh. Private to fuse/.
+// Operations of the tree that wait for a FUSE request, and the kernel's open files. Private to fuse/.
 #pragma once
 
 #include <linux/fuse.h>
@@ -13,7 +13,7 @@
 
 namespace ipcfs::fuse {
 
-// What fi->fh points at, from OPEN to RELEASE.
+// An open file of the kernel's, from OPEN to RELEASE.
 struct Handle : boost::intrusive::list_base_hook<> {
     std::shared_ptr<tree::OpenFile> file;
     std::shared_ptr<tree::OpenFile> source;  // in place of `file` for reads, if not null
@@ -40,134 +40,132 @@ struct Opening {
     std::uint64_t unique = 0;               // of the request
 };
 
-access::Subject subject_of(fuse_req_t req) noexcept;
-
-// Sends a read's parts or its error. False: the requester is gone.
-bool send(fuse_req_t req, const tree::Delivery& delivery) noexcept;
+// Sends a read's parts or its error. False: the requester is gone, or there was an error.
+bool send(Request& request, const tree::Delivery& delivery) noexcept;
 // Answers OPEN with a new handle for `file`. False: the requester is gone.
-bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept;
+bool send_open(Request& request, std::shared_ptr<tree::OpenFile> file, Opening opening) noexcept;
+// Answers a write of `size` bytes.
+bool send_written(Request& request, std::size_t size) noexcept;
 
-class WaitingRead final : public tree::ReadOperation, public Parked {
+// What waits for a request: an operation of the tree that has taken it.
+template <class Operation>
+class Waiting : public Operation, public Parked {
+public:
+    template <class... Arguments>
+    explicit Waiting(Request&& request, Arguments&&... arguments)
+        : Operation(std::forward<Arguments>(arguments)...), request_(std::move(request)) {}
+    void interrupt(int error) noexcept override { this->cancel(error); }
+    Request& request() noexcept { return request_; }
+
+protected:
+    Request request_;
+};
+
+class WaitingRead final : public Waiting<tree::ReadOperation> {
 public:
     // The handle is not released before the answer is out.
-    WaitingRead(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Handle& handle,
-                const tree::ReadRequest& request)
-        : ReadOperation(std::move(file), request), req_(req), handle_(handle) {}
-    void interrupt(int error) noexcept override { cancel(error); }
-    ParkTicket ticket;
+    WaitingRead(Request&& request, std::shared_ptr<tree::OpenFile> file, Handle& handle,
+                const tree::ReadRequest& what)
+        : Waiting(std::move(request), std::move(file), what), handle_(handle) {}
 
 private:
     bool reply(const tree::Delivery& delivery) noexcept override {
-        if (handle_.slot) door_of(req_).note(handle_, ticket.unique);
-        handle_.answers.fetch_add(1, std::memory_order_release);
-        Session::of(req_).unpark(ticket);
-        return send(req_, delivery);
+        if (handle_.slot) door_of(request_).note(handle_, request_.unique());
+        return send(request_, delivery);
     }
-    fuse_req_t req_;
     Handle& handle_;
 };
 
 // A WRITE, frames sent by an ioctl, or a close that waits for room. `succeed` answers it when all is
 // queued.
-class WaitingWrite final : public tree::WriteOperation, public Parked {
+class WaitingWrite final : public Waiting<tree::WriteOperation> {
 public:
-    using Succeed = void (*)(fuse_req_t req, std::size_t size);
-    WaitingWrite(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending,
+    using Succeed = bool (*)(Request& request, std::size_t size) noexcept;
+    WaitingWrite(Request&& request, std::shared_ptr<tree::OpenFile> file, queue::Batch&& pending,
                  std::size_t size, Succeed succeed)
-        : WriteOperation(std::move(file), std::move(pending), size), req_(req), succeed_(succeed) {}
-    void interrupt(int error) noexcept override { cancel(error); }
-    ParkTicket ticket;
+        : Waiting(std::move(request), std::move(file), std::move(pending), size),
+          succeed_(succeed) {}
 
 private:
     void reply(int error, std::size_t size) noexcept override {
-        Session::of(req_).unpark(ticket);
         if (error) {
-            fuse_reply_err(req_, error);
+            request_.fail(error);
         } else {
-            succeed_(req_, size);
+            succeed_(request_, size);
         }
     }
-    fuse_req_t req_;
     const Succeed succeed_;
 };
 
-class WaitingOpen final : public tree::GateOperation, public Parked {
+class WaitingOpen final : public Waiting<tree::GateOperation> {
 public:
-    WaitingOpen(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening opening)
-        : GateOperation(std::move(file)), req_(req), opening_(std::move(opening)) {}
-    void interrupt(int error) noexcept override { cancel(error); }
-    ParkTicket ticket;
+    WaitingOpen(Request&& request, std::shared_ptr<tree::OpenFile> file, Opening opening)
+        : Waiting(std::move(request), std::move(file)), opening_(std::move(opening)) {}
 
 private:
     void reply(int error, const std::shared_ptr<tree::OpenFile>& file) noexcept override {
-        Session::of(req_).unpark(ticket);
         if (error) {
             opening_.claim.reset();
-            fuse_reply_err(req_, error);
+            request_.fail(error);
         } else {
-            send_open(req_, file, std::move(opening_));
+            send_open(request_, file, std::move(opening_));
         }
     }
-    fuse_req_t req_;
     Opening opening_;
 };
 
 // Parks and starts an operation that could not be done at once.
-template <class Waiting>
-void start_waiting(fuse_req_t req, ParkRank rank, const std::shared_ptr<Waiting>& operation) {
-    if (!Session::of(req).park(operation, rank, operation->ticket)) {
-        fuse_reply_err(req, EINTR);
-        return;
+template <class Operation>
+void start_waiting(ParkRank rank, const std::shared_ptr<Operation>& operation) noexcept {
+    Request& request = operation->request();
+    if (request.session().park(operation, rank, request)) {
+        operation->start();
+    } else {
+        request.fail(EINTR);
     }
-    operation->start();
 }
 
 // A request on names whose directory answered kWait. `Ask` asks it (again).
 template <class Ask>
-class WaitingName final : public tree::NameOperation, public Parked {
+class WaitingName final : public Waiting<tree::NameOperation> {
 public:
-    WaitingName(fuse_req_t req, std::shared_ptr<tree::Directory> directory, Ask ask)
-        : NameOperation(std::move(directory)), req_(req), ask_(std::move(ask)) {}
-    void interrupt(int error) noexcept override { cancel(error); }
-    ParkTicket ticket;
+    WaitingName(Request&& request, std::shared_ptr<tree::Directory> directory, Ask ask)
+        : Waiting(std::move(request), std::move(directory)), ask_(std::move(ask)) {}
 
 private:
     void reply(int error) noexcept override {
-        Session::of(req_).unpark(ticket);
         if (error) {
-            fuse_reply_err(req_, error);
+            request_.fail(error);
         } else {
-            reply_names(req_, ask_());  // EAGAIN if it had to wait again
+            reply_names(request_, ask_(request_));  // EAGAIN if it had to wait again
         }
     }
-    fuse_req_t req_;
     Ask ask_;
 };
 
 // Answers a request on names in a directory with what `ask` says, now or later. `ask` owns what it uses of
-// the request.
+// the request's body.
 template <class Ask>
-void answer_names(fuse_req_t req, tree::NodeId directory, Ask ask) noexcept {
-    auto answer = ask();
-    if (!answer.waits()) return reply_names(req, answer);
-    auto at = door_of(req).tree().directory(directory);
-    start_waiting(req, ParkRank::kOpen,
-                  std::make_shared<WaitingName<Ask>>(req, std::move(at), std::move(ask)));
+void answer_names(Request& request, tree::NodeId directory, Ask ask) noexcept {
+    auto answer = ask(request);
+    if (!answer.waits()) return reply_names(request, answer);
+    auto at = door_of(request).tree().directory(directory);
+    start_waiting(ParkRank::kOpen, std::make_shared<WaitingName<Ask>>(
+                                       std::move(request), std::move(at), std::move(ask)));
 }
 
 // A poll handle of the kernel's.
 class PollHandle final : public channel::PollTicket {
 public:
-    PollHandle(Session& session, fuse_pollhandle* handle, unsigned wanted)
+    PollHandle(Session& session, std::uint64_t handle, unsigned wanted)
         : session_(session), handle_(handle) {
         events = wanted;
     }
-    ~PollHandle() override { fuse_pollhandle_destroy(handle_); }
-    void notify() noexcept override { (void)session_.notify_poll(handle_); }
+    void notify() noexcept override { session_.notify_poll(handle_); }
 
 private:
     Session& session_;
-    fuse_pollhandle* handle_;
+    const std::uint64_t handle_;
 };
 
 }  // namespace ipcfs::fuse

@@ -103,34 +103,6 @@ public:
 
 }  // namespace
 
-Answer<NodeId> Directory::find(NodeId, std::string_view) {
-    return Fault{ENOENT, "lookup"};
-}
-Answer<NodeId> Directory::make(NodeId, std::string_view, const NewChannel&) {
-    return Fault{EPERM, "mkdir: no channels here"};
-}
-Answer<void> Directory::remove(NodeId, std::string_view) {
-    return Fault{EPERM, "rmdir: no channels here"};
-}
-Answer<void> Directory::unlink(NodeId, std::string_view) {
-    return Fault{EPERM, "unlink: only regions of share/"};
-}
-Answer<void> Directory::rename(NodeId, std::string_view, NodeId to, std::string_view, bool) {
-    if (to.kind == Kind::kSubsDir) {
-        return Fault{EXDEV, "rename: a subscription stays at its topic"};
-    }
-    return Fault{EPERM, "rename: no channels here"};
-}
-Result<NodeId> Directory::create(NodeId, std::string_view, const NewChannel&) {
-    return Fault{EPERM, "create: files are made in share/ only"};
-}
-Result<void> Directory::describe(std::uint64_t, NodeInfo&) const {
-    return Fault{ESTALE, "no such file"};
-}
-Result<void> Directory::resize(std::uint64_t, std::uint64_t) {
-    return Fault{EINVAL, "truncate: it has no size"};
-}
-
 std::shared_ptr<Directory> make_fixed_directory(Tree& tree) {
     return std::make_shared<Directory>(tree);
 }

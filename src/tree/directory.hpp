@@ -65,15 +65,26 @@ public:
     Directory& operator=(const Directory&) = delete;
 
     // The node of a name. ENOENT.
-    virtual Answer<NodeId> find(NodeId at, std::string_view name);
+    virtual Answer<NodeId> find(NodeId, std::string_view) { return Fault{ENOENT, "lookup"}; }
     // mkdir(2), rmdir(2), unlink(2), rename(2). EPERM where the directory has no such names.
-    virtual Answer<NodeId> make(NodeId at, std::string_view name, const NewChannel& made);
-    virtual Answer<void> remove(NodeId at, std::string_view name);
-    virtual Answer<void> unlink(NodeId at, std::string_view name);
-    virtual Answer<void> rename(NodeId at, std::string_view name, NodeId to,
-                                std::string_view to_name, bool keep);
+    virtual Answer<NodeId> make(NodeId, std::string_view, const NewChannel&) {
+        return Fault{EPERM, "mkdir: no channels here"};
+    }
+    virtual Answer<void> remove(NodeId, std::string_view) {
+        return Fault{EPERM, "rmdir: no channels here"};
+    }
+    virtual Answer<void> unlink(NodeId, std::string_view) {
+        return Fault{EPERM, "unlink: only regions of share/"};
+    }
+    virtual Answer<void> rename(NodeId, std::string_view, NodeId to, std::string_view,
+                                bool /*keep*/) {
+        const int error = to.kind == Kind::kSubsDir ? EXDEV : EPERM;
+        return Fault{error, "rename: not from here to there"};
+    }
     // A new file. EPERM as above; does not wait.
-    virtual Result<NodeId> create(NodeId at, std::string_view name, const NewChannel& made);
+    virtual Result<NodeId> create(NodeId, std::string_view, const NewChannel&) {
+        return Fault{EPERM, "create: files are made in share/ only"};
+    }
     // Names with a number above `after`, in order of their numbers, until `visit` returns false. It copies,
     // and calls nothing.
     using Visit = std::function<bool(std::uint64_t number, std::string_view name, NodeId node)>;
@@ -90,8 +101,12 @@ public:
 
     // Of the files in it whose ids are their own: by such an id. UINT64_MAX, false, ESTALE: it is gone.
     virtual std::uint64_t channel_of(std::uint64_t /*id*/) const { return UINT64_MAX; }
-    virtual Result<void> describe(std::uint64_t id, NodeInfo& info) const;
-    virtual Result<void> resize(std::uint64_t id, std::uint64_t size);
+    virtual Result<void> describe(std::uint64_t /*id*/, NodeInfo&) const {
+        return Fault{ESTALE, "no such file"};
+    }
+    virtual Result<void> resize(std::uint64_t /*id*/, std::uint64_t /*size*/) {
+        return Fault{EINVAL, "truncate: it has no size"};
+    }
     using Attributes = channel::Attributes;
     virtual bool read(std::uint64_t /*id*/, const std::function<void(const Attributes&)>&) const {
         return false;

@@ -52,7 +52,6 @@ struct Change {
     std::optional<uid_t> uid;
     std::optional<gid_t> gid;
     std::optional<std::uint64_t> size;
-    bool times = false;
 };
 
 struct NewChannel {

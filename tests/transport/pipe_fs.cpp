@@ -12,25 +12,58 @@ namespace ipcfs::fuse {
 
 namespace {
 
-constexpr fuse_ino_t kPipe = 2;
-constexpr fuse_ino_t kMemory = 3;
-constexpr fuse_ino_t kDirect = 4;
-constexpr off_t kShown = 1 << 24;  // bytes that stat(2) says, whatever there is
+constexpr std::uint64_t kPipe = 2;
+constexpr std::uint64_t kMemory = 3;
+constexpr std::uint64_t kDirect = 4;
+constexpr std::uint64_t kShown = 1 << 24;  // bytes that stat(2) says, whatever there is
+constexpr std::uint64_t kForAnHour = 3600;
 
-struct stat attributes(fuse_ino_t node) {
-    struct stat info {};
-    info.st_ino = node;
-    info.st_mode = node == FUSE_ROOT_ID ? S_IFDIR | 0777 : S_IFREG | 0666;
-    info.st_nlink = 1;
-    if (node == kMemory || node == kDirect) info.st_size = kShown;
+fuse_attr attributes(std::uint64_t node) {
+    fuse_attr info{};
+    info.ino = node;
+    info.mode = node == FUSE_ROOT_ID ? S_IFDIR | 0777 : S_IFREG | 0666;
+    info.nlink = 1;
+    if (node == kMemory || node == kDirect) info.size = kShown;
     return info;
+}
+
+void lookup(Request& request) noexcept {
+    constexpr std::string_view kNames[] = {"pipe", "memory", "direct"};
+    const auto* const found = std::find(std::begin(kNames), std::end(kNames), request.name());
+    if (found == std::end(kNames)) {
+        request.fail(ENOENT);
+        return;
+    }
+    fuse_entry_out entry{};
+    entry.nodeid = kPipe + static_cast<std::uint64_t>(found - kNames);
+    entry.attr = attributes(entry.nodeid);
+    entry.attr_valid = entry.entry_valid = kForAnHour;
+    request.reply(entry);
+}
+
+void getattr(Request& request) noexcept {
+    fuse_attr_out out{};
+    out.attr_valid = kForAnHour;
+    out.attr = attributes(request.header().nodeid);
+    request.reply(out);
+}
+
+void release(Request& request) noexcept {
+    const std::uint64_t handle = request.in<fuse_release_in>().fh;
+    if (handle != 0) request.session().close_backing(static_cast<std::int32_t>(handle));
+    request.fail(0);
+}
+
+PipeFs& fs_of(const Request& request) {
+    return *static_cast<PipeFs*>(request.session().user());
 }
 
 }  // namespace
 
 class PipeFs::Read final : public Parked {
 public:
-    Read(PipeFs& fs, fuse_req_t req, std::size_t size) : fs_(fs), req_(req), size_(size) {}
+    Read(PipeFs& fs, Request&& request, std::size_t size)
+        : fs_(fs), request_(std::move(request)), size_(size) {}
 
     void interrupt(int error) noexcept override {
         {
@@ -40,82 +73,59 @@ public:
             if (self == fs_.waiting_.end()) return;
             fs_.waiting_.erase(self);
         }
-        fs_.session_->unpark(ticket);
-        fuse_reply_err(req_, error);
+        request_.fail(error);
     }
 
-    int reply(const std::string& message) {
-        fs_.session_->unpark(ticket);
-        return fuse_reply_buf(req_, message.data(), std::min(size_, message.size()));
-    }
-
-    ParkTicket ticket;
+    bool reply(std::string_view message) { return request_.reply_text(message.substr(0, size_)); }
+    Request& request() { return request_; }
 
 private:
     PipeFs& fs_;
-    fuse_req_t req_;
+    Request request_;
     std::size_t size_;
 };
 
-fuse_lowlevel_ops PipeFs::operations() {
-    fuse_lowlevel_ops ops{};
-    ops.lookup = [](fuse_req_t req, fuse_ino_t, const char* name) {
-        constexpr std::string_view kNames[] = {"pipe", "memory", "direct"};
-        const auto* const found = std::find(std::begin(kNames), std::end(kNames), name);
-        if (found == std::end(kNames)) {
-            fuse_reply_err(req, ENOENT);
-            return;
-        }
-        fuse_entry_param entry{};
-        entry.ino = kPipe + static_cast<fuse_ino_t>(found - kNames);
-        entry.attr = attributes(entry.ino);
-        entry.attr_timeout = entry.entry_timeout = 3600;
-        fuse_reply_entry(req, &entry);
+FileSystem PipeFs::operations() {
+    FileSystem system;
+    auto& at = system.handlers;
+    at[FUSE_LOOKUP] = lookup;
+    at[FUSE_GETATTR] = getattr;
+    at[FUSE_RELEASE] = release;
+    at[FUSE_OPEN] = [](Request& request) noexcept {
+        if (request.header().nodeid == kDirect) return fs_of(request).open_direct(request);
+        request.reply(fuse_open_out{0, FOPEN_DIRECT_IO | FOPEN_NOFLUSH, 0});
     };
-    ops.getattr = [](fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
-        const auto info = attributes(node);
-        fuse_reply_attr(req, &info, 3600);
+    at[FUSE_OPENDIR] = [](Request& request) noexcept { request.reply(fuse_open_out{}); };
+    at[FUSE_READ] = [](Request& request) noexcept {
+        const auto in = request.in<fuse_read_in>();
+        if (request.header().nodeid == kPipe) return fs_of(request).read(request, in.size);
+        request.reply_file({fs_of(request).memory_, in.offset, in.size});
     };
-    ops.open = [](fuse_req_t req, fuse_ino_t node, fuse_file_info* file) {
-        if (node == kDirect) return static_cast<PipeFs*>(Session::of(req).user())->open_direct(req);
-        file->direct_io = 1;
-        file->noflush = 1;
-        fuse_reply_open(req, file);
+    at[FUSE_WRITE] = [](Request& request) noexcept {
+        const auto in = request.in<fuse_write_in>();
+        fs_of(request).write(request, std::string(request.name(sizeof in), in.size));
     };
-    ops.read = [](fuse_req_t req, fuse_ino_t node, std::size_t size, off_t at, fuse_file_info*) {
-        auto& fs = *static_cast<PipeFs*>(Session::of(req).user());
-        if (node == kPipe) return fs.read(req, size);
-        Session::of(req).reply_file(req, {fs.memory_, static_cast<std::uint64_t>(at), size});
-    };
-    ops.release = [](fuse_req_t req, fuse_ino_t, fuse_file_info* file) {
-        if (file->fh != 0) Session::of(req).close_backing(static_cast<std::int32_t>(file->fh));
-        fuse_reply_err(req, 0);
-    };
-    ops.write = [](fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t,
-                   fuse_file_info*) {
-        static_cast<PipeFs*>(Session::of(req).user())->write(req, std::string(data, size));
-    };
-    return ops;
+    return system;
 }
 
 Result<std::unique_ptr<PipeFs>> PipeFs::serve(const std::string& path, SessionConfig config) {
     auto fs = std::make_unique<PipeFs>();
     config.mountpoint = path;
-    auto session = Session::open(std::move(config), operations(), fs.get());
+    static const FileSystem system = operations();
+    auto session = Session::open(std::move(config), system, fs.get());
     if (!session) return session.error();
     fs->session_ = std::move(*session);
     if (const auto started = fs->session_->start(); !started) return started.error();
     return fs;
 }
 
-void PipeFs::open_direct(fuse_req_t req) {
+void PipeFs::open_direct(Request& request) {
     const auto backing = session_->open_backing(memory_);
-    if (!backing) {
-        fuse_reply_err(req, backing.error().code);
-        return;
+    if (backing) {
+        request.reply(OpenReply{static_cast<std::uint64_t>(*backing), kOpenPassthrough, *backing});
+    } else {
+        request.fail(backing.error().code);
     }
-    const OpenReply out{static_cast<std::uint64_t>(*backing), kOpenPassthrough, *backing};
-    fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof out);
 }
 
 std::size_t PipeFs::queued() {
@@ -123,10 +133,10 @@ std::size_t PipeFs::queued() {
     return messages_.size();
 }
 
-void PipeFs::read(fuse_req_t req, std::size_t size) {
-    const auto waiting = std::make_shared<Read>(*this, req, size);
-    if (!session_->park(waiting, ParkRank::kRead, waiting->ticket)) {
-        fuse_reply_err(req, EINTR);
+void PipeFs::read(Request& request, std::size_t size) {
+    const auto waiting = std::make_shared<Read>(*this, std::move(request), size);
+    if (!session_->park(waiting, ParkRank::kRead, waiting->request())) {
+        waiting->request().fail(EINTR);
         return;
     }
     std::string message;
@@ -142,7 +152,7 @@ void PipeFs::read(fuse_req_t req, std::size_t size) {
     answer(waiting, std::move(message));
 }
 
-void PipeFs::write(fuse_req_t req, std::string message) {
+void PipeFs::write(Request& request, std::string message) {
     const std::size_t size = message.size();
     std::shared_ptr<Read> first;
     {
@@ -154,11 +164,11 @@ void PipeFs::write(fuse_req_t req, std::string message) {
         if (!first) messages_.push_back(message);
     }
     if (first) answer(first, std::move(message));
-    fuse_reply_write(req, size);
+    request.reply(fuse_write_out{static_cast<std::uint32_t>(size), 0});
 }
 
 void PipeFs::answer(const std::shared_ptr<Read>& waiting, std::string message) {
-    if (waiting->reply(message) == 0) return;
+    if (waiting->reply(message)) return;
     std::scoped_lock hold(mutex_);
     messages_.push_front(std::move(message));
 }

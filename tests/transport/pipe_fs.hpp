@@ -31,10 +31,10 @@ public:
 
 private:
     class Read;
-    static fuse_lowlevel_ops operations();
-    void read(fuse_req_t req, std::size_t size);
-    void write(fuse_req_t req, std::string message);
-    void open_direct(fuse_req_t req);
+    static FileSystem operations();
+    void read(Request& request, std::size_t size);
+    void write(Request& request, std::string message);
+    void open_direct(Request& request);
     void answer(const std::shared_ptr<Read>& waiting, std::string message);
 
     std::mutex mutex_;
