@@ -28,56 +28,26 @@ Channel::Channel(Environment& environment, std::uint64_t id, const Settings& set
 
 Channel::~Channel() {
     if (subscription_) subscription_->leave();
-    IPCFS_CHECK(readers_.empty() && dead_readers_.empty() && writers_.empty() &&
-                sync_writers_.empty() && openers_.empty());
-    while (!polls_.empty()) {
-        std::unique_ptr<PollTicket> ticket(&polls_.front());
-        polls_.pop_front();
-    }
 }
 
 // ---- bounds -------------------------------------------------------------------------------------
 
-bool Channel::over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept {
-    return backlog_.load() + more_messages > settings_.high_mark() ||
-           backlog_.load_bytes() + more_bytes > settings_.high_mark_bytes();
-}
-
-bool Channel::fits(const Batch& batch) const noexcept {
-    if (batch.critical || backlog_.load() == 0) {
-        return backlog_.load() + batch.count <= settings_.capacity &&
-               backlog_.load_bytes() + batch.bytes <= settings_.bytes;
-    }
-    return !over_high(batch.count, batch.bytes);
-}
-
-bool Channel::never_fits(const Batch& batch) const noexcept {
-    if (batch.count > settings_.capacity || batch.bytes > settings_.bytes) return true;
-    for (const Message& message : batch.messages) {
-        if (message.body().size() > settings_.max_message) return true;
-    }
-    return false;
-}
-
 bool Channel::readable() const noexcept {
-    return !held() && backlog_.ready() > 0;
-}
-
-bool Channel::reserve_has_room() const noexcept {
-    return backlog_.load() < settings_.capacity && backlog_.load_bytes() < settings_.bytes;
+    return !flow_.held() && backlog_.ready() > 0;
 }
 
 bool Channel::writable(bool critical) const noexcept {
-    if (held()) return false;
-    if (settings_.type == Type::kSync) return !readers_.empty();
+    if (flow_.held()) return false;
+    if (settings_.type == Type::kSync) return waiters_.has_readers();
     if (topic_) {
-        return critical ? critical_writers_ == 0 && !topic_->reserve_is_full
-                        : !paused_ && writers_.empty();
+        return critical ? !waiters_.has_critical_writers() && !topic_->reserve_is_full
+                        : !flow_.paused() && !waiters_.has_writers();
     }
-    if (critical && reserve_has_room()) return critical_writers_ == 0;
+    if (critical && flow_.reserve_has_room()) return !waiters_.has_critical_writers();
     switch (settings_.overflow) {
-        case Overflow::kBlock: return !paused_ && writers_.empty() && !over_high(1, 1);
-        case Overflow::kReject: return !over_high(1, 1);
+        case Overflow::kBlock:
+            return !flow_.paused() && !waiters_.has_writers() && !flow_.over_high(1, 1);
+        case Overflow::kReject: return !flow_.over_high(1, 1);
         default: return true;
     }
 }
@@ -88,12 +58,13 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
     refresh_reach();
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
-    if (ticket && !ticket->sync) release(*ticket);
+    if (ticket && !ticket->sync) flow_.take_back(*ticket);
     if (settings_.type == Type::kSync) {
-        if (never_fits(batch)) return Push::kTooLong;
+        if (flow_.never_fits(batch)) return Push::kTooLong;
         if (may_wait) return Push::kWait;
         // Without waiting it is taken now or not at all.
-        if (held() || !backlog_.empty() || waiting_readers_ < batch.count) return Push::kWait;
+        if (flow_.held() || !backlog_.empty() || waiters_.readers() < batch.count)
+            return Push::kWait;
         enqueue(locked, batch, via, nullptr);
         return Push::kQueued;
     }
@@ -104,27 +75,23 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
 }
 
 Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
-    if (never_fits(batch)) return Push::kTooLong;
+    if (flow_.never_fits(batch)) return Push::kTooLong;
     // A subscription that was commanded to pause holds back its readers, not its publishers.
-    if (held() && !subscription_) return Push::kWait;
+    if (flow_.held() && !subscription_) return Push::kWait;
     // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
     // What is leased needs room.
-    bool straight = backlog_.empty() && waiting_readers_ >= batch.count && waiting_leasers_ == 0 &&
-                    !backlog_.gated();
+    const bool straight = backlog_.empty() && waiters_.can_take(batch.count) && !backlog_.gated();
     if (topic_) {
         if (Push asked = ask_subscribers(locked, batch, was_waiting); asked != Push::kQueued) {
             return asked;
         }
     } else if (!straight && blocks()) {
-        // Critical ones pass the others that wait, not their like.
-        bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
-        if (!was_waiting && ahead) return Push::kWait;
-        if (was_waiting && paused_ && !batch.critical) return Push::kWait;
-        if (!fits(batch)) {
-            if (!paused_) pause(locked);
+        if (has_to_wait(batch, was_waiting)) return Push::kWait;
+        if (!flow_.fits(batch)) {
+            if (!flow_.paused()) pause(locked);
             return Push::kWait;
         }
-    } else if (!straight && !fits(batch)) {
+    } else if (!straight && !flow_.fits(batch)) {
         if (settings_.overflow == Overflow::kReject) {
             counters_.rejected += batch.count;
             emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
@@ -134,7 +101,7 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
         std::uint64_t lost = 0;
         if (settings_.overflow == Overflow::kDropOldest) {
             std::uint8_t priority = batch.messages.front().envelope.priority;
-            while (!fits(batch)) {
+            while (!flow_.fits(batch)) {
                 Message* victim = backlog_.victim(priority);
                 if (!victim) break;
                 ++counters_.dropped_oldest;
@@ -142,7 +109,7 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
                 drop(locked, backlog_.remove(*victim), Wake::kPurged);
             }
         }
-        if (!fits(batch)) {
+        if (!flow_.fits(batch)) {
             counters_.dropped_newest += batch.count;
             lost += batch.count;
             emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
@@ -159,6 +126,12 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
     if (Push kept = keep_first(locked, batch); kept != Push::kQueued) return kept;
     enqueue(locked, batch, via, nullptr);
     return Push::kQueued;
+}
+
+// Of a writer where overflow is block: whether others are ahead, or it has to wait for the low mark.
+bool Channel::has_to_wait(const Batch& batch, bool was_waiting) const noexcept {
+    if (flow_.paused() && !batch.critical) return true;
+    return !was_waiting && waiters_.are_ahead_of(batch.critical);
 }
 
 void Channel::stamp(Locked& locked, Message& message) noexcept {
@@ -217,17 +190,18 @@ void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexc
 }
 
 void Channel::pause_if_high(Locked& locked) noexcept {
-    if (blocks() && !paused_ && settings_.type != Type::kSync && at_high()) pause(locked);
+    if (blocks() && !flow_.paused() && settings_.type != Type::kSync && flow_.at_high())
+        pause(locked);
 }
 
 void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
     refresh_reach();
     Locked locked(*this);
-    if (ticket && !ticket->sync) release(*ticket);
+    if (ticket && !ticket->sync) flow_.take_back(*ticket);
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
-    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (flow_.down()) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
-    if (settings_.type == Type::kSync && !held_) {
+    if (settings_.type == Type::kSync && !flow_.held()) {
         park(locked, waiter, locked.now() + settings_.timeout);
         return enqueue_sync(locked, waiter);
     }
@@ -238,7 +212,7 @@ void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
         return admit_more(locked);
     }
     if (waiter.batch.is_nonblocking) return locked.finish(waiter, Wake::kTimedOut);
-    Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
+    const Nanos deadline = flow_.deadline();
     if (deadline <= locked.now()) {
         ++counters_.timed_out;
         return locked.finish(waiter, Wake::kTimedOut);
@@ -248,28 +222,21 @@ void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
 
 void Channel::park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
     writer.deadline = deadline;
-    writer.parked = true;
-    writers_.push_back(writer);
-    writer.urgent = writer.batch.critical;
-    if (writer.urgent) ++critical_writers_;
+    waiters_.park(writer);
     if (writer.via == Via::kQueueFile) ++queue_file_writes_;
     arm(locked, deadline);
 }
 
 // From waiting for room to waiting to be taken.
 void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
-    unlink(writers_, writer);
-    if (writer.urgent) --critical_writers_;
-    sync_writers_.push_back(writer);
-    writer.enqueued = true;
+    waiters_.note_enqueued(writer);
     writer.deadline = locked.now() + settings_.timeout;
     arm(locked, writer.deadline);
     enqueue(locked, writer.batch, writer.via, &writer);
 }
 
 void Channel::unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
-    unlink(writer.enqueued ? sync_writers_ : writers_, writer);
-    if (!writer.enqueued && writer.urgent) --critical_writers_;
+    waiters_.remove(writer);
     end_queue_file_write(locked, writer);
     locked.finish(writer, why);
 }
@@ -297,7 +264,7 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
         if (message.writer == &writer) {
             ++counters_.withdrawn;
             message.writer = nullptr;
-            stored_gone(locked, message);
+            keeper_->gone(message);
             locked.discard(backlog_.remove(message));
             if (--queued == 0) return false;
         }
@@ -314,7 +281,7 @@ void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
         writer->why = why;
         resolve(locked, *writer);
     }
-    stored_gone(locked, *message);
+    keeper_->gone(*message);
     locked.discard(std::move(message));
 }
 

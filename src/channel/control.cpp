@@ -57,7 +57,7 @@ void Channel::note_error(std::string text) noexcept {
 void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     settings_ = settings;
     follow_settings();
-    if (topic_) topic_->trim(settings_, locked.effects.garbage);
+    if (topic_) topic_->trim(settings_, *keeper_, locked.effects.garbage);
     if (backlog_.set_gate(settings_.batch_gate())) {
         offer(locked);
         ring(locked);
@@ -74,18 +74,13 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
         case Command::Kind::kPurge: purge(locked); break;
         case Command::Kind::kRedrive: redrive(locked); break;
         case Command::Kind::kPause:
-            if (!held_) held_since_ = locked.now();
-            held_ = true;
-            held_until_ = command.duration > 0 ? locked.now() + command.duration : 0;
-            if (held_until_) arm(locked, held_until_);
+            flow_.hold(locked.now(), command.duration > 0 ? locked.now() + command.duration : 0);
+            if (command.duration > 0) arm(locked, flow_.held_until());
             emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kPaused));
             break;
         case Command::Kind::kResume:
-            if (held_) {
-                held_ = false;
-                held_until_ = 0;
-                // Paused at the high mark meanwhile: writers' time counts from now.
-                if (paused_) paused_since_ = locked.now();
+            if (flow_.held_by_command()) {
+                flow_.release(locked.now());
                 emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
                 offer(locked);
                 // Who waits for inotify could not have drained it during the pause.
@@ -118,7 +113,7 @@ void Channel::purge(Locked& locked) noexcept {
     });
     for (MessageRef& message : backlog_.delayed.clear()) forget(std::move(message));
     for (MessageRef& message : backlog_.leases.clear()) forget(std::move(message));
-    if (topic_) lost += topic_->forget(locked.effects.garbage);
+    if (topic_) lost += topic_->forget(*keeper_, locked.effects.garbage);
     counters_.purged += lost;
     backlog_.nothing_expires();
     if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
@@ -143,7 +138,7 @@ Result<void> Channel::remove() {
 
 void Channel::shut_down() noexcept {
     Locked locked(*this);
-    down_ = true;
+    flow_.go_down();
     end_all(locked, Wake::kShutdown);
     if (topic_) shut_down_subscriptions(locked);
 }
@@ -176,16 +171,9 @@ void Channel::arm(Locked& locked, Nanos deadline) noexcept {
 }
 
 void Channel::arm_all(Locked& locked) noexcept {
-    Nanos next = backlog_.next_event();
-    for (const queue::WaiterList* list : {&writers_, &sync_writers_}) {
-        for (const queue::Waiter& waiter : *list) {
-            const auto& writer = static_cast<const WriteWaiter&>(waiter);
-            if (!writer.cancelled) next = std::min(next, writer.deadline);
-        }
-    }
-    if (held_ && held_until_ > 0) next = std::min(next, held_until_);
-    if (!openers_.empty() && !write_tickets_.empty() && !paused_ && !held()) {
-        next = std::min(next, write_tickets_.front().since + kCreditLife);
+    Nanos next = std::min({backlog_.next_event(), waiters_.next_deadline(), flow_.held_until()});
+    if (waiters_.has_openers() && !flow_.paused() && !flow_.held()) {
+        next = std::min(next, flow_.credit_end());
     }
     if (next != kNever) arm(locked, next);
 }
@@ -195,21 +183,20 @@ void Channel::on_time(Nanos now) noexcept {
     Locked locked(*this);
     while (!armed_.empty() && armed_.back() <= now) armed_.pop_back();
     if (removed_.load(std::memory_order_relaxed)) return;
-    if (held_ && held_until_ > 0 && held_until_ <= now) {
+    if (flow_.held_until() <= now) {
         run(locked, Command{Command::Kind::kResume, 0, {}});
     }
-    for (auto at = writers_.begin(); at != writers_.end();) {
-        auto& writer = static_cast<WriteWaiter&>(*at++);
-        if (writer.deadline > now) continue;
+    waiters_.for_each_writer([&](WriteWaiter& writer) {
+        if (writer.deadline > now) return true;
         ++counters_.timed_out;
         unpark(locked, writer, Wake::kTimedOut);
-    }
-    for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
-        auto& writer = static_cast<WriteWaiter&>(*at++);
-        if (writer.deadline > now || writer.cancelled) continue;
+        return true;
+    });
+    waiters_.for_each_enqueued([&](WriteWaiter& writer) {
+        if (writer.deadline > now || writer.cancelled) return;
         ++counters_.timed_out;
         withdraw(locked, writer, Wake::kTimedOut);
-    }
+    });
     run_leases(locked);
     if (gather(locked) && !backlog_.empty()) ring(locked);  // the arrivals were not readable yet
     if (made_room_) admit_waiters(locked);
@@ -246,13 +233,13 @@ Snapshot Channel::snapshot() const {
     if (removed_.load(std::memory_order_relaxed)) {
         s.state = State::kClosed;
         s.why = "removed";
-    } else if (held_) {
+    } else if (flow_.held_by_command()) {
         s.state = State::kPaused;
         s.why = "by command; `resume` in ctl ends it";
     } else if (is_degraded_) {
         s.state = State::kDegraded;
         s.why = "a write could not be made durable; `resume` in ctl lets writers try again";
-    } else if (paused_) {
+    } else if (flow_.paused()) {
         s.state = State::kPaused;
         s.why = "the high watermark was reached; senders wait until the low one";
     }
@@ -274,8 +261,8 @@ Snapshot Channel::snapshot() const {
     }
     s.readers = open_readers_;
     s.writers = open_writers_;
-    s.waiting_readers = waiting_readers_ + dead_readers_.size();
-    s.waiting_writers = writers_.size() + sync_writers_.size() + openers_.size();
+    s.waiting_readers = waiters_.readers() + waiters_.dead_readers();
+    s.waiting_writers = waiters_.writers();
     Nanos oldest = backlog_.oldest();
     s.oldest_age = oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
     s.last_error = last_error_;

@@ -54,7 +54,7 @@ bool Channel::ack(std::uint64_t lease) noexcept {
     MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
     ++counters_.acked;
-    stored_gone(locked, *message);
+    keeper_->gone(*message);
     locked.discard(std::move(message));
     admit_waiters(locked);
     return true;
@@ -118,7 +118,7 @@ void Channel::requeue(Locked& locked, MessageRef message, Nanos delay) noexcept 
     if (exhausted(*message)) return to_dead(locked, std::move(message));
     if (delay <= 0) return requeue(locked, std::move(message));
     const Nanos due = locked.now() + std::min(delay, kNever - locked.now());
-    stored_back(locked, *message, due);
+    keeper_->back(*message, due + epoch_);
     backlog_.delayed.add(std::move(message), due);
     arm(locked, due);
 }
@@ -200,7 +200,7 @@ void Channel::to_dead(Locked& locked, MessageRef message) noexcept {
     envelope.dead = true;
     envelope.place = backlog_.new_place();
     emit(locked, EventKind::kDead, envelope.priority, envelope.type, envelope.deliveries);
-    stored_dead(locked, *message);
+    keeper_->back(*message, 0);
     backlog_.dead.push_back(std::move(message));
     serve_dead(locked);
 }
@@ -217,7 +217,7 @@ void Channel::redrive(Locked& locked) noexcept {
         envelope.place = backlog_.new_place();
         envelope.enqueued = now;
         stamp_expiry(locked, envelope);
-        stored_redriven(locked, message);
+        keeper_->back(message, 0);
         emit(locked, EventKind::kArrival, envelope.priority, envelope.type, message.total());
         backlog_.add(backlog_.dead.remove(message));
         return true;

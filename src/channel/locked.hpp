@@ -8,11 +8,6 @@
 
 namespace ipcfs::channel {
 
-// Takes a waiter out of the list that it is in.
-inline void unlink(queue::WaiterList& list, queue::Waiter& waiter) {
-    list.erase(list.iterator_to(waiter));
-}
-
 // How a write ends that waited, by what became of it.
 inline queue::Wake ending_of(Push push) noexcept {
     switch (push) {
@@ -26,7 +21,7 @@ inline queue::Wake ending_of(Push push) noexcept {
 // Collected under the lock, done after it in this order: whoever waits gets its answer first.
 struct Channel::Effects {
     queue::WaiterList finish;
-    Tickets notify;
+    PollTickets notify;
     boost::container::small_vector<Event, 4> events;
     Nanos arm = kNever;
     bool ring = false;
@@ -43,7 +38,7 @@ struct Channel::Effects {
 // released, since it calls out.
 struct Channel::DeferredEffects {
     queue::WaiterList finish;
-    Tickets notify;
+    PollTickets notify;
     queue::MessageList garbage;
     std::vector<std::pair<std::shared_ptr<Channel>, Effects>> rest;
     std::vector<std::shared_ptr<Channel>> kept;   // so that none of them dies under the lock

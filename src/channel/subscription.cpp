@@ -91,12 +91,11 @@ bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noe
     if (removed_.load(std::memory_order_relaxed) || !blocks()) return true;
     // What can never fit is lost here and nowhere else.
     if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
-    if (backlog_.empty() && waiting_readers_ >= like.count && waiting_leasers_ == 0 &&
-        !backlog_.gated()) {
+    if (backlog_.empty() && waiters_.can_take(like.count) && !backlog_.gated()) {
         return true;
     }
-    if ((like.critical || !paused_) && fits(like)) return true;
-    if (!paused_) pause(locked);
+    if ((like.critical || !flow_.paused()) && flow_.fits(like)) return true;
+    if (!flow_.paused()) pause(locked);
     if (hold_up(publisher, like.critical)) ++publisher.topic_->stuck;
     return false;
 }
@@ -125,14 +124,14 @@ bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
     if (count > 0) {
         // Where it blocks, there was room when that was asked for.
         Push push = Push::kTooLong;
-        if (!blocks() || never_fits(shares)) {
+        if (!blocks() || flow_.never_fits(shares)) {
             push = admit(locked, shares, Via::kOther, false);
         } else if (push = keep_first(locked, shares); push == Push::kQueued) {
             enqueue(locked, shares, Via::kOther, nullptr);
         }
         is_queued = push == Push::kQueued;
         if (!is_queued) lost += count;
-        if (blocks() && paused_ && hold_up(publisher, false)) ++publisher.topic_->stuck;
+        if (blocks() && flow_.paused() && hold_up(publisher, false)) ++publisher.topic_->stuck;
     }
     if (lost > 0) {
         counters_.lost += lost;
@@ -155,9 +154,9 @@ bool Channel::hold_up(Channel& publisher, bool critical) noexcept {
 void Channel::relieve(Locked& locked) noexcept {
     auto& holds = subscription_->holds_;
     if (holds.empty()) return;
-    const bool is_over = removed_.load(std::memory_order_relaxed) || !blocks() || !paused_;
+    const bool is_over = removed_.load(std::memory_order_relaxed) || !blocks() || !flow_.paused();
     for (Subscription::Hold& hold : holds) {
-        if (!is_over && !(hold.critical && reserve_has_room())) continue;
+        if (!is_over && !(hold.critical && flow_.reserve_has_room())) continue;
         hold.critical = false;
         if (auto topic = hold.topic.lock()) {
             locked.effects.relieved.emplace_back(std::move(topic), is_over);

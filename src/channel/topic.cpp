@@ -108,7 +108,8 @@ Settings Channel::subscription_settings() const {
 
 bool Channel::attach(Subscription& subscription, bool with_retained) noexcept {
     Locked locked(*this);
-    if (!topic_ || down_ || removed_.load(std::memory_order_relaxed) || subscription.has_left_) {
+    if (!topic_ || flow_.down() || removed_.load(std::memory_order_relaxed) ||
+        subscription.has_left_) {
         return false;
     }
     if (with_retained) replay(locked, subscription);
@@ -129,6 +130,8 @@ void Channel::follow_settings() noexcept {
     if (is_topic_.exchange(is_one, std::memory_order_relaxed) != is_one) {
         env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
     }
+    const Durable durable = env_.store ? settings_.durable : Durable::kOff;
+    if (!keeper_ || keeper_->durable() != durable) keeper_ = make_keeper(durable);
     if (subscription_) {
         subscription_->blocks_.store(settings_.overflow == Overflow::kBlock,
                                      std::memory_order_relaxed);
@@ -269,9 +272,7 @@ void Channel::for_each_subscriber(Locked& locked, F&& use) {
 // Whether every subscription that blocks has room for what it would get of it; if not, those that have
 // none will say when. Nothing is put anywhere yet.
 Push Channel::ask_subscribers(Locked& locked, const Batch& batch, bool was_waiting) noexcept {
-    bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
-    if (!was_waiting && ahead) return Push::kWait;
-    if (was_waiting && paused_ && !batch.critical) return Push::kWait;
+    if (has_to_wait(batch, was_waiting)) return Push::kWait;
     for (const Message& message : batch.messages) {
         if (message.payload && message.payload->kind != PayloadKind::kSealed) {
             last_error_ = "a payload that only one can have cannot be published";
@@ -302,7 +303,7 @@ Push Channel::ask_subscribers(Locked& locked, const Batch& batch, bool was_waiti
     });
     if (has_room) return Push::kQueued;
     if (batch.critical) topic_->reserve_is_full = true;
-    if (!paused_) pause(locked);
+    if (!flow_.paused()) pause(locked);
     return Push::kWait;
 }
 
@@ -343,66 +344,66 @@ void Channel::publish(Locked& locked, Batch& batch, Via via) noexcept {
                  message->total());
         }
         if (settings_.retain > 0) {
-            stored_back(locked, *message, 0);
-            topic_->retain(std::move(message), settings_, locked.effects.garbage);
+            keeper_->back(*message, 0);
+            topic_->retain(std::move(message), settings_, *keeper_, locked.effects.garbage);
         } else {
             // It lives on in its shares, which their subscribers are charged for.
             message->charged_message.reset();
             message->charged_bytes.reset();
-            stored_gone(locked, *message);
+            keeper_->gone(*message);
             locked.discard(std::move(message));
         }
     }
     batch.clear();
-    if (topic_->stuck > 0 && !paused_) pause(locked);
+    if (topic_->stuck > 0 && !flow_.paused()) pause(locked);
     // The kernel tells inotify of a write on `queue` itself, once that write returns.
     if (via == Via::kOther) ring(locked);
 }
 
 // ---- what is retained ---------------------------------------------------------------------------
 
-void Topic::drop_first(queue::MessageList& garbage) noexcept {
+void Topic::drop_first(Keeper& keeper, queue::MessageList& garbage) noexcept {
     Message& first = *retained.front();
     retained_bytes -= first.size();
     first.charged_message.reset();  // it may live on in its shares
     first.charged_bytes.reset();
-    if (first.kept_sequence) (void)env_.store->erase({first.kept_channel, first.kept_sequence});
+    keeper.gone(first);
     garbage.push_back(*retained.front().detach());
     retained.pop_front();
 }
 
-void Topic::trim(const Settings& settings, queue::MessageList& garbage) noexcept {
+void Topic::trim(const Settings& settings, Keeper& keeper, queue::MessageList& garbage) noexcept {
     while (retained.size() > settings.retain || retained_bytes > settings.bytes) {
-        drop_first(garbage);
+        drop_first(keeper, garbage);
     }
 }
 
-void Topic::retain(MessageRef message, const Settings& settings,
+void Topic::retain(MessageRef message, const Settings& settings, Keeper& keeper,
                    queue::MessageList& garbage) noexcept {
     retained_bytes += message->size();
     retained.push_back(std::move(message));
-    trim(settings, garbage);
+    trim(settings, keeper, garbage);
 }
 
-std::uint64_t Topic::forget(queue::MessageList& garbage) noexcept {
+std::uint64_t Topic::forget(Keeper& keeper, queue::MessageList& garbage) noexcept {
     const std::uint64_t count = retained.size();
-    while (!retained.empty()) drop_first(garbage);
+    while (!retained.empty()) drop_first(keeper, garbage);
     return count;
 }
 
 // After a restart.
 void Channel::restore_retained(MessageRef message) noexcept {
     Locked locked(*this);
-    kept_last_ = std::max(kept_last_, message->kept_sequence);
+    keeper_->note_key(message->kept_sequence);
     sequence_ = std::max(sequence_, message->envelope.sequence);
-    if (topic_) topic_->retain(std::move(message), settings_, locked.effects.garbage);
+    if (topic_) topic_->retain(std::move(message), settings_, *keeper_, locked.effects.garbage);
 }
 
 // The daemon died between the topic's record of it and those of its subscriptions: some may have it.
 void Channel::publish_again(MessageRef message) noexcept {
     Locked locked(*this);
     if (!topic_) return;
-    kept_last_ = std::max(kept_last_, message->kept_sequence);
+    keeper_->note_key(message->kept_sequence);
     sequence_ = std::max(sequence_, message->envelope.sequence);
     message->envelope.redelivered = true;
     last_arrival_ = message->envelope.time;

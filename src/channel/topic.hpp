@@ -54,11 +54,11 @@ public:
     bool is_idle() const noexcept { return size() == 0 && retained.empty(); }
 
     // Keeps it for newcomers, with its charges, as long as the settings allow.
-    void retain(queue::MessageRef message, const Settings& settings,
+    void retain(queue::MessageRef message, const Settings& settings, Keeper& keeper,
                 queue::MessageList& garbage) noexcept;
-    void trim(const Settings& settings, queue::MessageList& garbage) noexcept;
+    void trim(const Settings& settings, Keeper& keeper, queue::MessageList& garbage) noexcept;
     // All of them. How many there were.
-    std::uint64_t forget(queue::MessageList& garbage) noexcept;
+    std::uint64_t forget(Keeper& keeper, queue::MessageList& garbage) noexcept;
 
     std::vector<Subscription*> direct;  // those that are not recursive
     const std::shared_ptr<Circle> circle;
@@ -74,7 +74,7 @@ public:
     bool reserve_is_full = false;  // of one of them: not even for critical messages
 
 private:
-    void drop_first(queue::MessageList& garbage) noexcept;
+    void drop_first(Keeper& keeper, queue::MessageList& garbage) noexcept;
     Environment& env_;
 };
 

@@ -163,7 +163,7 @@ Result<void> Daemon::State::restore(const Config& wanted) {
     environment.store = kept.get();
     environment.worker = &worker;
     if (wanted.fuse.transport != Transport::kClassic) {
-        environment.lingering = std::make_shared<channel::Lingering>(environment);
+        environment.lingering = std::make_shared<channel::Lingering>(*kept, clock, timers);
     }
     payloads.on_saved_gone([this](std::uint64_t id) { kept->drop_payload(id); });
     auto requests = recover(*kept, registry, payloads, log);
