@@ -1,12 +1,11 @@
 // Enqueueing and delivering. Any thread; every private function runs under the channel's lock.
 #include <algorithm>
 
-#include <store/store.hpp>
-
 #include <base/check.hpp>
 #include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/locked.hpp>
-#include <channel/topic.hpp>
+#include <channel/subscription.hpp>
 
 namespace ipcfs::channel {
 
@@ -37,19 +36,7 @@ bool Channel::readable() const noexcept {
 }
 
 bool Channel::writable(bool critical) const noexcept {
-    if (flow_.held()) return false;
-    if (settings_.type == Type::kSync) return waiters_.has_readers();
-    if (topic_) {
-        return critical ? !waiters_.has_critical_writers() && !topic_->reserve_is_full
-                        : !flow_.paused() && !waiters_.has_writers();
-    }
-    if (critical && flow_.reserve_has_room()) return !waiters_.has_critical_writers();
-    switch (settings_.overflow) {
-        case Overflow::kBlock:
-            return !flow_.paused() && !waiters_.has_writers() && !flow_.over_high(1, 1);
-        case Overflow::kReject: return !flow_.over_high(1, 1);
-        default: return true;
-    }
+    return !flow_.held() && discipline_->is_writable(critical);
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -59,79 +46,65 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
     if (ticket && !ticket->sync) flow_.take_back(*ticket);
-    if (settings_.type == Type::kSync) {
-        if (flow_.never_fits(batch)) return Push::kTooLong;
-        if (may_wait) return Push::kWait;
-        // Without waiting it is taken now or not at all.
-        if (flow_.held() || !backlog_.empty() || waiters_.readers() < batch.count)
-            return Push::kWait;
-        enqueue(locked, batch, via, nullptr);
-        return Push::kQueued;
-    }
     batch.is_nonblocking = !may_wait;
-    Push push = admit(locked, batch, via, false);
+    const Push push = admit(locked, batch, via, false);
     admit_more(locked);  // the turn's place may have stayed free
-    return push;
+    return push == Push::kMeet ? Push::kWait : push;
 }
 
+// On kQueued it has entered, or was dropped as the settings say.
 Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
-    if (flow_.never_fits(batch)) return Push::kTooLong;
+    using Admission = Discipline::Admission;
+    // Type sync needs no room: what waited stays accepted when the bounds have changed.
+    if (flow_.never_fits(batch) && !(was_waiting && discipline_->meets())) return Push::kTooLong;
     // A subscription that was commanded to pause holds back its readers, not its publishers.
     if (flow_.held() && !subscription_) return Push::kWait;
-    // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
-    // What is leased needs room.
-    const bool straight = backlog_.empty() && waiters_.can_take(batch.count) && !backlog_.gated();
-    if (topic_) {
-        if (Push asked = ask_subscribers(locked, batch, was_waiting); asked != Push::kQueued) {
-            return asked;
-        }
-    } else if (!straight && blocks()) {
-        if (has_to_wait(batch, was_waiting)) return Push::kWait;
-        if (!flow_.fits(batch)) {
+    switch (discipline_->admit(locked, batch, was_waiting)) {
+        case Admission::kEnter: break;
+        case Admission::kTake: enqueue(locked, batch, via, nullptr); return Push::kQueued;
+        case Admission::kMeet: return Push::kMeet;
+        case Admission::kRefused: return Push::kTooLong;
+        case Admission::kPause:
             if (!flow_.paused()) pause(locked);
             return Push::kWait;
-        }
-    } else if (!straight && !flow_.fits(batch)) {
-        if (settings_.overflow == Overflow::kReject) {
-            counters_.rejected += batch.count;
-            emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
-                 batch.messages.front().envelope.type, batch.count);
-            return Push::kFull;
-        }
-        std::uint64_t lost = 0;
-        if (settings_.overflow == Overflow::kDropOldest) {
-            std::uint8_t priority = batch.messages.front().envelope.priority;
-            while (!flow_.fits(batch)) {
-                Message* victim = backlog_.victim(priority);
-                if (!victim) break;
-                ++counters_.dropped_oldest;
-                ++lost;
-                drop(locked, backlog_.remove(*victim), Wake::kPurged);
-            }
-        }
-        if (!flow_.fits(batch)) {
-            counters_.dropped_newest += batch.count;
-            lost += batch.count;
-            emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
-                 batch.messages.front().envelope.type, lost);
-            while (MessageRef message = take_front(batch.messages)) {
-                locked.discard(std::move(message));
-            }
-            batch.clear();
-            return Push::kQueued;
-        }
-        emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
-             batch.messages.front().envelope.type, lost);
+        case Admission::kWait: return Push::kWait;
+        case Admission::kOverflow:
+            if (Push made = make_room(locked, batch); made != Push::kQueued) return made;
+            if (batch.count == 0) return Push::kQueued;
+            break;
     }
     if (Push kept = keep_first(locked, batch); kept != Push::kQueued) return kept;
     enqueue(locked, batch, via, nullptr);
     return Push::kQueued;
 }
 
-// Of a writer where overflow is block: whether others are ahead, or it has to wait for the low mark.
-bool Channel::has_to_wait(const Batch& batch, bool was_waiting) const noexcept {
-    if (flow_.paused() && !batch.critical) return true;
-    return !was_waiting && waiters_.are_ahead_of(batch.critical);
+// As `overflow` says: on kQueued there is room for the batch, or it was dropped and is empty.
+Push Channel::make_room(Locked& locked, Batch& batch) noexcept {
+    const std::uint8_t priority = batch.messages.front().envelope.priority;
+    const std::uint8_t type = batch.messages.front().envelope.type;
+    if (settings_.overflow == Overflow::kReject) {
+        counters_.rejected += batch.count;
+        emit(locked, EventKind::kOverflow, priority, type, batch.count);
+        return Push::kFull;
+    }
+    std::uint64_t lost = 0;
+    if (settings_.overflow == Overflow::kDropOldest) {
+        while (!flow_.fits(batch)) {
+            Message* victim = backlog_.victim(priority);
+            if (!victim) break;
+            ++lost;
+            drop(locked, backlog_.remove(*victim), Wake::kPurged);
+        }
+        counters_.dropped_oldest += lost;
+    }
+    if (!flow_.fits(batch)) {
+        counters_.dropped_newest += batch.count;
+        lost += batch.count;
+        while (MessageRef message = take_front(batch.messages)) locked.discard(std::move(message));
+        batch.clear();
+    }
+    emit(locked, EventKind::kOverflow, priority, type, lost);
+    return Push::kQueued;
 }
 
 void Channel::stamp(Locked& locked, Message& message) noexcept {
@@ -158,7 +131,7 @@ void Channel::stamp(Locked& locked, Batch& batch) noexcept {
 void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
     stamp(locked, batch);
     counters_.enqueued += batch.count;
-    if (topic_) return publish(locked, batch, via);
+    if (discipline_->deliver(locked, batch, via)) return;
     while (MessageRef message = take_front(batch.messages)) {
         const queue::Envelope& envelope = message->envelope;
         counters_.enqueued_bytes += message->total();
@@ -168,7 +141,7 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
         }
         std::uint8_t priority = envelope.priority, type = envelope.type;
         std::uint64_t size = message->total();
-        backlog_.add(std::move(message));
+        discipline_->enqueue(std::move(message));
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
     batch.clear();
@@ -190,8 +163,8 @@ void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexc
 }
 
 void Channel::pause_if_high(Locked& locked) noexcept {
-    if (blocks() && !flow_.paused() && settings_.type != Type::kSync && flow_.at_high())
-        pause(locked);
+    if (flow_.paused() || discipline_->meets()) return;
+    if (discipline_->blocks() && flow_.at_high()) pause(locked);
 }
 
 void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
@@ -201,12 +174,12 @@ void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
     if (flow_.down()) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
-    if (settings_.type == Type::kSync && !flow_.held()) {
+    Push admitted = admit(locked, waiter.batch, waiter.via, false);
+    if (admitted == Push::kCommit) return stage(locked, waiter);
+    if (admitted == Push::kMeet) {
         park(locked, waiter, locked.now() + settings_.timeout);
         return enqueue_sync(locked, waiter);
     }
-    Push admitted = admit(locked, waiter.batch, waiter.via, false);
-    if (admitted == Push::kCommit) return stage(locked, waiter);
     if (admitted != Push::kWait) {
         locked.finish(waiter, ending_of(admitted));
         return admit_more(locked);

@@ -37,7 +37,9 @@ class Worker;
 namespace ipcfs::channel {
 
 class Channel;
+class Discipline;
 class Filter;
+class Locked;
 class Registry;
 class Subscription;
 class Topic;
@@ -218,14 +220,11 @@ public:
 private:
     friend class Subscription;
     friend class Topic;
-    struct DeferredEffects;
-    struct Effects;
-    class Locked;
-    // What a topic's overflow says is for its subscriptions.
-    bool blocks() const noexcept { return topic_ || settings_.overflow == Overflow::kBlock; }
+    friend class Discipline;
+    friend class Locked;
     bool readable() const noexcept;
     bool writable(bool critical) const noexcept;
-    bool has_to_wait(const queue::Batch& batch, bool was_waiting) const noexcept;
+    Push make_room(Locked& locked, queue::Batch& batch) noexcept;
     Push admit(Locked& locked, queue::Batch& batch, queue::Via via, bool was_waiting);
     void enqueue(Locked& locked, queue::Batch& batch, queue::Via via, queue::WriteWaiter* waiter);
     void stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept;
@@ -236,7 +235,6 @@ private:
     void serve_readers(Locked& locked) noexcept;
     void offer(Locked& locked) noexcept;
     void end_stream(Locked& locked) noexcept;
-    bool stream_ended(const StreamView& view) const noexcept;
     void note_taken(Locked& locked, queue::Message& message, bool on_lease) noexcept;
     Leased lease_out(Locked& locked, const queue::MessageRef& message, pid_t holder);
     void requeue(Locked& locked, queue::MessageRef message) noexcept;
@@ -250,20 +248,13 @@ private:
     void purge(Locked& locked) noexcept;
     void run_leases(Locked& locked) noexcept;
 
-    // Topics (topic.cpp). Of the topic:
+    // Topics (subscribing.cpp). Of the topic:
     void follow_settings() noexcept;
     void refresh_reach() noexcept;                     // without the lock, before publishing
     void retry_publishers(bool is_relieved) noexcept;  // likewise
     std::shared_ptr<Circle> circle() const;            // null when nobody is in it
-    template <class F>
-    void for_each_subscriber(Locked& locked, F&& use);
-    Push ask_subscribers(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept;
-    void publish(Locked& locked, queue::Batch& batch, queue::Via via) noexcept;
-    void replay(Locked& locked, Subscription& to) noexcept;
     void change_filter(Subscription& of, std::shared_ptr<const Filter>& filter,
                        access::Charge& charge) noexcept;
-    void end_subscriptions(Locked& locked) noexcept;
-    void shut_down_subscriptions(Locked& locked) noexcept;
     // Of a subscription, under the topic's lock:
     bool has_room(Locked& topic, Channel& publisher, const queue::Batch& like) noexcept;
     bool receive(Locked& topic, Channel& publisher, queue::Batch& shares,
@@ -335,7 +326,6 @@ private:
     bool is_degraded_ = false;      // a write could not be made durable
     std::vector<Commit*> commits_;  // on their way to the disk
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
-    std::uint64_t stream_closings_ = 0;    // how often the last writer has closed
     bool made_room_ = false;               // opening it did, see admit_waiters()
     bool enrolled_ = false;                // in Environment::leasing
     std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
@@ -345,7 +335,9 @@ private:
     Counters counters_;
     std::unique_ptr<insight::Histogram> latency_;
     std::string last_error_;
-    std::unique_ptr<Topic> topic_;  // types topic and multicast: who subscribes, what is retained
+    std::unique_ptr<Discipline> discipline_;  // never null: what the type decides
+    Type discipline_type_ = Type::kQueue;
+    Topic* topic_ = nullptr;  // it, of types topic and multicast
 };
 
 }  // namespace ipcfs::channel

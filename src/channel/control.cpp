@@ -35,7 +35,7 @@ Result<void> Channel::control(std::string_view text) {
             done = Fault{EINVAL, "type: a subscription is a queue"};
         } else if (control->settings.type != settings_.type &&
                    (backlog_.load() > 0 || !backlog_.dead.empty() ||
-                    open_readers_ + open_writers_ > 0 || (topic_ && !topic_->is_idle()))) {
+                    open_readers_ + open_writers_ > 0 || !discipline_->is_idle())) {
             done = Fault{EBUSY,
                          "type: only while the channel is empty, none of its message files is "
                          "open and nobody subscribes"};
@@ -57,7 +57,7 @@ void Channel::note_error(std::string text) noexcept {
 void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     settings_ = settings;
     follow_settings();
-    if (topic_) topic_->trim(settings_, *keeper_, locked.effects.garbage);
+    discipline_->settings_changed(locked);
     if (backlog_.set_gate(settings_.batch_gate())) {
         offer(locked);
         ring(locked);
@@ -67,6 +67,23 @@ void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     pause_if_high(locked);
     admit_waiters(locked);
     arm_all(locked);
+}
+
+// After the settings have changed, or were given.
+void Channel::follow_settings() noexcept {
+    if (!discipline_ || discipline_type_ != settings_.type) {
+        discipline_ = make_discipline(settings_.type, *this);
+        discipline_type_ = settings_.type;
+        topic_ = dynamic_cast<Topic*>(discipline_.get());
+        const bool was_topic = is_topic_.exchange(topic_ != nullptr, std::memory_order_relaxed);
+        if (was_topic || topic_) env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    }
+    const Durable durable = env_.store ? settings_.durable : Durable::kOff;
+    if (!keeper_ || keeper_->durable() != durable) keeper_ = make_keeper(durable);
+    if (subscription_) {
+        subscription_->blocks_.store(settings_.overflow == Overflow::kBlock,
+                                     std::memory_order_relaxed);
+    }
 }
 
 void Channel::run(Locked& locked, const Command& command) noexcept {
@@ -113,7 +130,7 @@ void Channel::purge(Locked& locked) noexcept {
     });
     for (MessageRef& message : backlog_.delayed.clear()) forget(std::move(message));
     for (MessageRef& message : backlog_.leases.clear()) forget(std::move(message));
-    if (topic_) lost += topic_->forget(*keeper_, locked.effects.garbage);
+    lost += discipline_->purge(locked);
     counters_.purged += lost;
     backlog_.nothing_expires();
     if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
@@ -125,11 +142,8 @@ Result<void> Channel::remove() {
     if (backlog_.load() > 0 || !backlog_.dead.empty()) {
         return Fault{ENOTEMPTY, "messages are queued, leased or dead letters; purge first"};
     }
-    if (topic_ && !topic_->retained.empty()) {
-        return Fault{ENOTEMPTY, "messages are retained; purge first"};
-    }
-    if (topic_ && topic_->named > 0) return Fault{ENOTEMPTY, "it has subscriptions"};
-    if (topic_) end_subscriptions(locked);
+    if (auto may = discipline_->may_be_removed(); !may) return may;
+    discipline_->end(locked);
     removed_.store(true, std::memory_order_release);
     end_all(locked, Wake::kRemoved);
     emit(locked, EventKind::kRemoved, 255, 0, 0);
@@ -140,7 +154,7 @@ void Channel::shut_down() noexcept {
     Locked locked(*this);
     flow_.go_down();
     end_all(locked, Wake::kShutdown);
-    if (topic_) shut_down_subscriptions(locked);
+    discipline_->shut_down(locked);
 }
 
 void Channel::emit(Locked& locked, EventKind kind, std::uint8_t priority, std::uint8_t type,
@@ -253,12 +267,7 @@ Snapshot Channel::snapshot() const {
     s.dead = backlog_.dead.size();
     s.dead_bytes = backlog_.dead.bytes();
     s.role = role();
-    if (topic_) {
-        s.subscriptions = topic_->size();
-        s.named = topic_->named;
-        s.retained = topic_->retained.size();
-        s.retained_bytes = topic_->retained_bytes;
-    }
+    discipline_->describe(s);
     s.readers = open_readers_;
     s.writers = open_writers_;
     s.waiting_readers = waiters_.readers() + waiters_.dead_readers();

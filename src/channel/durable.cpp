@@ -6,8 +6,8 @@
 #include <store/store.hpp>
 
 #include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/locked.hpp>
-#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -55,8 +55,7 @@ Result<store::Lsn> Channel::keep(Locked& locked, Batch& batch) noexcept {
     if (is_degraded_) return Fault{EIO, "the channel is degraded"};
     stamp(locked, batch);
     // A topic has it until its subscriptions have.
-    auto kept =
-        keeper_->append(batch, topic_ ? store::Place::kTaken : store::Place::kQueued, epoch_);
+    auto kept = keeper_->append(batch, discipline_->first_place(), epoch_);
     if (!kept) note_store_fault(kept.error());
     return kept;
 }
@@ -149,7 +148,7 @@ Result<void> Channel::change_keeping(const Settings& settings) {
     }
     if (wants == (keeper_->durable() != Durable::kOff)) return {};
     std::vector<MessageRef> all = backlog_.everything();
-    if (topic_) all.insert(all.end(), topic_->retained.begin(), topic_->retained.end());
+    discipline_->collect(all);
     if (wants) {
         auto keeper = std::make_unique<StoreKeeper>(*env_.store, id_, settings.durable,
                                                     subscription_ != nullptr, keeper_->last_key());

@@ -19,7 +19,8 @@ inline queue::Wake ending_of(Push push) noexcept {
 }
 
 // Collected under the lock, done after it in this order: whoever waits gets its answer first.
-struct Channel::Effects {
+struct DeferredEffects;
+struct Effects {
     queue::WaiterList finish;
     PollTickets notify;
     boost::container::small_vector<Event, 4> events;
@@ -36,7 +37,7 @@ struct Channel::Effects {
 
 // What was collected under the locks of subscriptions while their topic's was held: done when that is
 // released, since it calls out.
-struct Channel::DeferredEffects {
+struct DeferredEffects {
     queue::WaiterList finish;
     PollTickets notify;
     queue::MessageList garbage;
@@ -48,7 +49,7 @@ struct Channel::DeferredEffects {
     void run() noexcept;
 };
 
-class Channel::Locked {
+class Locked {
 public:
     explicit Locked(Channel& channel)
         : listening(channel.hub_.has_listeners()), channel_(channel), hold_(channel.mutex_) {}

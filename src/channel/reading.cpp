@@ -5,8 +5,8 @@
 #include <store/store.hpp>
 
 #include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/locked.hpp>
-#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -37,7 +37,7 @@ Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
         admit_waiters(locked);
         if (to) return Take::kTaken;
     }
-    return view && stream_ended(*view) ? Take::kEnded : Take::kEmpty;
+    return view && discipline_->has_ended(*view) ? Take::kEnded : Take::kEmpty;
 }
 
 void Channel::take(ReadWaiter& waiter) noexcept {
@@ -50,7 +50,7 @@ void Channel::take(ReadWaiter& waiter) noexcept {
     const bool there_was = readable();
     serve_readers(locked);
     if (there_was) admit_waiters(locked);
-    if (settings_.type == Type::kSync) wake_polls(locked, POLLOUT);
+    if (discipline_->meets()) wake_polls(locked, POLLOUT);
 }
 
 void Channel::serve_readers(Locked& locked) noexcept {
@@ -165,7 +165,7 @@ void Channel::came_back(Locked& locked) noexcept {
 void Channel::ring(Locked& locked) noexcept {
     if (subscription_ && !subscription_->is_named()) return;  // there is no such file
     if (queue_file_writes_ > 0) {
-        if (settings_.type != Type::kSync) {
+        if (!discipline_->meets()) {
             bell_deferred_ = true;
             return;
         }

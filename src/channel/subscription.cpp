@@ -88,7 +88,7 @@ void Subscription::end() noexcept {
 
 bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noexcept {
     Locked locked(*this, topic);
-    if (removed_.load(std::memory_order_relaxed) || !blocks()) return true;
+    if (removed_.load(std::memory_order_relaxed) || !discipline_->blocks()) return true;
     // What can never fit is lost here and nowhere else.
     if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
     if (backlog_.empty() && waiters_.can_take(like.count) && !backlog_.gated()) {
@@ -124,20 +124,38 @@ bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
     if (count > 0) {
         // Where it blocks, there was room when that was asked for.
         Push push = Push::kTooLong;
-        if (!blocks() || flow_.never_fits(shares)) {
+        if (!discipline_->blocks() || flow_.never_fits(shares)) {
             push = admit(locked, shares, Via::kOther, false);
         } else if (push = keep_first(locked, shares); push == Push::kQueued) {
             enqueue(locked, shares, Via::kOther, nullptr);
         }
         is_queued = push == Push::kQueued;
         if (!is_queued) lost += count;
-        if (blocks() && flow_.paused() && hold_up(publisher, false)) ++publisher.topic_->stuck;
+        if (discipline_->blocks() && flow_.paused() && hold_up(publisher, false))
+            ++publisher.topic_->stuck;
     }
     if (lost > 0) {
         counters_.lost += lost;
         emit(locked, EventKind::kOverflow, 255, 0, lost);
     }
     return is_queued;
+}
+
+// A named subscription is made first and given a filter then: what it was given to start with, and has
+// not delivered, has to match as if it had had that filter.
+void Channel::drop_replayed(Locked& topic, bool is_multicast) noexcept {
+    Locked locked(*this, topic);
+    backlog_.for_each([&](Message& message) {
+        if (message.envelope.sequence > subscription_->replayed_) return true;
+        Examined examined(message);
+        const Subscription& own = *subscription_;
+        if (!own.active_->matches(examined, own.wants_topic_, is_multicast)) {
+            ++counters_.purged;
+            drop(locked, backlog_.remove(message), Wake::kPurged);
+        }
+        return true;
+    });
+    admit_waiters(locked);
 }
 
 // Whether it is new that this topic's publishers wait for us.
@@ -154,7 +172,8 @@ bool Channel::hold_up(Channel& publisher, bool critical) noexcept {
 void Channel::relieve(Locked& locked) noexcept {
     auto& holds = subscription_->holds_;
     if (holds.empty()) return;
-    const bool is_over = removed_.load(std::memory_order_relaxed) || !blocks() || !flow_.paused();
+    const bool is_over =
+        removed_.load(std::memory_order_relaxed) || !discipline_->blocks() || !flow_.paused();
     for (Subscription::Hold& hold : holds) {
         if (!is_over && !(hold.critical && flow_.reserve_has_room())) continue;
         hold.critical = false;

@@ -3,8 +3,8 @@
 #include <poll.h>
 
 #include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/locked.hpp>
-#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -49,8 +49,7 @@ void Channel::admit_more(Locked& locked) noexcept {
 }
 
 void Channel::let_writers_in(Locked& locked) noexcept {
-    const bool is_low = topic_ ? topic_->stuck == 0 : !blocks() || flow_.at_low();
-    if (flow_.paused() && is_low) {
+    if (flow_.paused() && discipline_->is_low()) {
         flow_.resume();
         emit(locked, EventKind::kLow, 255, 0, backlog_.size());
     }
@@ -58,13 +57,13 @@ void Channel::let_writers_in(Locked& locked) noexcept {
     while (!flow_.paused()) {
         WriteWaiter* const writer = waiters_.first_writer();
         if (!writer) break;
-        if (settings_.type == Type::kSync) {
-            enqueue_sync(locked, *writer);
-            continue;
-        }
         const Push push = admit(locked, writer->batch, writer->via, true);
         if (push == Push::kWait) break;
-        let_in(locked, *writer, push);
+        if (push == Push::kMeet) {
+            enqueue_sync(locked, *writer);
+        } else {
+            let_in(locked, *writer, push);
+        }
     }
     // The reserve is for the critical ones, also of those that wait.
     if (!waiters_.has_critical_writers()) return;
@@ -81,18 +80,18 @@ Gate Channel::try_gate(WriteTicket& ticket) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Gate::kRemoved;
     if (flow_.held()) return Gate::kWait;
-    if (ticket.critical && settings_.type != Type::kSync) {
+    if (ticket.critical && !discipline_->meets()) {
         const bool waits =
-            blocks() && (waiters_.has_critical_openers() || !flow_.reserve_has_room());
+            discipline_->blocks() && (waiters_.has_critical_openers() || !flow_.reserve_has_room());
         return waits ? Gate::kWait : Gate::kOpen;
     }
     if (waiters_.has_openers()) return Gate::kWait;
-    if (settings_.type == Type::kSync) {
+    if (discipline_->meets()) {
         if (!flow_.turn_is_free()) return Gate::kWait;
         flow_.give_turn(ticket);
         return Gate::kOpen;
     }
-    if (!blocks()) return Gate::kOpen;
+    if (!discipline_->blocks()) return Gate::kOpen;
     if (flow_.paused()) return Gate::kWait;
     flow_.lapse(locked.now());
     if (!flow_.has_credit()) return Gate::kWait;
@@ -119,7 +118,7 @@ void Channel::admit_openers(Locked& locked) noexcept {
         locked.finish(opener, Wake::kServed);
     };
     // The reserve is for critical messages, whoever waits before them.
-    if (settings_.type != Type::kSync && !flow_.held() && flow_.reserve_has_room() &&
+    if (!discipline_->meets() && !flow_.held() && flow_.reserve_has_room() &&
         waiters_.has_critical_openers()) {
         waiters_.for_each_opener([&](OpenWaiter& opener) {
             if (opener.ticket->critical) admit(opener);
@@ -127,10 +126,10 @@ void Channel::admit_openers(Locked& locked) noexcept {
     }
     while (waiters_.has_openers() && !flow_.held()) {
         OpenWaiter& opener = *waiters_.first_opener();
-        if (settings_.type == Type::kSync) {
+        if (discipline_->meets()) {
             if (!flow_.turn_is_free()) return;
             flow_.give_turn(*opener.ticket);
-        } else if (blocks()) {
+        } else if (discipline_->blocks()) {
             if (flow_.paused()) return;
             if (!flow_.has_credit()) return arm(locked, flow_.credit_end());
             flow_.give(*opener.ticket, locked.now());
@@ -193,19 +192,13 @@ void Channel::end_all(Locked& locked, Wake why) noexcept {
 
 std::uint64_t Channel::stream_since() const noexcept {
     std::scoped_lock hold(mutex_);
-    return stream_closings_;
-}
-
-// As at a FIFO. What is left when nobody writes any more is read first.
-bool Channel::stream_ended(const StreamView& view) const noexcept {
-    return settings_.type == Type::kStream && !flow_.held() && backlog_.empty() &&
-           open_writers_ == 0 && (stream_closings_ > view.since || view.has_read);
+    return discipline_->closings();
 }
 
 void Channel::end_stream(Locked& locked) noexcept {
-    if (settings_.type != Type::kStream || open_writers_ > 0) return;
+    if (open_writers_ > 0) return;
     waiters_.for_each_reader([&](ReadWaiter& reader) {
-        if (!reader.may_end || !stream_ended(reader.view)) return;
+        if (!reader.may_end || !discipline_->has_ended(reader.view)) return;
         waiters_.remove(reader);
         locked.finish(reader, Wake::kEnded);
     });
@@ -223,8 +216,7 @@ void Channel::closed(bool reads, bool writes) noexcept {
     Locked locked(*this);
     open_readers_ -= reads;
     open_writers_ -= writes;
-    if (!writes || open_writers_ > 0 || settings_.type != Type::kStream) return;
-    ++stream_closings_;
+    if (!writes || open_writers_ > 0 || !discipline_->last_writer_closed()) return;
     if (backlog_.open_gate()) let_out(locked);
     admit_more(locked);
     end_stream(locked);
@@ -247,7 +239,7 @@ unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool c
     }
     old = waiters_.replace(slot, std::move(fresh));
     if (lane == Lane::kDead) return !flow_.down() && !backlog_.dead.empty() ? POLLIN : 0U;
-    if (view && stream_ended(*view)) return POLLIN | POLLHUP;
+    if (view && discipline_->has_ended(*view)) return POLLIN | POLLHUP;
     return (readable() ? POLLIN : 0U) | (writable(critical) ? POLLOUT : 0U);
 }
 
