@@ -132,21 +132,26 @@ void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter
     stamp(locked, batch);
     counters_.enqueued += batch.count;
     if (discipline_->deliver(locked, batch, via)) return;
+    const bool is_alone = batch.count == 1;
+    bool is_queued = false;
     while (MessageRef message = take_front(batch.messages)) {
-        const queue::Envelope& envelope = message->envelope;
-        counters_.enqueued_bytes += message->total();
+        const std::uint8_t priority = message->envelope.priority, type = message->envelope.type;
+        const std::uint64_t size = message->total();
+        counters_.enqueued_bytes += size;
         if (waiter) {
             message->writer = waiter;
             ++waiter->unresolved;
         }
-        std::uint8_t priority = envelope.priority, type = envelope.type;
-        std::uint64_t size = message->total();
+        if (is_alone && hand_over(locked, message)) break;
         discipline_->enqueue(std::move(message));
+        is_queued = true;
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
     batch.clear();
-    gather(locked);
-    offer(locked);
+    if (is_queued) {
+        gather(locked);
+        offer(locked);
+    }
     pause_if_high(locked);
 
     // The kernel tells inotify of a write on `queue` itself, once that write returns.

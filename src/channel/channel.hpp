@@ -233,6 +233,8 @@ private:
     bool let_out(Locked& locked) noexcept;
     void pause_if_high(Locked& locked) noexcept;
     void serve_readers(Locked& locked) noexcept;
+    void serve(Locked& locked, queue::ReadWaiter& reader, queue::MessageRef message) noexcept;
+    bool hand_over(Locked& locked, queue::MessageRef& message) noexcept;
     void offer(Locked& locked) noexcept;
     void end_stream(Locked& locked) noexcept;
     void note_taken(Locked& locked, queue::Message& message, bool on_lease) noexcept;

@@ -33,6 +33,11 @@ struct Effects {
     std::unique_ptr<DeferredEffects> after;
     // Of a subscription: topics whose publishers may look again, and whether there is room for all.
     std::vector<std::pair<std::shared_ptr<Channel>, bool>> relieved;
+
+    bool empty() const noexcept {
+        return finish.empty() && notify.empty() && events.empty() && arm == kNever && !ring &&
+               !enrol && garbage.empty() && !after && relieved.empty();
+    }
 };
 
 // What was collected under the locks of subscriptions while their topic's was held: done when that is
@@ -95,6 +100,7 @@ public:
     const bool listening;
 
     static void run(Channel& channel, Effects& effects) noexcept {
+        if (effects.empty()) return;
         const Burst burst;
         while (!effects.finish.empty()) {
             queue::Waiter& waiter = effects.finish.front();

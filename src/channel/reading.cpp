@@ -59,12 +59,27 @@ void Channel::serve_readers(Locked& locked) noexcept {
         if (backlog_.may_expire()) drop_expired(locked);
         MessageRef message = backlog_.take(settings_.schedule);
         if (!message) return end_stream(locked);
-        waiters_.remove(*reader);
-        note_taken(locked, *message, reader->leases);
-        if (reader->leases) reader->lease = lease_out(locked, message, reader->holder);
-        reader->message = std::move(message);
-        locked.finish(*reader, Wake::kServed);
+        serve(locked, *reader, std::move(message));
     }
+}
+
+void Channel::serve(Locked& locked, ReadWaiter& reader, MessageRef message) noexcept {
+    waiters_.remove(reader);
+    note_taken(locked, *message, reader.leases);
+    if (reader.leases) reader.lease = lease_out(locked, message, reader.holder);
+    reader.message = std::move(message);
+    locked.finish(reader, Wake::kServed);
+}
+
+// The only message of a batch, straight to the reader that waits for it. Whether there is one. Whoever listens to
+// events is told of the queue in between.
+bool Channel::hand_over(Locked& locked, MessageRef& message) noexcept {
+    if (locked.listening || flow_.held() || !backlog_.empty() || backlog_.gated()) return false;
+    if (settings_.schedule != queue::Schedule::kStrict) return false;  // the queue counts turns
+    ReadWaiter* const reader = waiters_.first(Lane::kMain);
+    if (!reader || message->envelope.expires <= locked.now()) return false;
+    serve(locked, *reader, std::move(message));
+    return true;
 }
 
 void Channel::serve_dead(Locked& locked) noexcept {

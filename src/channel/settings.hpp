@@ -68,11 +68,15 @@ struct Settings {
     std::uint64_t low_mark_bytes() const noexcept { return mark_down(bytes); }
 
 private:
+    // Every write asks for them, and a division of 128 bits is slow.
+    static constexpr std::uint64_t kEasy = UINT64_MAX / 128;
     std::uint64_t mark_up(std::uint64_t whole) const noexcept {
+        if (whole < kEasy) return (whole * high_watermark + 99) / 100;
         return static_cast<std::uint64_t>(
             (static_cast<unsigned __int128>(whole) * high_watermark + 99) / 100);
     }
     std::uint64_t mark_down(std::uint64_t whole) const noexcept {
+        if (whole < kEasy) return whole * low_watermark / 100;
         return static_cast<std::uint64_t>(static_cast<unsigned __int128>(whole) * low_watermark /
                                           100);
     }
