@@ -103,8 +103,8 @@ private:
     std::shared_ptr<tree::MessageFile> open(World& world,
                                             const std::shared_ptr<channel::Channel>& channel,
                                             tree::OpenMode mode) const {
-        auto file =
-            tree::MessageFile::open(channel, tree::Kind::kQueue, mode, subject_, world.payloads);
+        auto file = tree::MessageFile::open(channel, tree::file_kind(tree::Kind::kQueue)->messages,
+                                            mode, subject_, world.payloads);
         if (!file) throw std::runtime_error(file.error().message());
         return *file;
     }

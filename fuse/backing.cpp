@@ -157,7 +157,7 @@ Backings::Way Backings::open(Session& session, NodeId node, const std::shared_pt
     Way way;
     way.flags = FOPEN_DIRECT_IO;
     // Nothing that could collide.
-    if (!claimed && node.kind == tree::Kind::kPut) return way;
+    if (!claimed && tree::aside(node)) return way;
     if (!backing && file->caching() == OpenFile::Caching::kNone) return way;
     Use use = claimed ? std::move(claimed) : find(session, node, false);
     way = use->join(file, backing);

@@ -16,7 +16,7 @@
 
 #include <base/guarded.hpp>
 #include <fuse/session.hpp>
-#include <tree/node.hpp>
+#include <tree/file_kind.hpp>
 #include <tree/open_file.hpp>
 
 namespace ipcfs::fuse {

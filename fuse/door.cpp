@@ -18,7 +18,6 @@
 namespace ipcfs::fuse {
 
 using tree::Delivery;
-using tree::Kind;
 using tree::NodeId;
 using tree::Outcome;
 
@@ -184,16 +183,8 @@ tree::OpenMode mode_of(const fuse_file_info* fi) noexcept {
     mode.reads = (fi->flags & O_ACCMODE) != O_WRONLY;
     mode.writes = (fi->flags & O_ACCMODE) != O_RDONLY;
     mode.nonblocking = nonblocking(fi);
+    mode.truncates = (fi->flags & O_TRUNC) != 0;
     return mode;
-}
-
-// A mapping that goes past the daemon is not kept from writing by the file's seals: no backing may ever
-// be open for reading and writing both, but for regions, which have none. The tree sees to it; so does
-// this.
-int refuse_writable(NodeId node, tree::OpenMode mode, const fuse_file_info* fi) noexcept {
-    if (node.kind == Kind::kPayload && (mode.writes || (fi->flags & O_TRUNC))) return EROFS;
-    if (node.kind == Kind::kPut && mode.reads) return EACCES;
-    return 0;
 }
 
 // Parks and starts an operation that could not be done at once.
@@ -217,27 +208,17 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
     opening.unique = current_request().unique;
     const NodeId node = opening.node;
     const pid_t tid = opening.opener.tid;
-    if (int error = refuse_writable(node, mode, fi)) {
-        fuse_reply_err(req, error);
-        return;
-    }
-    if (node.kind == Kind::kPut && session.report().passthrough) {
+    if (tree::aside(node) && session.report().passthrough) {
         opening.claim = door.backings().claim(session, node, tid);
         if (!opening.claim) {
             fuse_reply_err(req, ESTALE);
             return;
         }
-    } else if (node.kind == Kind::kPutAside) {
+    } else if (tree::is_aside(node)) {
         door.backings().settled(tid);
     }
     auto file = door.tree().open(node, mode, opening.opener);
     if (!file) return reply_fault(req, file.error());
-    if (node.kind == Kind::kRegion && (fi->flags & O_TRUNC)) {
-        tree::Change empty;
-        empty.size = 0;
-        if (auto done = door.tree().change(node, empty); !done)
-            return reply_fault(req, done.error());
-    }
     int error = 0;
     if ((*file)->try_gate(error) == Outcome::kDone) {
         if (error) {
@@ -260,7 +241,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
     made.subject = subject_of(req);
     // Always exclusive: the kernel has only looked whether the directory may be written. Where another
     // was faster it is to look again, and to check the rights of what it finds.
-    auto file = door.tree().create(NodeId::from(parent), name, mode_of(fi), true, made);
+    auto file = door.tree().create(NodeId::from(parent), name, mode_of(fi), made);
     if (!file) {
         const int error = file.error().code;
         fuse_reply_err(req, error == EEXIST && !(fi->flags & O_EXCL) ? ESTALE : error);
@@ -318,37 +299,14 @@ void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset,
                   std::make_shared<WaitingRead>(req, std::move(file), handle, request));
 }
 
-namespace {
-
-// Where a write with O_APPEND goes. The kernel gives the size that it knows, which may be old.
-std::uint64_t append_at(Door& door, NodeId node, const Handle& handle,
-                        std::uint64_t otherwise) noexcept {
-    switch (node.kind) {
-        case Kind::kPut:
-        case Kind::kPutAside:
-        case Kind::kFramedPut: return handle.end.load(std::memory_order_relaxed);
-        case Kind::kRegion: {
-            if (handle.cached) return otherwise;  // its pages decide
-            auto info = door.tree().stat(node);
-            return info ? info->size : otherwise;
-        }
-        default: return otherwise;
-    }
-}
-
-}  // namespace
-
-void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
+void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
               fuse_file_info* fi) noexcept {
     Handle& handle = handle_of(req, fi);
     tree::WriteRequest request{std::as_bytes(std::span(data, size)), subject_of(req),
                                nonblocking(fi), static_cast<std::uint64_t>(offset)};
     handle.nonblocking.store(request.nonblocking, std::memory_order_relaxed);
-    if ((fi->flags & O_APPEND) && !fi->writepage)
-        request.offset = append_at(door_of(req), NodeId::from(ino), handle, request.offset);
-    // The kernel lets one write at a time into a file.
-    handle.end.store(std::max(handle.end.load(std::memory_order_relaxed), request.offset + size),
-                     std::memory_order_relaxed);
+    // Where the kernel caches the file its pages decide.
+    request.appends = (fi->flags & O_APPEND) && !fi->writepage && !handle.cached;
     queue::Batch pending;
     pending.request = request.request = door_of(req).request_id();
     if (door_of(req).already_done(request.request)) {
@@ -372,22 +330,10 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size
                                                  }));
 }
 
-void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
-                  fuse_file_info*) noexcept {
-    const NodeId node = NodeId::from(ino);
-    if (node.kind != Kind::kRegion || mode != 0) {
-        fuse_reply_err(req, EOPNOTSUPP);
-        return;
-    }
-    tree::Tree& tree = door_of(req).tree();
+void op_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length,
+                  fuse_file_info* fi) noexcept {
     const auto end = static_cast<std::uint64_t>(offset) + static_cast<std::uint64_t>(length);
-    auto info = tree.stat(node);
-    if (info && info->size < end) {
-        tree::Change longer;
-        longer.size = end;
-        info = tree.change(node, longer);
-    }
-    fuse_reply_err(req, info ? 0 : info.error().code);
+    fuse_reply_err(req, mode == 0 ? handle_of(req, fi).file->allocate(end) : EOPNOTSUPP);
 }
 
 namespace {

@@ -11,7 +11,6 @@
 namespace ipcfs::fuse {
 namespace {
 
-using tree::Kind;
 using tree::NodeId;
 using tree::NodeInfo;
 
@@ -45,9 +44,9 @@ fuse_attr attributes_of(const NodeInfo& info) noexcept {
     return attr;
 }
 
-// How long the kernel may keep attributes. Of `put`: its size changes without the daemon.
+// How long the kernel may cache attributes.
 Nanos attributes_last(const Door& door, const NodeInfo& info) noexcept {
-    return info.transient || info.id.kind == Kind::kPut ? 0 : door.attr_timeout();
+    return info.keep == tree::Keep::kAll ? door.attr_timeout() : 0;
 }
 
 void reply_entry(fuse_req_t req, const Result<NodeInfo>& info) noexcept {
@@ -90,9 +89,9 @@ void op_init(void*, fuse_conn_info* connection) noexcept {
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char* name) noexcept {
     Door& door = door_of(req);
     auto info = door.tree().lookup(NodeId::from(parent), name);
-    if (info && info->id.kind == Kind::kPut &&
-        door.backings().aside(info->id, fuse_req_ctx(req)->pid)) {
-        info = door.tree().stat(tree::Tree::aside(info->id));
+    const auto aside = info ? tree::aside(info->id) : std::nullopt;
+    if (aside && door.backings().aside(info->id, fuse_req_ctx(req)->pid)) {
+        info = door.tree().stat(*aside);
     }
     reply_entry(req, info);
 }
@@ -128,7 +127,7 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) 
     made.mode = mode;
     made.umask = fuse_req_ctx(req)->umask;
     made.subject = subject_of(req);
-    if (NodeId::from(parent).kind == Kind::kSubsDir) made.groups = groups_of(req);
+    made.groups = [req] { return groups_of(req); };
     reply_entry(req, door_of(req).tree().make_channel(NodeId::from(parent), name, made));
 }
 
@@ -171,11 +170,11 @@ void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info*) noexcept {
     fuse_reply_err(req, 0);  // `durable` says when a message is on disk; there is nothing to add
 }
 
-// Where names come and go without the kernel, it is to ask each time.
 void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
-    const NodeId node = NodeId::from(ino);
-    fi->cache_readdir = node.kind != Kind::kPayloadDir && node.kind != Kind::kShareDir;
-    fi->keep_cache = fi->cache_readdir && !door_of(req).tree().relisted(node);
+    using Listing = tree::Tree::Listing;
+    const Listing listing = door_of(req).tree().listing(NodeId::from(ino));
+    fi->cache_readdir = listing != Listing::kNeverKept;
+    fi->keep_cache = listing == Listing::kKept;
     fuse_reply_open(req, fi);
 }
 
@@ -186,14 +185,14 @@ void op_readdir(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset,
     std::size_t used = 0;
     auto listed = door_of(req).tree().list(
         NodeId::from(ino), static_cast<std::uint64_t>(offset),
-        [&](std::string_view name, NodeId node, bool directory, std::uint64_t cookie) {
+        [&](std::string_view name, NodeId node, mode_t type, std::uint64_t cookie) {
             char text[256];
             std::size_t length = std::min(name.size(), sizeof text - 1);
             std::memcpy(text, name.data(), length);
             text[length] = '\0';
             struct stat st {};
             st.st_ino = node.raw();
-            st.st_mode = directory ? S_IFDIR : node.kind == Kind::kControl ? S_IFLNK : S_IFREG;
+            st.st_mode = type;
             std::size_t entry = fuse_add_direntry(req, buffer.data() + used, buffer.size() - used,
                                                   text, &st, static_cast<off_t>(cookie));
             if (entry > buffer.size() - used) return false;
@@ -255,7 +254,7 @@ fuse_entry_out entry_of(const Door& door, const NodeInfo& info) noexcept {
     fuse_entry_out entry{};
     entry.nodeid = info.id.raw();
     entry.generation = 1;
-    const Moment name = moment(info.transient ? 0 : door.entry_timeout());
+    const Moment name = moment(info.keep == tree::Keep::kNothing ? 0 : door.entry_timeout());
     const Moment attributes = moment(attributes_last(door, info));
     entry.entry_valid = name.seconds;
     entry.entry_valid_nsec = name.nanos;

@@ -17,7 +17,6 @@ struct Handle : boost::intrusive::list_base_hook<> {
     std::shared_ptr<tree::OpenFile> file;
     std::shared_ptr<tree::OpenFile> source;  // in place of `file` for reads, if not null
     Backings::Use use;                       // ends before `file` does
-    std::atomic<std::uint64_t> end{0};       // behind the last byte written
     std::atomic<bool> nonblocking{false};
     bool cached = false;            // by the kernel, in pages
     std::uint32_t reply_flags = 0;  // FOPEN_*, and the backing, that OPEN was answered with

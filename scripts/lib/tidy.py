@@ -32,13 +32,12 @@ KEPT_DAYS = 30
 
 
 def sources_of(entry):
-    """The project's sources that a compile command is for: one, or those of a unity build's unit."""
+    """The project's sources that a compile command is for: one, or those of a unit of several."""
     path = pathlib.Path(entry["directory"], entry["file"]).resolve()
-    if path.parent.name == "Unity":
-        found = re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)
-    else:
-        found = [path]
-    for each in map(pathlib.Path, found):
+    found = [path]
+    if path.parent.name == "units":
+        found = [(path.parent / name).resolve() for name in re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)]
+    for each in found:
         if each.is_relative_to(ROOT) and each.relative_to(ROOT).parts[0] in FOLDERS:
             yield each
 

@@ -1,12 +1,12 @@
-// Per-user accounting. Any thread; lock-free but for the look-up of an account.
+// Per-user accounting. Any thread. Charging is lock-free; only looking up an account takes a lock.
 #include <access/account.hpp>
 #include <base/check.hpp>
 
 namespace ipcfs::access {
 namespace {
 
-// Adds unless that passes the limit. A loop rather than add-and-undo: an attempt that fails must
-// not make another one fail.
+// Adds unless the sum would exceed the limit. Uses compare-and-swap, not add-and-undo, so that a
+// failing attempt cannot make a concurrent one fail.
 bool add_within(std::atomic<std::uint64_t>& used, std::uint64_t amount, std::uint64_t limit) {
     std::uint64_t now = used.load(std::memory_order_relaxed);
     do {
@@ -55,7 +55,7 @@ Account& Ledger::account(uid_t uid) {
         return found == accounts.end() ? nullptr : found->second.get();
     });
     if (known) return *known;
-    // Under both locks, this one first: a reload between the two would leave it old limits.
+    // Holds both locks, limits first: a reload between them would give the new account old limits.
     return limits_of_.with([&](auto& limits_of) -> Account& {
         Limits limits = limits_of(uid);
         return accounts_.with([&](auto& accounts) -> Account& {

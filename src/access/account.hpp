@@ -1,6 +1,6 @@
-// What is held for each user, and how much that may be. Every message, byte, channel, open file and
-// waiting operation is a Charge that refunds itself (after dbus-broker's per-uid charging). A user
-// at a limit fails alone: accounts share nothing but the total of bytes. Thread-safe.
+// Per-user accounts and limits. Every message, byte, channel, open file and waiting operation is a
+// Charge that refunds itself (after dbus-broker's per-uid charging). A user who reaches a limit
+// does not affect others: accounts share only the total of bytes. Thread-safe.
 #pragma once
 
 #include <array>
@@ -62,7 +62,7 @@ private:
     std::array<std::atomic<std::uint64_t>, kResources> limits_{};
 };
 
-// Holds `amount` of one resource until destroyed. Moved, never copied.
+// Holds `amount` of one resource until destroyed. Move-only.
 class [[nodiscard]] Charge {
 public:
     Charge() = default;
@@ -81,9 +81,9 @@ public:
     }
     ~Charge() { reset(); }
 
-    // Empty when the account's limit (or the machine's, for bytes) does not allow it.
+    // Empty if the account's limit would be exceeded, or for bytes the machine-wide total.
     static std::optional<Charge> take(Account& account, Resource r, std::uint64_t amount) noexcept;
-    // Charged beyond the limit if need be: for what the user holds already.
+    // Charges even beyond the limit, for what the user holds already.
     static Charge force(Account& account, Resource r, std::uint64_t amount) noexcept;
 
     void reset() noexcept {
@@ -100,10 +100,11 @@ private:
     Resource resource_ = Resource::kMessages;
 };
 
-// All accounts. An account lives as long as the ledger: its address may be kept.
+// All accounts. Accounts live as long as the ledger, so references to them may be kept.
 class Ledger {
 public:
-    // `limits_of` gives a user's limits; called when the user is first seen and at reload.
+    // `limits_of` returns a user's limits. Called when a user is first seen, and by reload().
+    // `total_bytes` bounds the bytes of all users together.
     explicit Ledger(
         std::function<Limits(uid_t)> limits_of = [](uid_t) { return kNoLimits; },
         std::uint64_t total_bytes = kUnlimited)

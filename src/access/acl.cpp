@@ -1,5 +1,5 @@
-// The attribute's form is that of linux/posix_acl_xattr.h, the rules are those of acl(5). The bytes
-// come from clients by way of the kernel, or of a door without one: nothing is believed.
+// The attribute's format is that of linux/posix_acl_xattr.h; the rules are those of acl(5). The
+// bytes are a client's and are not trusted.
 #include <algorithm>
 #include <string>
 #include <sys/stat.h>
@@ -15,7 +15,7 @@ constexpr std::uint32_t kNoId = 0xffffffff;
 constexpr std::size_t kHeaderSize = 4;
 constexpr std::size_t kEntrySize = 8;
 
-// Ascending in the order in which entries must come.
+// Values ascend in the order in which entries must appear.
 enum Tag : std::uint16_t {
     kOwner = 0x01,
     kUser = 0x02,
@@ -58,10 +58,10 @@ constexpr std::uint8_t bits(mode_t mode, unsigned shift) {
 }  // namespace
 
 Result<Acl> parse_acl(std::span<const std::byte> attribute) {
-    if (attribute.size() < kHeaderSize) return invalid("shorter than its version");
+    if (attribute.size() < kHeaderSize) return invalid("too short for its header");
     if (load_le<std::uint32_t>(attribute) != kVersion) return invalid("unknown version");
     auto rest = attribute.subspan(kHeaderSize);
-    if (rest.size() % kEntrySize != 0) return invalid("not a whole number of entries");
+    if (rest.size() % kEntrySize != 0) return invalid("the length is not a multiple of an entry's");
     if (rest.size() / kEntrySize > kMaxAclEntries) return invalid("too many entries");
 
     Acl acl;
@@ -144,7 +144,7 @@ Inherited inherit(const Acl& defaults, mode_t mode) {
 
 namespace {
 
-// Everybody but the owner. `in_group` tells of a group whether the user is in it.
+// Checks everyone but the owner. `in_group(gid)` says whether the user is a member.
 template <class InGroup>
 bool acl_permits(const Acl& acl, gid_t group, uid_t uid, const InGroup& in_group, unsigned want) {
     const auto has = [want](unsigned permissions) { return (permissions & want) == want; };
@@ -152,7 +152,7 @@ bool acl_permits(const Acl& acl, gid_t group, uid_t uid, const InGroup& in_group
     for (const Acl::Named& user : acl.users) {
         if (user.id == uid) return has(user.permissions & mask);
     }
-    // One entry must have all that is wanted: what two of them have together does not count.
+    // One single entry must grant all wanted bits; bits of several entries are not combined.
     bool is_member = false;
     if (in_group(group)) {
         is_member = true;
@@ -177,8 +177,8 @@ bool permits(mode_t mode, uid_t owner, gid_t group, const Acl* acl, uid_t uid, g
     const auto in_group = [&](gid_t one) {
         return one == gid || std::find(groups.begin(), groups.end(), one) != groups.end();
     };
-    // With an empty mask the kernel does not look at the ACL, so that whom it names is one of the
-    // others (fs/namei.c, acl_permission_check).
+    // If the mask is empty, the kernel skips the ACL, so a user whom it names counts as "other"
+    // (fs/namei.c, acl_permission_check).
     if (acl && bits(mode, 3) != 0) return acl_permits(*acl, group, uid, in_group, want);
     return has(bits(mode, in_group(group) ? 3 : 0));
 }

@@ -1,8 +1,8 @@
-// POSIX access control lists: parsed from and written to the form of the kernel's
-// system.posix_acl_{access,default} attributes, and combined with file modes as acl(5) says. The
-// kernel checks the permissions of files (default_permissions); this keeps ACL and mode in step, makes
-// what a new object inherits, and answers as the kernel for doors that it does not guard. Plain
-// values, any thread.
+// POSIX access control lists: converts them from and to the kernel's
+// system.posix_acl_{access,default} attributes and combines them with file modes as in acl(5). The
+// kernel checks file permissions (default_permissions); this code keeps ACL and mode consistent,
+// computes what new objects inherit, and checks permissions for doors that the kernel does not
+// guard. Plain values, any thread.
 #pragma once
 
 #include <cstddef>
@@ -17,11 +17,11 @@
 
 namespace ipcfs::access {
 
-// Permissions are the usual three bits.
+// Permission bits, as in a file mode.
 inline constexpr unsigned kRead = 4, kWrite = 2, kSearch = 1;
 
-// A mask must be there whenever a user or
-// group is named; `parse` sees to it, whoever builds one by hand must.
+// A mask is required if any user or group is named. parse_acl() enforces this; code that builds an
+// Acl itself must do so too.
 struct Acl {
     struct Named {
         std::uint32_t id = 0;
@@ -30,7 +30,7 @@ struct Acl {
     };
 
     std::uint8_t owner = 0;
-    std::vector<Named> users;  // no id twice; in the order in which they were given
+    std::vector<Named> users;  // unique ids, in the order given
     std::uint8_t group = 0;    // the owning group's
     std::vector<Named> groups;
     std::optional<std::uint8_t> mask;  // bounds users, group and groups
@@ -45,42 +45,45 @@ inline constexpr std::size_t kMaxAclEntries = 256;
 inline constexpr std::string_view kAccessAcl = "system.posix_acl_access";
 inline constexpr std::string_view kDefaultAcl = "system.posix_acl_default";
 
-// Reads the attribute's bytes: a little-endian u32 version, 2, then entries of u16 tag, u16
-// permissions, u32 id. EINVAL unless it is one whole ACL: owner, users, group, groups, mask, other
-// in this order; owner, group and other once each; a mask if anybody is named; no id twice and none
-// of 2^32-1; at most kMaxAclEntries entries. Ids of unnamed entries are ignored, as the kernel
-// does. An attribute without entries is EINVAL here; for a setxattr it means to remove the ACL.
+// Parses the attribute: a little-endian u32 version (2), then entries of u16 tag, u16 permissions,
+// u32 id. The order is owner, users, group, groups, mask, other; owner, group and other appear once
+// each. EINVAL if an entry is missing, repeated or out of order, if a user or group is named
+// without a mask, if a named id is repeated or 2^32-1, or above kMaxAclEntries entries. Ids of
+// unnamed entries are ignored, as in the kernel. An attribute without entries, by which setxattr(2)
+// removes an ACL, is EINVAL here.
 Result<Acl> parse_acl(std::span<const std::byte> attribute);
 
-// The attribute's bytes. parse_acl of them is `acl` again if that obeys the rules above.
+// The inverse of parse_acl() for an ACL that obeys its rules.
 std::vector<std::byte> serialize(const Acl& acl);
 
-// The ACL that says what the permission bits of `mode` say.
+// The ACL equivalent to the permission bits of `mode`.
 Acl acl_of(mode_t mode);
 
-// The nine permission bits that stat(2) shows for it: the group's are the mask, where there is one.
+// The nine permission bits that stat(2) shows for the ACL; the group bits are the mask if there is
+// one.
 mode_t mode_of(const Acl& acl);
 
-// The ACL after a chmod(2) to `mode`: owner, other, and the mask or, without one, the group change.
+// The ACL after chmod(2) to `mode`: changes owner, other, and the mask (the group if there is
+// none).
 Acl with_mode(Acl acl, mode_t mode);
 
-// Whether its mode bits say it all, so that it need not be kept.
+// Whether the mode bits alone express the ACL, so that it need not be stored.
 bool is_minimal(const Acl& acl);
 
 struct Inherited {
-    Acl access;  // is_minimal: `mode` alone says it
+    Acl access;  // if is_minimal(): `mode` suffices
     mode_t mode;
 };
 
-// Access ACL and mode of an object created with `mode` (the umask not applied) in a directory
-// whose default ACL is `defaults`. Bits of `mode` above the nine stay. A new directory also gets
+// Access ACL and mode of an object created with `mode` (before the umask) in a directory with the
+// default ACL `defaults`. Bits of `mode` above the nine are kept. A new directory also gets
 // `defaults` as its own default ACL.
 Inherited inherit(const Acl& defaults, mode_t mode);
 
-// Whether open(2) would find that user to have `want` (r 4, w 2, x 1, or'ed) of a file: the kernel's
-// generic_permission() with the access check algorithm of acl(5), bit by bit. `mode` with the type
-// bits: root searches any directory, and executes a file that anybody may. `acl`: null where the mode
-// says it all. `groups`: the supplementary ones. Capabilities that a uid 0 gave up are not known.
+// Whether a user has all permissions `want` (or of kRead, kWrite, kSearch) on a file: the kernel's
+// generic_permission() with the algorithm of acl(5). `mode` includes the type bits: root may search
+// any directory, and execute a file that anyone may execute. `acl` is null if the mode suffices;
+// `groups` are supplementary. Ignores capabilities that uid 0 may have dropped.
 bool permits(mode_t mode, uid_t owner, gid_t group, const Acl* acl, uid_t uid, gid_t gid,
              std::span<const gid_t> groups, unsigned want);
 

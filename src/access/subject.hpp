@@ -1,5 +1,5 @@
-// Who asks: taken by a door from the kernel or from authentication, never from the client's words.
-// Values; any thread.
+// Who makes a request. The door takes this from the kernel or from authentication, never from what
+// the client says. Plain values, any thread.
 #pragma once
 
 #include <sys/types.h>
@@ -12,10 +12,10 @@ struct Subject {
     uid_t uid = 0;
     gid_t gid = 0;
     pid_t pid = 0;  // thread-group id; 0 where the client's process is not visible from here
-    pid_t tid = 0;  // thread id as the kernel gave it; 0 likewise
+    pid_t tid = 0;  // thread id as the kernel gave it; 0 in the same case
 };
 
-// Who somebody is for permission bits and ACLs, beyond the life of any process.
+// A user's credentials for permission bits and ACLs, independent of any process.
 struct Identity {
     Identity(uid_t user, gid_t group, std::vector<gid_t> supplementary = {})
         : uid(user), gid(group), groups(std::move(supplementary)) {}

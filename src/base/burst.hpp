@@ -1,6 +1,6 @@
-// Waking once for many. Whoever ends many waits in a row holds a Burst; what has to wake a thread for
-// each of them leaves that to its end, so that the thread is woken once and finds them all. Costs the
-// first of them the time until the last; without it, a wake-up each (20 us where it crosses CPUs).
+// Batches wake-ups. A thread that finishes many waiting operations in a row holds a Burst; each
+// Wakeable that they touch is woken once, when the Burst ends, and then handles all of them. The
+// first operation is delayed until the last is done; each saves a wake-up (20 us across CPUs).
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@ namespace ipcfs {
 
 class Burst {
 public:
-    // What can be woken late. Any thread.
+    // Something whose wake-up may be deferred. wake() runs on any thread.
     class Wakeable {
     public:
         virtual void wake() noexcept = 0;
@@ -20,7 +20,8 @@ public:
         ~Wakeable() = default;
     };
 
-    // Of this thread, which does not wait for anything inside. Bursts nest: the outermost counts.
+    // A burst belongs to the thread that made it, which must not wait while holding it. Bursts
+    // nest: only the outermost wakes.
     Burst() noexcept : outer_(current_) {
         if (!outer_) current_ = this;
     }
@@ -32,7 +33,8 @@ public:
         for (const auto& each : late_) each->wake();
     }
 
-    // Wakes `who`: at the end of the thread's burst, at once where there is none.
+    // Wakes `who` when this thread's burst ends; at once if the thread has no burst, or if the
+    // burst already defers 16 others.
     static void wake(const std::shared_ptr<Wakeable>& who) noexcept {
         if (!current_) return who->wake();
         auto& late = current_->late_;

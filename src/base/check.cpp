@@ -1,4 +1,4 @@
-// The last words of the process. Any thread.
+// Reports a bug and aborts. Any thread.
 #include <cstdio>
 #include <cstdlib>
 

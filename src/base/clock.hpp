@@ -1,4 +1,4 @@
-// Time as the engine sees it, passed in so that tests can turn it. All values are nanoseconds.
+// The clock is passed in, so that tests can set the time. All values are nanoseconds.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,4 @@
-// libaio's system calls, without libaio.
+// The asynchronous I/O system calls, made directly, without libaio.
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -12,13 +12,13 @@
 namespace ipcfs {
 namespace {
 
-constexpr unsigned kMostAtOnce = 64;
+constexpr unsigned kMaxInFlight = 64;
 
 }  // namespace
 
 EventAdder::EventAdder() noexcept : empty_(::memfd_create("ipcfs-empty", MFD_CLOEXEC)) {
     aio_context_t context = 0;
-    if (empty_ && ::syscall(SYS_io_setup, kMostAtOnce, &context) == 0) context_ = context;
+    if (empty_ && ::syscall(SYS_io_setup, kMaxInFlight, &context) == 0) context_ = context;
 }
 
 EventAdder::~EventAdder() {
@@ -35,9 +35,9 @@ bool EventAdder::submit(int eventfd) noexcept {
     return ::syscall(SYS_io_submit, context_, 1L, &one) == 1;
 }
 
-// Makes room for more completions, whoever's they are.
+// Removes completions, including those of other threads, to make room for new requests.
 void EventAdder::reap() noexcept {
-    std::array<io_event, kMostAtOnce> done;
+    std::array<io_event, kMaxInFlight> done;
     timespec at_once{};
     ::syscall(SYS_io_getevents, context_, 0L, static_cast<long>(done.size()), done.data(),
               &at_once);

@@ -1,7 +1,7 @@
-// Adding to an eventfd(2) that somebody else owns, without ever waiting: its owner may fill the
-// counter and take O_NONBLOCK away at any time, both being the open file's and not ours. The kernel's
-// own users of eventfds never wait, and asynchronous I/O (io_submit(2), IOCB_FLAG_RESFD) is one:
-// reading nothing from an empty file completes at once and adds one. Any thread.
+// Adds to a client's eventfd(2) without ever blocking. The client may fill the counter and clear
+// O_NONBLOCK at any time, since both belong to the shared open file, so write(2) could block. The
+// kernel's own notifications never block, and asynchronous I/O sends one (io_submit(2),
+// IOCB_FLAG_RESFD): a read from an empty file completes at once and adds one. Any thread.
 #pragma once
 
 #include <base/fd.hpp>
@@ -10,13 +10,14 @@ namespace ipcfs {
 
 class EventAdder {
 public:
-    // Where there is no asynchronous I/O, add() looks whether there is room, then writes.
+    // If the kernel has no asynchronous I/O, add() polls for room and then writes, which may block
+    // if the owner fills the counter in between.
     EventAdder() noexcept;
     ~EventAdder();
     EventAdder(const EventAdder&) = delete;
     EventAdder& operator=(const EventAdder&) = delete;
 
-    // Adds one, if it is an eventfd.
+    // Adds one; does nothing if `eventfd` is not an eventfd.
     void add(int eventfd) noexcept;
 
 private:

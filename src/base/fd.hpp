@@ -1,4 +1,4 @@
-// Fd owns a descriptor; int borrows one. Single owner, not thread-safe.
+// Fd owns a file descriptor; a plain int borrows one. One owner at a time; not thread-safe.
 #pragma once
 
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// Data that is reachable only under its lock (after kj/mutex.h). No callback, I/O, log line or large
-// allocation inside `with`.
+// A value that is reachable only under its lock (after kj/mutex.h). Do no callback, I/O, logging or
+// large allocation inside `with`.
 #pragma once
 
 #include <mutex>
@@ -14,7 +14,7 @@ public:
     template <class... Args>
     explicit Guarded(std::in_place_t, Args&&... args) : value_(std::forward<Args>(args)...) {}
 
-    // Runs `use` with the value under the lock and returns its result. Any thread.
+    // Calls `use` with the value under the lock and returns its result. Any thread.
     template <class F>
     decltype(auto) with(F&& use) {
         std::scoped_lock hold(mutex_);

@@ -1,6 +1,5 @@
-// The log as everything but the daemon's main sees it: a Logger is passed in, never looked up.
-// Where the lines go is the business of its implementation (src/daemon/log.hpp). Any thread may
-// write; nothing is written under a lock of the writer's. A line that is not enabled costs one
+// The logging interface. A Logger is passed in, never looked up; src/daemon/log.hpp implements it.
+// Any thread may write, but not while holding a lock. A line below the enabled level costs one
 // relaxed load.
 #pragma once
 
@@ -17,7 +16,7 @@ namespace ipcfs {
 
 enum class Level : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError, kCritical, kOff };
 
-// In the order of Level; the words of the configuration.
+// The names used in the configuration, in the order of Level.
 constexpr std::array<std::string_view, 7> kLevelNames{"trace", "debug",    "info", "warn",
                                                       "error", "critical", "off"};
 
@@ -32,8 +31,8 @@ constexpr std::optional<Level> parse_level(std::string_view name) {
     return std::nullopt;
 }
 
-// Thread-safe. Lines are given without their end; what looks like one inside is escaped by the
-// implementation, so that text from a client cannot forge a line.
+// Thread-safe. Pass lines without a newline. The implementation escapes newlines inside a line, so
+// that text from a client cannot forge a log line.
 class Logger {
 public:
     explicit Logger(Level level = Level::kInfo) noexcept : level_(level) {}
@@ -47,12 +46,12 @@ public:
         return level != Level::kOff && level >= this->level();
     }
 
-    // Writes `line` when `level` is enabled. Never throws: a line that cannot be written is lost.
+    // Writes `line` if `level` is enabled. Never throws: a line that cannot be written is lost.
     void write(Level level, std::string_view line) noexcept {
         if (enabled(level)) emit(level, line);
     }
 
-    // log.info("mounted ", path, ", pid ", pid): texts, characters and whole numbers, joined.
+    // log.info("mounted ", path, ", pid ", pid) joins strings, characters and integers into a line.
     template <class... Parts>
     void log(Level level, const Parts&... parts) noexcept {
         if (!enabled(level)) return;
@@ -110,7 +109,7 @@ private:
     std::atomic<Level> level_;
 };
 
-// For code that must be given a log and whose lines nobody wants.
+// Discards every line.
 class SilentLogger final : public Logger {
 public:
     SilentLogger() noexcept : Logger(Level::kOff) {}

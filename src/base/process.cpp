@@ -46,7 +46,7 @@ Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value) {
 
 namespace {
 
-// As linux/pidfd.h of 6.13 has them.
+// Copies of linux/pidfd.h (Linux 6.13), which older headers lack.
 struct PidfdInfo {
     std::uint64_t mask;
     std::uint64_t cgroup;
@@ -59,8 +59,8 @@ constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD, 6.9
 constexpr std::uint64_t kPidfdInfoPid = 1;
 constexpr unsigned long kPidfdGetInfo = _IOWR(0xFF, 11, PidfdInfo);
 
-// 0 where the kernel does not tell.
-pid_t told_thread_group(pid_t tid) noexcept {
+// The thread group by PIDFD_GET_INFO; 0 on a kernel without it, or if the thread is gone.
+pid_t thread_group_by_pidfd(pid_t tid) noexcept {
     const Fd thread(static_cast<int>(::syscall(SYS_pidfd_open, tid, kPidfdThread)));
     PidfdInfo info{};
     info.mask = kPidfdInfoPid;
@@ -72,8 +72,8 @@ pid_t told_thread_group(pid_t tid) noexcept {
 
 pid_t thread_group(pid_t tid) noexcept {
     if (tid <= 0) return 0;
-    if (const pid_t told = told_thread_group(tid)) return told;
-    // Only a main thread has a process id: pidfd_open says whether this is one.
+    if (const pid_t group = thread_group_by_pidfd(tid)) return group;
+    // pidfd_open accepts only a thread-group leader, so success means that `tid` is the process id.
     long fd = ::syscall(SYS_pidfd_open, tid, 0);
     if (fd >= 0) {
         ::close(static_cast<int>(fd));
@@ -108,21 +108,21 @@ pid_t recent_thread_group(pid_t tid) noexcept {
     Known& known = all[static_cast<std::size_t>(tid) % all.size()];
     if (known.tid == tid && now < known.until) return known.group;
     const pid_t group = thread_group(tid);
-    // What could not be found out may be the next time.
+    // Failures are not cached: the next look-up may succeed.
     if (group > 0) known = {tid, group, now + kKept};
     return group;
 }
 
 namespace {
 
-// The first bytes of a file of /proc; empty when it is gone or not for us.
+// Reads the start of a file in /proc; empty if it is gone or may not be read.
 std::string_view read_proc(const char* path, std::span<char> into) noexcept {
     Fd file(::open(path, O_RDONLY | O_CLOEXEC));
     ssize_t size = file ? ::read(file.get(), into.data(), into.size()) : 0;
     return {into.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
-// The `n`th field, from 1, of the text after the command's name in stat(5); `n` counts as there.
+// Field `n` of stat(5), numbered from 1 as in the man page. `stat` starts after the command name.
 std::uint64_t stat_field(std::string_view stat, int n) noexcept {
     auto at = stat.rfind(')');
     if (at == std::string_view::npos) return 0;
@@ -156,8 +156,8 @@ std::uint64_t info_field(std::string_view info, std::string_view key) {
     return value;
 }
 
-// Whether mount `id`, as this process sees mounts, is there and of another type. Looked up here and not
-// in /proc of the process asked about: it may be in an execve(2), and its links would wait for that.
+// Whether mount `id` exists and has another type than `type`. Uses this process's own mountinfo,
+// since the other process may be in an execve(2), on which its own /proc links would block.
 bool is_mount_of_other_type(std::uint64_t id, std::string_view type) {
     std::ifstream mounts("/proc/self/mountinfo");
     std::string line;
@@ -192,16 +192,17 @@ bool died_of_signal(pid_t tid) noexcept {
     constexpr std::uint64_t kExiting = 0x4;  // PF_EXITING
     char text[1024];
     const std::string process = "/proc/" + std::to_string(tid);
-    // Who asks may be what an execve(2) waits for, and then `stat` would wait for that. `statm` does
-    // not, and says whether the memory is gone already: on the way out it is, in an execve it is not.
+    // The caller may be serving a FLUSH for which an execve(2) waits; reading `stat` would then
+    // wait for that execve. `statm` never blocks, and shows zeros only when an exiting process has
+    // freed its memory, which is never so during an execve.
     if (!read_proc((process + "/statm").c_str(), text).starts_with("0 0 0")) return false;
     std::string_view stat = read_proc((process + "/stat").c_str(), text);
-    // Fields 9 (flags) and 52 (the exit status as wait(2) gives it).
+    // Field 9 holds the flags, field 52 the exit status as wait(2) gives it.
     return (stat_field(stat, 9) & kExiting) && (stat_field(stat, 52) & 0x7f);
 }
 
 bool has_open(pid_t pid, std::uint64_t inode, std::string_view type) noexcept {
-    constexpr std::size_t kMost = 256;  // descendants looked at
+    constexpr std::size_t kMost = 256;  // processes examined
     std::vector<pid_t> family{pid};
     for (std::size_t i = 0; i < family.size() && i < kMost; ++i) {
         if (process_has_open(family[i], inode, type)) return true;

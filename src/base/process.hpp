@@ -1,4 +1,4 @@
-// Other processes: pidfds and the thread group of a thread. Raw system calls; any thread.
+// Information about other processes, and signals to them. Raw system calls; any thread.
 #pragma once
 
 #include <cstdint>
@@ -10,25 +10,26 @@
 
 namespace ipcfs {
 
-// A pidfd of the process with that (thread-group) id. ESRCH when there is none.
+// Opens a pidfd for process (thread group) `pid`. ESRCH if there is none.
 Result<Fd> open_process(pid_t pid);
 // Whether the process of a pidfd has ended.
 bool process_ended(const Fd& pidfd) noexcept;
-// Sends `signal` with siginfo: si_code SI_QUEUE, si_value the low bits of `value`. See
-// pidfd_send_signal(2).
+// Sends `signal` with si_code SI_QUEUE and `value` as si_value; see pidfd_send_signal(2).
 Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value);
-// The thread-group id ("pid") of thread `tid`; 0 when it is not visible from here or gone. About a
-// microsecond from Linux 6.13 on; before, a read of /proc where it is no main thread.
+// Returns the thread-group id ("pid") of thread `tid`; 0 if the thread has ended or is in another
+// pid namespace. Takes about 1 us since Linux 6.13; before, a thread that is not the leader costs a
+// read from /proc.
 pid_t thread_group(pid_t tid) noexcept;
-// The same, remembered by the calling thread for a tenth of a second, in which no thread id comes round
-// again. Some 10 ns: who serves many threads of a process asks for each of their requests.
+// Like thread_group(), cached per calling thread for 100 ms, within which the kernel does not reuse
+// a thread id. Some 10 ns, for callers that ask at every request.
 pid_t recent_thread_group(pid_t tid) noexcept;
-// Whether thread `tid` is on its way out because a signal killed its process: not when it exited by
-// itself, and not when it lives or cannot be seen.
+// Whether thread `tid` is exiting because a signal killed its process. False if it exits by itself,
+// is alive, or cannot be seen.
 bool died_of_signal(pid_t tid) noexcept;
-// Whether process `pid` or one of its descendants has a descriptor that fdinfo shows with inode number
-// `inode` (proc(5)), and not on a file system of another type than `type`. The files are not touched.
-// Some 10 us a descriptor.
+// Whether process `pid` or one of its descendants (at most 256 processes are examined) has an open
+// descriptor with inode number `inode` on a file system of type `type`, according to fdinfo
+// (proc(5)). A mount that this process cannot see counts as a match. Does not touch the files. Some
+// 10 us a descriptor.
 bool has_open(pid_t pid, std::uint64_t inode, std::string_view type) noexcept;
 
 }  // namespace ipcfs

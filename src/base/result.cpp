@@ -1,4 +1,4 @@
-// Texts of faults. Any thread.
+// The text of a fault. Any thread.
 #include <cstring>
 
 #include <base/check.hpp>

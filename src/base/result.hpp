@@ -1,7 +1,7 @@
-// Faults: a system call failed or input was malformed. A fault carries its errno, the operation and
-// the place, and becomes an errno for a client once, at the door. Conditions a caller decides on
-// (full, empty, closed) are enums in return types instead; bugs abort through IPCFS_CHECK.
-// Pure values, any thread.
+// A Fault reports a failed system call or malformed input. It carries an errno and says what was
+// attempted on what; the door turns it into the client's errno. Conditions that a caller decides on
+// (full, empty, closed) are enums in return types instead; bugs abort through IPCFS_CHECK. Plain
+// values, any thread.
 #pragma once
 
 #include <cerrno>
@@ -12,7 +12,7 @@
 
 namespace ipcfs {
 
-// What failed. `operation` is text for a person: it says what was attempted and on what.
+// `operation` is for people: what was attempted, and on what.
 struct Fault {
     int code = EIO;         // an errno
     std::string operation;  // "open /dev/fuse", "ctl: capacity"
@@ -24,13 +24,13 @@ struct Fault {
 template <class T>
 using Result = boost::system::result<T, Fault>;
 
-// Needed by boost::system::result: value() of a failed result is a bug of the caller's.
+// Required by boost::system::result: calling value() on a failed result is a bug.
 [[noreturn]] inline void throw_exception_from_error(const Fault& fault,
                                                     const boost::source_location&) {
     throw_fault(fault);
 }
 
-// The fault of the system call that just failed, from errno.
+// The fault of the system call that has just failed; reads errno.
 inline Fault errno_fault(std::string operation) {
     return Fault{errno, std::move(operation)};
 }

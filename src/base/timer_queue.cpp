@@ -1,4 +1,4 @@
-// Deadlines of the whole engine. Any thread arms, one thread runs.
+// A binary heap of deadlines.
 #include <algorithm>
 
 #include <base/timer_queue.hpp>

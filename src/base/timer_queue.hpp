@@ -1,6 +1,6 @@
-// Deadlines of the whole engine in one heap. Whoever turns time (the daemon's io_context thread, or a
-// test with a clock of its own) calls run(); everything else only arms. A timed object is held
-// weakly: one that is gone is skipped. Thread-safe.
+// All deadlines of the engine, in one heap. Any thread arms a deadline; one thread (the daemon's
+// io_context thread, or a test with its own clock) calls run(). The queue holds objects weakly and
+// skips those that are gone. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -13,8 +13,8 @@
 
 namespace ipcfs {
 
-// Something with deadlines. on_time() runs on the thread that turns time, without any lock held; it
-// looks at its own deadlines itself, so a spurious call is harmless.
+// An object with deadlines. run() calls on_time() without holding a lock. The object compares `now`
+// with its own deadlines, so a spurious call is harmless.
 class Timed {
 public:
     virtual ~Timed() = default;
@@ -23,7 +23,7 @@ public:
 
 class TimerQueue {
 public:
-    // `kick` is called, on the arming thread, when a deadline earlier than all others appears.
+    // `kick` is called on the arming thread when the new deadline is the earliest.
     explicit TimerQueue(std::function<void()> kick = {}) : kick_(std::move(kick)) {}
 
     // Must be called before any thread arms.
@@ -32,10 +32,10 @@ public:
     // Calls timed->on_time() at `deadline` (monotonic) or soon after.
     void arm(std::weak_ptr<Timed> timed, Nanos deadline);
 
-    // The earliest deadline, if there is one.
+    // The earliest deadline; empty if none is armed.
     std::optional<Nanos> next() const;
 
-    // Runs all that is due at `now`.
+    // Calls on_time() of every object whose deadline is `now` or earlier.
     void run(Nanos now);
 
 private:

@@ -1,4 +1,4 @@
-// Sizes and durations as people write them. Any thread.
+// Parsing and formatting of sizes and durations. Any thread.
 #include <array>
 #include <charconv>
 

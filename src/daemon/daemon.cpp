@@ -62,7 +62,7 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
       registry(environment, wanted.channel, wanted.mount.size() + 16),
       pump(event_loop, clock) {
     budget.set_reserve(wanted.payload.reserve);
-    payloads.free_elsewhere(
+    payloads.set_deallocator(
         [this](Fd memory) { worker.add([held = std::make_shared<Fd>(std::move(memory))] {}); });
     timers.set_kick(pump.kick());
     pump.attach(timers);

@@ -1,5 +1,5 @@
-// The histogram's arithmetic. Bucket 0 is below 64 ns; then sixteen buckets an octave; the last one
-// is everything from 2^36 ns. Any thread, under the owner's lock.
+// Bucket 0 holds latencies below 64 ns; then each octave has sixteen buckets; the last bucket holds
+// everything from 2^36 ns. Any thread, under the owner's lock.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -49,11 +49,12 @@ void Histogram::merge(const Histogram& other) noexcept {
 }
 
 std::uint64_t Histogram::percentile(double q) const noexcept {
-    // Of the buckets, not count_: a saturated counter must not push the rank past the last bucket.
+    // Sum the buckets instead of using count_: a saturated bucket must not push the rank past the
+    // end.
     std::uint64_t total = 0;
     for (const std::uint32_t n : buckets_) total += n;
     if (total == 0) return 0;
-    const double share = q > 0 ? std::min(q, 1.0) : 0.0;  // a NaN is 0
+    const double share = q > 0 ? std::min(q, 1.0) : 0.0;  // NaN counts as 0
     const double wanted = std::ceil(share * static_cast<double>(total));
     const std::uint64_t rank =
         std::clamp(static_cast<std::uint64_t>(wanted), std::uint64_t{1}, total);

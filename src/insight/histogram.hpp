@@ -1,7 +1,7 @@
-// A log-linear histogram of latencies (after the idea of HdrHistogram): sixteen buckets an octave
-// from 64 ns to 2^36 ns, so that a percentile is at most 1/16 above the truth whatever its size, in
-// less than 2 KiB. Its owner allocates it when the first latency is recorded and guards it with its
-// own lock; recording is a few shifts and three additions, and never allocates.
+// A log-linear histogram of latencies in less than 2 KiB (after HdrHistogram): sixteen buckets an
+// octave from 64 ns to 2^36 ns, so a percentile is at most 1/16 too high. Recording takes a few
+// shifts and three additions and never allocates. Not thread-safe: the owner guards it with its own
+// lock.
 #pragma once
 
 #include <array>
@@ -16,16 +16,16 @@ public:
     static constexpr unsigned kLastOctave = 36;  // from 2^36 ns: one bucket
     static constexpr unsigned kSubBuckets = 16;
 
-    // Counts one latency of `nanos`.
+    // Counts one latency in ns.
     void record(std::uint64_t nanos) noexcept;
-    // Adds everything `other` has counted. Counters stop at 2^32-1, not wrap.
+    // Adds all counts of `other`. Buckets saturate at 2^32-1.
     void merge(const Histogram& other) noexcept;
 
-    // The latency that a share `q` (0 to 1, clamped) of all is at or below: the upper bound of its
-    // bucket, never above max(). At most 1/16 too large from 64 ns to 2^36 ns; below that the
-    // answer is 63, above it max(). 0 when nothing was recorded.
+    // The latency that a share `q` (clamped to 0..1) of all recorded values does not exceed, in ns:
+    // the upper bound of its bucket, never above max(). At most 1/16 too high between 64 ns and
+    // 2^36 ns; 63 below, max() above. 0 if nothing was recorded.
     std::uint64_t percentile(double q) const noexcept;
-    // The largest latency recorded, exactly; 0 when nothing was.
+    // The exact largest latency in ns; 0 if nothing was recorded.
     std::uint64_t max() const noexcept { return max_; }
     std::uint64_t count() const noexcept { return count_; }
 

@@ -1,4 +1,4 @@
-// Writing of header/data text. One thread a table.
+// Table formatting. Used by one thread at a time.
 #include <utility>
 
 #include <base/check.hpp>

@@ -1,5 +1,5 @@
-// The header/data text of `stats`, `peek` and kern/ipc/stats/*: a line of column names, then a line
-// a row, cells parted by tabs. A plain value of one thread; build it outside locks.
+// Tab-separated text for `stats`, `peek` and kern/ipc/stats/*: a line of column names, then one
+// line a row. A plain value of one thread; build it outside locks.
 //
 //     Table t({"channel", "depth"});
 //     t.row().cell(path).cell(depth);
@@ -15,8 +15,9 @@
 
 namespace ipcfs::insight {
 
-// Appends `field` to `out` so that it holds no tab, newline or other control byte: \t \n \r \\ and
-// \xNN (two lower-case hex digits). Bytes from 0x80 stay: UTF-8 names remain readable.
+// Appends `field` to `out`, with backslashes and control bytes escaped: \t, \n, \r, \\, and \xNN
+// (two lower-case hex digits) for others. Bytes from 0x80 stay, so that UTF-8 names remain
+// readable.
 void append_escaped(std::string& out, std::string_view field);
 std::string escaped(std::string_view field);
 
@@ -24,8 +25,8 @@ class Table {
 public:
     explicit Table(std::initializer_list<std::string_view> columns);
 
-    // Begins the next row. Each row must get as many cells as there are columns: less or more is a
-    // bug and aborts.
+    // Begins the next row. Every row needs exactly as many cells as there are columns; anything
+    // else is a bug and aborts.
     Table& row();
     Table& cell(std::string_view value);
     template <std::integral T>
@@ -35,7 +36,7 @@ public:
         return cell(std::string_view(digits, static_cast<std::size_t>(end - digits)));
     }
 
-    // The whole text; ends with a newline. The table is used up.
+    // The whole text, ending with a newline. Consumes the table.
     std::string text() &&;
 
 private:

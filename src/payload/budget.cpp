@@ -1,4 +1,4 @@
-// Limits of payload memory. Any thread.
+// Limits on payload memory. Any thread.
 #include <algorithm>
 
 #include <payload/budget.hpp>
@@ -9,10 +9,11 @@ Budget::Budget(const Clock& clock, std::function<std::uint64_t()> available)
     : clock_(clock), available_(std::move(available)) {}
 
 Result<void> Budget::check(std::uint64_t more) {
-    // A look costs some 30 us: for a few milliseconds what the last one found is used up.
+    // Reading the available memory costs some 30 us, so the result of one reading is used up over a
+    // few milliseconds.
     Nanos now = clock_.monotonic();
     auto wanted = static_cast<std::int64_t>(std::min<std::uint64_t>(more, INT64_MAX));
-    if (now - looked_.load(std::memory_order_relaxed) < kFresh &&
+    if (now - checked_at_.load(std::memory_order_relaxed) < kCreditLifetime &&
         credit_.fetch_sub(wanted, std::memory_order_relaxed) >= wanted) {
         return {};
     }
@@ -20,15 +21,15 @@ Result<void> Budget::check(std::uint64_t more) {
     std::uint64_t reserve = reserve_.load(std::memory_order_relaxed);
     if (left < reserve || left - reserve < more) {
         refused_.fetch_add(1, std::memory_order_relaxed);
-        return Fault{ENOSPC, "payload: the machine's memory is short; " +
-                                 std::to_string(left >> 20) +
-                                 " MiB are left, and payload.reserve keeps " +
-                                 std::to_string(reserve >> 20)};
+        return Fault{ENOSPC,
+                     "payload: too little memory is available: " + std::to_string(left >> 20) +
+                         " MiB left, of which payload.reserve keeps " +
+                         std::to_string(reserve >> 20) + " MiB free"};
     }
     std::uint64_t spare = left - reserve - more;
     credit_.store(static_cast<std::int64_t>(std::min<std::uint64_t>(spare, INT64_MAX)),
                   std::memory_order_relaxed);
-    looked_.store(now, std::memory_order_relaxed);
+    checked_at_.store(now, std::memory_order_relaxed);
     return {};
 }
 

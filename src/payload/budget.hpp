@@ -1,5 +1,5 @@
-// Whether memory may be taken for payloads: by the user's own limit (EDQUOT) and by what the machine
-// has left (ENOSPC, before it runs out and the kernel kills somebody). Thread-safe.
+// Decides whether payloads may take memory: within the user's limit (EDQUOT) and what the machine
+// has left (ENOSPC, before the kernel's out-of-memory killer acts). Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -13,15 +13,15 @@ namespace ipcfs::payload {
 
 class Budget {
 public:
-    // `available` tells the bytes that the machine could still give.
+    // `available` returns how many bytes of memory the machine has left.
     explicit Budget(const Clock& clock, std::function<std::uint64_t()> available);
 
-    // A charge for `bytes` of payload memory. EDQUOT over the user's limit; ENOSPC if afterwards less
-    // than the reserve would be left.
+    // Charges `bytes` of payload memory. EDQUOT above the user's limit; ENOSPC if less than the
+    // reserve would be left.
     Result<access::Charge> take(access::Account& account, std::uint64_t bytes) {
         return charge(account, bytes, bytes);
     }
-    // The same for memory that a client has filled already.
+    // Like take(), for memory that the client has filled already.
     Result<access::Charge> adopt(access::Account& account, std::uint64_t bytes) {
         return charge(account, bytes, 0);
     }
@@ -36,14 +36,14 @@ private:
     Result<access::Charge> charge(access::Account& account, std::uint64_t bytes,
                                   std::uint64_t more);
 
-    static constexpr Nanos kFresh = 5 * kMillisecond;
+    static constexpr Nanos kCreditLifetime = 5 * kMillisecond;
 
     const Clock& clock_;
     std::function<std::uint64_t()> available_;
     std::atomic<std::uint64_t> reserve_{256ULL << 20};
-    // What may still be given before the machine is asked again, and until when that holds.
+    // Bytes that may be granted before available memory is read again, and when it was last read.
     std::atomic<std::int64_t> credit_{0};
-    std::atomic<Nanos> looked_{0};
+    std::atomic<Nanos> checked_at_{0};
     std::atomic<std::uint64_t> refused_{0};
 };
 

@@ -18,7 +18,7 @@ constexpr unsigned kWhole = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_
 constexpr unsigned kNoMoreSeals = F_SEAL_SEAL;
 constexpr unsigned kContent = kWhole & ~kNoMoreSeals;
 constexpr unsigned kPool = F_SEAL_SHRINK | F_SEAL_GROW | kFutureWrite;
-constexpr std::uint64_t kPiece = 4U << 20;
+constexpr std::uint64_t kPiece = 4U << 20;  // bytes copied at a time
 
 Result<std::uint64_t> size_of(int file) {
     struct stat st {};
@@ -35,7 +35,7 @@ Result<void> copy_piece(int from, std::uint64_t offset, int to, std::uint64_t at
     while (length > 0) {
         ssize_t done = ::sendfile(to, from, &position, std::min(length, kPiece));
         if (done < 0 && errno == EINTR) continue;
-        // From memory of hugetlb pages, which a pool may be made of, the kernel only reads.
+        // sendfile(2) does not support hugetlb pages, which a pool may use.
         if (done < 0 && errno == EINVAL) {
             char buffer[1 << 16];
             done = ::pread(from, buffer, std::min(length, sizeof buffer), position);
@@ -43,7 +43,7 @@ Result<void> copy_piece(int from, std::uint64_t offset, int to, std::uint64_t at
             if (done > 0) position += done;
         }
         if (done < 0) return errno_fault("copy between memory files");
-        if (done == 0) return Fault{EIO, "copy between memory files: it became shorter"};
+        if (done == 0) return Fault{EIO, "copy between memory files: the source became shorter"};
         length -= static_cast<std::uint64_t>(done);
     }
     return {};
@@ -59,11 +59,11 @@ Result<Fd> make_memory(const std::string& name) {
 
 Result<std::uint64_t> seal(int file) {
     if (::fcntl(file, F_ADD_SEALS, kWhole) != 0) {
-        // EBUSY: a writable mapping; EPERM: the descriptor only reads, or was sealed against seals.
+        // EBUSY: a writable mapping exists. EPERM: the descriptor is read-only or has F_SEAL_SEAL.
         int seals = ::fcntl(file, F_GET_SEALS);
         if (seals < 0 || (static_cast<unsigned>(seals) & kContent) != kContent) {
-            return Fault{EPERM, errno == EBUSY ? "seal: somebody has it mapped for writing"
-                                               : "seal: the file does not take the seals"};
+            return Fault{EPERM, errno == EBUSY ? "seal: a process has the memory mapped for writing"
+                                               : "seal: the memory file does not accept seals"};
         }
     }
     return size_of(file);
@@ -79,14 +79,13 @@ Result<std::uint64_t> check_sealed(int file, Sealing sealing) {
     unsigned wanted = sealing == Sealing::kWhole ? kContent : kPool;
     unsigned missing = wanted & ~static_cast<unsigned>(seals);
     if (sealing == Sealing::kPool && (static_cast<unsigned>(seals) & F_SEAL_WRITE)) {
-        missing &= ~kFutureWrite;  // more than was asked
+        missing &= ~kFutureWrite;  // F_SEAL_WRITE implies it
     }
     if (missing != 0 && ::fcntl(file, F_ADD_SEALS, missing) != 0) {
-        return Fault{EPERM,
-                     errno == EBUSY
-                         ? "the memfd is still mapped for writing: unmap it, then send it"
-                         : "the memfd lacks seals and does not take them (MFD_ALLOW_SEALING, "
-                           "and a descriptor open for writing)"};
+        return Fault{EPERM, errno == EBUSY
+                                ? "the memfd is still mapped for writing: unmap it, then send it"
+                                : "the memfd cannot be sealed: create it with MFD_ALLOW_SEALING "
+                                  "and send a descriptor that is open for writing"};
     }
     return size_of(file);
 }
@@ -95,10 +94,11 @@ namespace {
 
 Result<Fd> reopen_as(int file, int access) {
     const std::string path = "/proc/self/fd/" + std::to_string(file);
-    // Somebody's lease on it (fcntl(2), F_SETLEASE) would make this wait for 45 seconds.
+    // O_NONBLOCK: another process's lease on the file (fcntl(2), F_SETLEASE) would block the open
+    // for 45 s.
     Fd again(::open(path.c_str(), access | O_CLOEXEC | O_NONBLOCK));
-    if (!again && errno == EWOULDBLOCK) return Fault{EPERM, "somebody has a lease on the memfd"};
-    if (!again) return errno_fault("open a memory file again");
+    if (!again && errno == EWOULDBLOCK) return Fault{EPERM, "a process holds a lease on the memfd"};
+    if (!again) return errno_fault("reopen a memory file");
     return again;
 }
 
@@ -138,7 +138,7 @@ Result<void> move_content(int from, int to, std::uint64_t size) {
     std::uint64_t end = size;
     while (end > 0) {
         std::uint64_t start = (end - 1) / kPiece * kPiece;
-        // What was never written stays a hole.
+        // Ranges that were never written stay holes.
         off_t data = ::lseek(from, static_cast<off_t>(start), SEEK_DATA);
         if (data >= 0 && static_cast<std::uint64_t>(data) < end) {
             if (auto done = copy_piece(from, start, to, start, end - start); !done) return done;

@@ -1,4 +1,4 @@
-// Payloads and their store. Any thread; the store's lock is never held while a payload dies.
+// Payloads and their store. Any thread; a payload is never destroyed under the store's lock.
 #include <algorithm>
 #include <signal.h>
 
@@ -14,7 +14,7 @@ Payload::Payload(Store& store, std::uint64_t of_id, std::uint64_t of_channel, Pa
     : id(of_id), channel(of_channel), kind(of_kind), size(of_size), store_(store) {}
 
 Payload::~Payload() {
-    if (pool_ && !passed_) pool_->drop(chunk_, generation_);
+    if (pool_ && !is_lent_) pool_->release(chunk_, generation_);
     if (auto producer = producer_.lock()) producer->gone(id);
     store_.retire(*this);
 }
@@ -41,18 +41,18 @@ void Payload::delivered(access::Account& to, pid_t reader, bool framed) noexcept
         }
         reader_ = reader;
         framed_ = framed;
-        passed_ = framed;
+        is_lent_ = framed;
         uid_.store(to.uid(), std::memory_order_relaxed);
         is_delivered_.store(true, std::memory_order_relaxed);
     }
-    if (pool_ && framed) pool_->pass(chunk_, generation_, reader);
+    if (pool_ && framed) pool_->lend(chunk_, generation_, reader);
     store_.counters.handovers.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Payload::withdraw() noexcept {
     if (!pool_) return;
-    passed_ = true;
-    pool_->undo(chunk_, generation_);
+    is_lent_ = true;
+    pool_->cancel_enqueue(chunk_, generation_);
 }
 
 std::optional<Fd> Payload::claim(pid_t by) noexcept {
@@ -60,8 +60,8 @@ std::optional<Fd> Payload::claim(pid_t by) noexcept {
     if (kind != PayloadKind::kHandoff || by == 0 || reader_ != by || !framed_ || !memory_) {
         return std::nullopt;
     }
-    // From here on it is accounted as memory that somebody has; see Store::retire.
-    // A file of its own for each: the kernel's leases count all but the one that made the memory.
+    // From now on the memory is accounted as mapped by a client; see Store::retire. Both sides need
+    // a reopened file: a lease does not count the descriptor that created the memory.
     auto ours = reopen_read_only(memory_.get());
     auto theirs = reopen(memory_.get());
     if (!ours || !theirs) return std::nullopt;
@@ -80,7 +80,7 @@ Store::~Store() {
     tables_.with([](Tables& tables) { IPCFS_CHECK(tables.payloads.empty()); });
 }
 
-PayloadPtr Store::enter(std::unique_ptr<Payload> payload) {
+PayloadPtr Store::add(std::unique_ptr<Payload> payload) {
     PayloadPtr shared(std::move(payload));
     tables_.with([&](Tables& tables) {
         tables.payloads.emplace(shared->id, shared.get());
@@ -109,7 +109,7 @@ void Store::retire(Payload& payload) noexcept {
 }
 
 void Store::free(Fd memory, std::uint64_t size) noexcept {
-    if (memory && size >= kMuch && free_) free_(std::move(memory));
+    if (memory && size >= kLargeMemory && free_) free_(std::move(memory));
 }
 
 void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noexcept {
@@ -127,7 +127,7 @@ PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t siz
     made->memory_ = std::move(memory);
     made->charge_ = std::move(charge);
     made->uid_ = uid;
-    return enter(std::move(made));
+    return add(std::move(made));
 }
 
 Result<PayloadPtr> Store::restore(std::uint64_t id, std::uint64_t channel, int file,
@@ -137,7 +137,7 @@ Result<PayloadPtr> Store::restore(std::uint64_t id, std::uint64_t channel, int f
     if (auto copied = copy_content(file, 0, memory->get(), size); !copied) return copied.error();
     auto sealed = seal(memory->get());
     if (!sealed) return sealed.error();
-    if (*sealed != size) return Fault{EBADMSG, "a kept payload's file is not as long as it was"};
+    if (*sealed != size) return Fault{EBADMSG, "the file of a stored payload has a wrong length"};
     auto readable = reopen_read_only(memory->get());
     if (!readable) return readable.error();
     std::unique_ptr<Payload> made(new Payload(*this, id, channel, PayloadKind::kSealed, size));
@@ -145,7 +145,7 @@ Result<PayloadPtr> Store::restore(std::uint64_t id, std::uint64_t channel, int f
     made->charge_ =
         access::Charge::force(ledger_.account(uid), access::Resource::kPayloadBytes, size);
     made->uid_ = uid;
-    return enter(std::move(made));
+    return add(std::move(made));
 }
 
 Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid) {
@@ -153,9 +153,9 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
         auto at = tables.pools.find(ref.pool);
         return at == tables.pools.end() ? nullptr : at->second;
     });
-    if (!from) return Fault{EINVAL, "pool: there is none of that number"};
+    if (!from) return Fault{EINVAL, "pool: no such pool"};
     if (from->owner != uid || from->channel != channel) {
-        return Fault{EPERM, "pool: it is another user's or another channel's"};
+        return Fault{EPERM, "pool: it belongs to another user or channel"};
     }
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
         return queued.error();
@@ -166,7 +166,7 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
     made->chunk_ = ref.chunk;
     made->generation_ = ref.generation;
     made->uid_ = uid;
-    return enter(std::move(made));
+    return add(std::move(made));
 }
 
 PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
@@ -175,7 +175,7 @@ PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
         new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
     made->producer_ = std::move(producer);
     made->uid_ = uid;
-    return enter(std::move(made));
+    return add(std::move(made));
 }
 
 PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
@@ -185,11 +185,12 @@ PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t siz
     made->memory_ = std::move(memory);
     made->charge_ = std::move(charge);
     made->uid_ = uid;
-    return enter(std::move(made));
+    return add(std::move(made));
 }
 
 PayloadPtr Store::find(std::uint64_t id) const {
-    // What is being destroyed is in the table until retire(): weak_from_this tells.
+    // A payload under destruction stays in the table until retire(); weak_from_this() is then
+    // expired.
     return tables_.with([&](const Tables& tables) -> PayloadPtr {
         auto at = tables.payloads.find(id);
         return at == tables.payloads.end() ? nullptr : at->second->weak_from_this().lock();
@@ -219,13 +220,13 @@ Result<std::shared_ptr<Pool>> Store::open_pool(std::uint64_t channel, uid_t uid,
 std::shared_ptr<Pool> Store::pool(std::uint64_t id) const {
     return tables_.with([&](const Tables& tables) -> std::shared_ptr<Pool> {
         if (auto at = tables.pools.find(id); at != tables.pools.end()) return at->second;
-        // Its sender may be gone while messages with its chunks are queued.
+        // The sender may have closed the pool while messages with its chunks are queued.
         auto closed = tables.closed.find(id);
         return closed == tables.closed.end() ? nullptr : closed->second.lock();
     });
 }
 
-// Under the lock.
+// With the lock held.
 void Store::close(Tables& tables, const std::shared_ptr<Pool>& pool) {
     Pool::Use use = pool->use();
     tables.hits += use.hits;
@@ -234,11 +235,12 @@ void Store::close(Tables& tables, const std::shared_ptr<Pool>& pool) {
 }
 
 Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
-    std::shared_ptr<Pool> closed;  // dies outside the lock
+    std::shared_ptr<Pool> closed;  // destroyed outside the lock
     return tables_.with([&](Tables& tables) -> Result<void> {
         auto at = tables.pools.find(id);
-        if (at == tables.pools.end()) return Fault{ENOENT, "pool: there is none of that number"};
-        if (at->second->owner != uid && uid != 0) return Fault{EPERM, "pool: it is another user's"};
+        if (at == tables.pools.end()) return Fault{ENOENT, "pool: no such pool"};
+        if (at->second->owner != uid && uid != 0)
+            return Fault{EPERM, "pool: it belongs to another user"};
         closed = std::move(at->second);
         tables.pools.erase(at);
         close(tables, closed);
@@ -265,10 +267,10 @@ void Store::process_gone(pid_t pid) noexcept {
             at = at->second.expired() ? tables.closed.erase(at) : std::next(at);
         }
     });
-    for (const auto& each : touched) counters.reclaimed += each->gone(pid);
+    for (const auto& each : touched) counters.reclaimed += each->reclaim(pid);
 }
 
-// A reader without a connection to the control socket dies without a word.
+// Finds readers that died without a connection to the control socket, whose end would have told us.
 void Store::reclaim() noexcept {
     std::set<pid_t> holders;
     tables_.with([&](const Tables& tables) {

@@ -1,7 +1,7 @@
-// A large body: sealed memory, a chunk of a pool, memory that its producer fills on demand, or a region
-// that changes hands. Messages and open files share it; when the last of them lets go, its memory goes
-// too, unless somebody still has it mapped: then the store keeps the account of it until nobody has.
-// Thread-safe.
+// A large message body: sealed memory, a chunk of a pool, memory that its producer fills on demand,
+// or a region that is handed over. Messages and open files share it. When the last reference goes,
+// its memory is freed, unless another process still has it mapped: then the store keeps it charged
+// until none has. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -27,14 +27,14 @@ namespace ipcfs::payload {
 
 class Store;
 
-// Whoever fills a lazy payload. Called without locks, from any thread.
+// The process that fills a lazy payload. Called without locks, from any thread.
 class Producer {
 public:
     virtual ~Producer() = default;
-    // A receiver wants it: `memory` (a userfaultfd, or a memfd) and `link` (its socket) are passed on.
-    // False: the producer is not there any more.
+    // Passes a receiver's `memory` (a userfaultfd or memfd) and `link` (its socket) to the
+    // producer. False if the producer is gone.
     virtual bool serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept = 0;
-    // No message refers to it any more.
+    // No message refers to the payload any more.
     virtual void gone(std::uint64_t payload) noexcept = 0;
 };
 
@@ -45,35 +45,36 @@ public:
     Payload& operator=(const Payload&) = delete;
 
     const std::uint64_t id;
-    const std::uint64_t channel;  // where it is listed
+    const std::uint64_t channel;  // the channel whose payload/ lists it
     const PayloadKind kind;
     const std::uint64_t size;  // bytes
 
-    // Where the bytes are; -1 for a lazy one, and for a region that was claimed.
+    // The file that holds the bytes; -1 for a lazy payload and for a claimed region.
     int file() const noexcept { return memory_ ? memory_.get() : pool_ ? pool_->memory() : -1; }
     std::uint64_t offset() const noexcept { return pool_ ? pool_->offset(chunk_) : 0; }
     PayloadRef ref() const noexcept;
 
-    // Somebody received it: its bytes are the receiver's account's from now on; a chunk is the
-    // process' that read the frame (`framed`), a region may be claimed by it.
+    // Charges the payload to the receiver `to`. If `framed`, process `reader` also becomes the
+    // holder of a chunk, or may claim a region.
     void delivered(access::Account& to, pid_t reader, bool framed) noexcept;
 
-    // It was not queued after all: a chunk stays the sender's.
+    // Undoes queueing: a chunk stays the sender's.
     void withdraw() noexcept;
 
-    // A region: the memory, once, for the process that received it. Empty for others, and later.
+    // Hands a region's memory to the process that received it, once. Empty for other processes, and
+    // for a second call.
     std::optional<Fd> claim(pid_t by) noexcept;
-    // A region that was not queued after all: its memory and charge.
+    // Takes memory and charge out of a region that was not queued.
     std::pair<Fd, access::Charge> take_back() noexcept;
-    // A lazy one's.
+    // The producer of a lazy payload; null if it is gone.
     std::shared_ptr<Producer> producer() const noexcept { return producer_.lock(); }
 
-    // A copy of it is beside the store (src/store), for a durable channel.
+    // Set if the durable store keeps a copy (src/store).
     std::atomic<bool> is_saved{false};
 
-    // Open files of payload/<id>.
+    // How many open files payload/<id> has.
     std::atomic<std::uint32_t> opens{0};
-    uid_t uid() const noexcept { return uid_.load(std::memory_order_relaxed); }  // who is charged
+    uid_t uid() const noexcept { return uid_.load(std::memory_order_relaxed); }  // the user charged
     bool is_delivered() const noexcept { return is_delivered_.load(std::memory_order_relaxed); }
 
 private:
@@ -86,11 +87,11 @@ private:
     std::shared_ptr<Pool> pool_;
     std::uint32_t chunk_ = 0, generation_ = 0;
     std::weak_ptr<Producer> producer_;
-    std::mutex mutex_;  // of charge_, reader_, and memory_ of a region
+    std::mutex mutex_;  // guards charge_, reader_, and memory_ of a region
     access::Charge charge_;
     pid_t reader_ = 0;
     bool framed_ = false;
-    bool passed_ = false;  // the chunk is somebody else's to give back
+    bool is_lent_ = false;  // the receiver must give the chunk back
     std::atomic<uid_t> uid_{0};
     std::atomic<bool> is_delivered_{false};
 };
@@ -102,11 +103,11 @@ struct Counters {
     std::atomic<std::uint64_t> handoffs{0};     // regions claimed
     std::atomic<std::uint64_t> revocations{0};  // regions revoked
     std::atomic<std::uint64_t> lazy_faults{0}, lazy_pages{0};  // as producers report them
-    std::atomic<std::uint64_t> sealed_copies{0};               // of pooled ones
+    std::atomic<std::uint64_t> sealed_copies{0};               // of pooled payloads
     std::atomic<std::uint64_t> reclaimed{0};                   // chunks that a dead process held
 };
 
-// A line of stats/mappings.
+// One line of kern/ipc/stats/mappings.
 struct Usage {
     const char* object;
     const char* state;
@@ -115,22 +116,23 @@ struct Usage {
     std::uint64_t bytes;
 };
 
-// All payloads and pools by id. Outlives them.
+// All payloads and pools by id. Must outlive them. Thread-safe.
 class Store {
 public:
     Store(access::Ledger& ledger, Budget& budget) : ledger_(ledger), budget_(budget) {}
     ~Store();
 
-    // `memory`: sealed; a read-only descriptor.
+    // `memory` must be a read-only descriptor of sealed memory.
     PayloadPtr add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
                           access::Charge charge);
-    // The content of a file, `size` bytes, as the sealed payload `id` again that it was before a restart.
+    // Recreates sealed payload `id` from the first `size` bytes of `file` after a restart.
     Result<PayloadPtr> restore(std::uint64_t id, std::uint64_t channel, int file,
                                std::uint64_t size, uid_t uid);
-    // Ids from here on, so that none of an earlier life is used again. Before any payload is added.
+    // Sets the first id, above those of earlier runs. Call before adding payloads.
     void start_ids(std::uint64_t first) noexcept { next_id_ = first; }
     std::uint64_t next_id() const noexcept { return next_id_; }
-    // EINVAL, EBUSY, EPERM as Pool::enqueue, and for a pool of another user or channel.
+    // EINVAL, EBUSY and EPERM as Pool::enqueue(); EINVAL also for an unknown pool, EPERM for one of
+    // another user or channel.
     Result<PayloadPtr> add_pooled(std::uint64_t channel, const PayloadRef& ref, uid_t uid);
     PayloadPtr add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
                         std::weak_ptr<Producer> producer);
@@ -138,31 +140,31 @@ public:
                           access::Charge charge);
 
     PayloadPtr find(std::uint64_t id) const;
-    // Ids of a channel's sealed and pooled ones, above `after`, in order.
+    // Ids above `after` of a channel's sealed and pooled payloads, ascending.
     std::vector<std::uint64_t> list(std::uint64_t channel, std::uint64_t after) const;
 
-    // `charge` holds the size of the pool's memory.
+    // `charge` covers the size of the pool's memory.
     Result<std::shared_ptr<Pool>> open_pool(std::uint64_t channel, uid_t uid, pid_t pid,
                                             const PoolShape& shape, const Fd& memory,
                                             access::Charge charge);
     std::shared_ptr<Pool> pool(std::uint64_t id) const;
-    // No new messages from it; what is lent stays so. ENOENT, EPERM (another user's).
+    // Closes a pool to new messages; lent chunks stay lent. ENOENT; EPERM for another user's pool.
     Result<void> close_pool(std::uint64_t id, uid_t uid);
-    // The process is gone: pools that it opened are closed, and chunks that it held come back.
+    // Closes the pools of a process that has ended and reclaims the chunks that it held.
     void process_gone(pid_t pid) noexcept;
 
-    // Memory that we let go of: it stays charged while somebody else has it open or mapped.
+    // Releases memory; it stays charged while another process has it open or mapped.
     void let_go(Fd read_only, std::uint64_t size, access::Charge charge) noexcept;
-    // What nobody has mapped any more is forgotten, and what dead processes had of pools comes back.
-    // Called now and then. Returns how many are mapped.
+    // Forgets memory that no process maps any more and reclaims chunks of dead processes. Call
+    // periodically. Returns how many memory files are still mapped.
     std::size_t sweep() noexcept;
     std::vector<Usage> usage() const;
 
-    // Whoever frees much memory for us: the kernel takes 100 ms for a gigabyte, and no client's thread
-    // has that. Set before use; without, it is freed where it is let go.
-    void free_elsewhere(std::function<void(Fd)> free) { free_ = std::move(free); }
+    // Frees large memory elsewhere: the kernel takes 100 ms for 1 GiB, too long for a client's
+    // request. Set before use; without it, memory is freed by the calling thread.
+    void set_deallocator(std::function<void(Fd)> free) { free_ = std::move(free); }
 
-    // Who keeps copies beside the durable store: told when the payload of one is gone. Set before use.
+    // Called when a payload with a stored copy is destroyed. Set before use.
     void on_saved_gone(std::function<void(std::uint64_t id)> tell) {
         saved_gone_ = std::move(tell);
     }
@@ -173,7 +175,7 @@ public:
 
 private:
     friend class Payload;
-    // Memory whose payload is gone while somebody may still have it mapped.
+    // Memory whose payload is destroyed but which a client may still map.
     struct Mapped {
         Fd memory;
         access::Charge charge;
@@ -186,16 +188,16 @@ private:
         std::map<std::uint64_t, std::shared_ptr<Pool>> pools;     // open ones
         std::map<std::uint64_t, std::weak_ptr<Pool>> closed;      // with chunks still lent
         std::vector<Mapped> mapped;
-        std::uint64_t hits = 0, misses = 0;  // of pools that are closed
+        std::uint64_t hits = 0, misses = 0;  // of closed pools
     };
 
-    PayloadPtr enter(std::unique_ptr<Payload> payload);
+    PayloadPtr add(std::unique_ptr<Payload> payload);
     void free(Fd memory, std::uint64_t size) noexcept;
     void retire(Payload& payload) noexcept;
     static void close(Tables& tables, const std::shared_ptr<Pool>& pool);
     void reclaim() noexcept;
 
-    static constexpr std::uint64_t kMuch = 1U << 20;  // bytes; some 150 us
+    static constexpr std::uint64_t kLargeMemory = 1U << 20;  // bytes; freeing takes some 150 us
 
     access::Ledger& ledger_;
     Budget& budget_;

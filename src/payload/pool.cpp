@@ -1,4 +1,4 @@
-// Pools. Any thread.
+// Pools of chunks. Any thread.
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <new>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint64_t kPage = 4096;
 
-// Whether `count` chunks of `stride`, the last one of `chunk_size`, lie in `size` bytes.
+// Whether all chunks lie in `size` bytes.
 bool fits(const PoolShape& shape, std::uint64_t size) {
     if (shape.chunk_count == 0 || shape.chunk_count > kMaxPoolChunks) return false;
     if (shape.chunk_size == 0 || shape.stride % kPage != 0 || shape.stride < shape.chunk_size) {
@@ -40,7 +40,7 @@ Result<std::shared_ptr<Pool>> Pool::make(std::uint64_t id, std::uint64_t channel
     if (::fstat(memory.get(), &st) != 0) return errno_fault("fstat a pool");
     if (!fits(shape, static_cast<std::uint64_t>(st.st_size))) {
         return Fault{EINVAL,
-                     "pool: the chunks do not lie in the memfd, or there are none or too many"};
+                     "pool: the chunks do not fit in the memfd, or their number is 0 or too large"};
     }
     std::shared_ptr<Pool> pool(new Pool(id, channel, owner, pid, shape));
     auto readable = reopen_read_only(memory.get());
@@ -50,7 +50,7 @@ Result<std::shared_ptr<Pool>> Pool::make(std::uint64_t id, std::uint64_t channel
     auto ledger = make_memory("ipcfs-ledger-" + std::to_string(id));
     if (!ledger) return ledger.error();
     std::size_t size = pool_ledger_size(shape.chunk_count);
-    // Nobody may cut it short under our mapping.
+    // Seal the size, so that no client can truncate the file under our mapping.
     if (::ftruncate(ledger->get(), static_cast<off_t>(size)) != 0 ||
         ::fcntl(ledger->get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
         return errno_fault("make a pool's ledger");
@@ -72,11 +72,11 @@ Pool::~Pool() {
 
 Result<void> Pool::enqueue(std::uint32_t chunk, std::uint32_t generation, std::uint64_t size) {
     if (chunk >= shape.chunk_count || size > shape.chunk_size || generation == 0) {
-        return Fault{EINVAL, "pool: no such chunk, or larger than one"};
+        return Fault{EINVAL, "pool: no such chunk, or larger than a chunk"};
     }
     std::uint64_t word = shared_->chunks()[chunk].word.load(std::memory_order_acquire);
     if (pool_generation(word) != generation || pool_references(word) == 0) {
-        return Fault{EINVAL, "pool: the chunk is not lent to the sender"};
+        return Fault{EINVAL, "pool: the sender does not hold this chunk"};
     }
     return slots_.with([&](auto& slots) -> Result<void> {
         Slot& slot = slots[chunk];
@@ -88,7 +88,7 @@ Result<void> Pool::enqueue(std::uint32_t chunk, std::uint32_t generation, std::u
     });
 }
 
-void Pool::undo(std::uint32_t chunk, std::uint32_t generation) noexcept {
+void Pool::cancel_enqueue(std::uint32_t chunk, std::uint32_t generation) noexcept {
     slots_.with([&](auto& slots) {
         Slot& slot = slots[chunk];
         if (slot.generation == generation && slot.where == Where::kQueued)
@@ -96,13 +96,13 @@ void Pool::undo(std::uint32_t chunk, std::uint32_t generation) noexcept {
     });
 }
 
-void Pool::pass(std::uint32_t chunk, std::uint32_t generation, pid_t to) noexcept {
+void Pool::lend(std::uint32_t chunk, std::uint32_t generation, pid_t to) noexcept {
     slots_.with([&](auto& slots) {
         if (slots[chunk].generation == generation) slots[chunk] = {generation, to, Where::kLent};
     });
 }
 
-void Pool::drop(std::uint32_t chunk, std::uint32_t generation) noexcept {
+void Pool::release(std::uint32_t chunk, std::uint32_t generation) noexcept {
     bool ours = slots_.with([&](auto& slots) {
         Slot& slot = slots[chunk];
         if (slot.generation != generation || slot.where != Where::kQueued) return false;
@@ -112,12 +112,12 @@ void Pool::drop(std::uint32_t chunk, std::uint32_t generation) noexcept {
     if (ours) give_back(chunk, generation);
 }
 
-std::size_t Pool::gone(pid_t pid_gone) noexcept {
+std::size_t Pool::reclaim(pid_t holder) noexcept {
     std::size_t count = 0;
     for (std::uint32_t chunk = 0; chunk < shape.chunk_count; ++chunk) {
         std::uint32_t generation = slots_.with([&](auto& slots) -> std::uint32_t {
             Slot& slot = slots[chunk];
-            if (slot.where != Where::kLent || slot.holder != pid_gone) return 0;
+            if (slot.where != Where::kLent || slot.holder != holder) return 0;
             slot.where = Where::kSender;
             return slot.generation;
         });

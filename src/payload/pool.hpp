@@ -1,7 +1,7 @@
-// A pool of chunks that a sender lends to the receivers of one channel (include/ipcfs/pool.hpp has what
-// the three share). Here: which chunk is in a queue and which one somebody holds, so that what a dead
-// peer held comes back. Everything in the ledger may have been written by a hostile peer: it decides
-// about nothing but chunks of this pool. Thread-safe.
+// A pool of chunks that a sender lends to the receivers of one channel; include/ipcfs/pool.hpp
+// defines the shared ledger. This class tracks which chunks are queued and which process holds
+// which, so that chunks of dead processes come back. Hostile clients may write anything to the
+// ledger: it must never affect more than the chunks of this pool. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ struct PoolShape {
 
 class Pool {
 public:
-    // `memory`: the sender's memfd, sealed as a pool. EINVAL for a shape that does not fit it.
+    // `memory` must be the sender's memfd, sealed as Sealing::kPool. EINVAL if the shape does not
+    // fit it.
     static Result<std::shared_ptr<Pool>> make(std::uint64_t id, std::uint64_t channel, uid_t owner,
                                               pid_t pid, const PoolShape& shape, const Fd& memory,
                                               access::Charge charge);
@@ -43,19 +44,19 @@ public:
     int ledger() const noexcept { return ledger_.get(); }
     std::uint64_t offset(std::uint32_t chunk) const noexcept { return chunk * shape.stride; }
 
-    // The sender's reference becomes the message's. EINVAL where it has none of that generation;
-    // EBUSY: the chunk is queued or lent already.
+    // Moves the sender's reference to a message. EINVAL if there is no such chunk or the sender
+    // holds no reference of that generation; EBUSY if the chunk is queued or lent already.
     Result<void> enqueue(std::uint32_t chunk, std::uint32_t generation, std::uint64_t size);
-    // The opposite of enqueue().
-    void undo(std::uint32_t chunk, std::uint32_t generation) noexcept;
-    // The message's reference becomes that process'.
-    void pass(std::uint32_t chunk, std::uint32_t generation, pid_t to) noexcept;
-    // Gives back the message's reference.
-    void drop(std::uint32_t chunk, std::uint32_t generation) noexcept;
-    // A process that may hold chunks is gone: gives back for it. Returns how many.
-    std::size_t gone(pid_t pid) noexcept;
+    // Undoes enqueue().
+    void cancel_enqueue(std::uint32_t chunk, std::uint32_t generation) noexcept;
+    // Moves the message's reference to process `to`.
+    void lend(std::uint32_t chunk, std::uint32_t generation, pid_t to) noexcept;
+    // Gives the message's reference back to the pool.
+    void release(std::uint32_t chunk, std::uint32_t generation) noexcept;
+    // Gives back the chunks that an ended process held. Returns how many.
+    std::size_t reclaim(pid_t holder) noexcept;
 
-    // Processes that have chunks now.
+    // Processes that hold chunks.
     std::set<pid_t> holders() const;
 
     struct Use {

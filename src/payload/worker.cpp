@@ -1,4 +1,3 @@
-// The worker's thread.
 #include <pthread.h>
 #include <signal.h>
 
@@ -15,9 +14,9 @@ void Worker::finish() noexcept {
     if (thread_.joinable()) thread_.join();
 }
 
-// Under the lock.
+// With the lock held.
 void Worker::start() {
-    // Signals are main's.
+    // The main thread handles all signals.
     sigset_t all, before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -1,5 +1,6 @@
-// A thread for what takes long and no client's thread may do: moving and copying memory. Jobs run in
-// order; what is left at the end still runs. Any thread may add; the thread starts with the first job.
+// A background thread for long jobs that must not run in a client's request, such as copying
+// memory. Jobs run in order, and all queued jobs run before finish() returns. Any thread may add;
+// the thread starts with the first job.
 #pragma once
 
 #include <condition_variable>
@@ -14,7 +15,7 @@ class Worker {
 public:
     explicit Worker(const char* name) : name_(name) {}
     ~Worker() { finish(); }
-    // Waits for the jobs that are there; what is added later is never done.
+    // Runs the queued jobs and joins the thread. Jobs added later never run.
     void finish() noexcept;
     void add(std::function<void()> job);
     std::size_t waiting() const;

@@ -1,4 +1,4 @@
-// Leases and delays. Under the channel's lock.
+// Leases and delayed messages. Under the channel's lock.
 #include <algorithm>
 
 #include <queue/leases.hpp>

@@ -1,5 +1,5 @@
-// Messages that are out on trial, by the number of their lease and by its end, and messages that wait
-// for their time to come back. Not thread-safe: a channel holds its lock around them.
+// Leased messages, by lease id and by deadline, and messages whose redelivery is delayed. Not
+// thread-safe: the channel's lock guards them.
 #pragma once
 
 #include <cstdint>
@@ -28,15 +28,15 @@ public:
     Leases(Leases&&) = delete;
     ~Leases() { clear(); }
 
-    // The number of a new lease. Numbers grow and are never used again.
+    // Starts a lease and returns its id. Ids ascend and are never reused.
     std::uint64_t add(MessageRef message, Nanos deadline, pid_t holder);
     const Lease* find(std::uint64_t id) const noexcept;
-    void extend(std::uint64_t id, Nanos deadline) noexcept;  // which exists
-    // Its message, the lease being over; null when there is none of that number.
+    void extend(std::uint64_t id, Nanos deadline) noexcept;  // the lease must exist
+    // Ends a lease and returns its message; null if there is no such lease.
     MessageRef end(std::uint64_t id) noexcept;
-    // All that end at `now` or before.
+    // Ends all leases whose deadline is `now` or earlier.
     std::vector<MessageRef> end_due(Nanos now);
-    // All for which `is_gone(holder)`.
+    // Ends all leases for which is_gone(holder) is true.
     template <class F>
     std::vector<MessageRef> end_if(F&& is_gone) {
         std::vector<MessageRef> ended;

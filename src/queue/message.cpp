@@ -35,7 +35,7 @@ MessagePool::~MessagePool() {
 
 void MessagePool::destroy(Message* message) noexcept {
     message->~Message();
-    ::operator delete(message);  // without its size: clang does not know that form
+    ::operator delete(message);  // unsized: clang lacks the sized form
 }
 
 Message* MessagePool::take(bool is_share) noexcept {
@@ -95,7 +95,7 @@ void MessagePool::recycle(Message* message) noexcept {
     message->charged_bytes.reset();
     message->large_.reset();
     message->payload.reset();
-    message->origin_.reset();  // which may be recycled, too: no lock is held
+    message->origin_.reset();  // may recycle the origin too, so hold no lock
     message->data_ = nullptr;
     message->ext_size_ = 0;
     message->body_size_ = 0;

@@ -1,8 +1,8 @@
-// One message on its way: envelope, extensions and body, with what it is charged to. Messages are
-// counted references, since a queue, an open file (re-reading) and a reply under way may hold the
-// same one. The envelope changes only while one holder has it (before enqueue, or under the
-// channel's lock). A share has another message's content, and all else of its own: what a topic
-// puts into its subscriptions, so that a body is stored once.
+// A message in flight: envelope, extensions and body, and what it is charged to. Messages are
+// reference-counted, since a queue, an open file (for re-reading) and a pending reply may hold the
+// same one. The envelope changes only while it has a single holder (before enqueueing, or under the
+// channel's lock). A share has its own envelope and charges but the content of another message: a
+// topic queues shares in its subscriptions, so that a body is stored once.
 #pragma once
 
 #include <array>
@@ -34,18 +34,18 @@ constexpr std::uint8_t kLow = 0;
 struct Envelope {
     std::uint8_t priority = kNormal;
     std::uint8_t type = 2;          // a FrameType; 2 is data
-    bool redelivered = false;       // it was given out before
-    bool dead = false;              // it is among the dead letters
-    std::uint32_t deliveries = 0;   // times it was given out on lease
-    std::uint64_t place = 0;        // in the line of its priority; kept when it comes back
+    bool redelivered = false;       // delivered before
+    bool dead = false;              // a dead letter
+    std::uint32_t deliveries = 0;   // leases so far
+    std::uint64_t place = 0;        // order within its priority; kept when requeued
     std::uint64_t sequence = 0;     // per channel, from 1
     std::uint64_t id = 0;           // unique in the daemon
-    std::uint64_t correlation = 0;  // the sender's
-    Nanos time = 0;                 // of enqueueing, since the epoch
-    Nanos deadline = 0;             // the sender's, since the epoch; 0: none
-    bool drop_when_late = false;    // it expires at the deadline
-    Nanos enqueued = 0;             // monotonic
-    Nanos expires = kNever;         // monotonic
+    std::uint64_t correlation = 0;  // chosen by the sender
+    Nanos time = 0;                 // of enqueueing, ns since the epoch
+    Nanos deadline = 0;             // set by the sender, ns since the epoch; 0: none
+    bool drop_when_late = false;    // expires at `deadline`
+    Nanos enqueued = 0;             // monotonic time of enqueueing
+    Nanos expires = kNever;         // monotonic time of expiry
     access::Subject sender;
 };
 
@@ -53,35 +53,36 @@ class Message : public boost::intrusive::list_base_hook<> {
 public:
     Envelope envelope;
 
-    // Extensions (TLVs as in a frame, padded to 8) and then the body, in one piece.
+    // Extensions (TLVs as in a frame, padded to 8 bytes) followed by the body.
     std::span<const std::byte> content() const noexcept { return {data(), ext_size_ + body_size_}; }
     std::span<const std::byte> extensions() const noexcept { return {data(), ext_size_}; }
     std::span<const std::byte> body() const noexcept { return {data() + ext_size_, body_size_}; }
 
-    // What accounts and the channel's `bytes` count for it: extensions and body.
+    // Bytes that accounts and the channel's `bytes` count: extensions and body.
     std::uint64_t size() const noexcept { return ext_size_ + body_size_; }
-    // With its payload: what statistics count.
+    // Bytes that statistics count: size() and the payload.
     std::uint64_t total() const noexcept { return size() + (payload ? payload->size : 0); }
-    // What its reader gets, payload and all.
+    // Bytes that a reader gets: the payload, or else the body.
     std::uint64_t content_size() const noexcept {
         return payload ? payload->size : std::uint64_t{body_size_};
     }
 
-    // A body that is not in here: then the body is empty, and the extensions have a PayloadRef.
+    // A large body kept outside the message. The body is then empty, and the extensions hold a
+    // PayloadRef.
     payload::PayloadPtr payload;
 
     access::Charge charged_message;
     access::Charge charged_bytes;
-    // Takes both; false, and nothing is taken, over a limit.
+    // Takes both charges. On a limit, takes neither and returns false.
     bool charge(access::Account& account) noexcept;
-    // The writer that waits until this message was taken (type sync). Under the channel's lock.
+    // Type sync: the writer that waits for this message to be taken. Under the channel's lock.
     WriteWaiter* writer = nullptr;
 
-    // Where the store has it; 0: nowhere. Under the channel's lock.
+    // Where the durable store keeps it; 0 if it does not. Under the channel's lock.
     std::uint64_t kept_channel = 0;
     std::uint64_t kept_sequence = 0;
 
-    // Of a share: the message that has the content, itself no share. Null for others.
+    // The message whose content a share uses, never a share itself. Null if this is no share.
     Message* origin() const noexcept { return origin_.get(); }
 
 private:
@@ -93,7 +94,7 @@ private:
     explicit Message(bool is_share) noexcept : is_share_(is_share) {}
     ~Message() = default;
     const std::byte* data() const noexcept { return data_; }
-    // What follows in memory, unless it is a share: room for kInline bytes.
+    // The kInline bytes that follow this object in memory; a share has none.
     std::byte* room() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 
     std::atomic<std::uint32_t> references_{0};
@@ -109,7 +110,7 @@ private:
 
 using MessageRef = boost::intrusive_ptr<Message>;
 
-// Recycles messages, so that a small one costs no allocation once warm. Outlives all messages.
+// Recycles messages, so that small ones need no allocation once warm. Must outlive all messages.
 // Thread-safe.
 class MessagePool {
 public:
@@ -118,16 +119,17 @@ public:
     MessagePool(const MessagePool&) = delete;
     MessagePool& operator=(const MessagePool&) = delete;
 
-    // A message with copies of `extensions` and `body`. Null when memory is out.
+    // Makes a message with copies of `extensions` and `body`. Null if out of memory.
     MessageRef make(std::span<const std::byte> extensions,
                     std::span<const std::byte> body) noexcept;
-    // A small message with the content, payload and envelope of `origin`, which must not change any
-    // more (but for its charges); neither redelivered nor charged. Null when memory is out.
+    // Makes a share with the content, payload and envelope of `origin`, which must not change from
+    // now on (except its charges). The share is not marked redelivered and not charged. Null if out
+    // of memory.
     MessageRef share(const MessageRef& origin) noexcept;
 
 private:
     friend void intrusive_ptr_release(Message* message) noexcept;
-    // Two sizes: with room for a small content, and without.
+    // Free lists: messages with inline room, and shares without.
     struct Free {
         Message* head = nullptr;
         std::size_t count = 0;

@@ -37,7 +37,7 @@ PriorityQueue::Level& PriorityQueue::level(std::uint8_t priority) {
 }
 
 void PriorityQueue::added(Level& level, const Message& message) noexcept {
-    // A level that was idle must not claim the turns it did not need.
+    // A level that was idle must not catch up on the turns it did not need.
     if (level.messages.empty()) level.pass = std::max(level.pass, pass_);
     ++size_;
     bytes_ += message.size();

@@ -1,5 +1,5 @@
-// Messages in order: 256 priority levels, first in first out inside a level. Only levels in use
-// take memory. Not thread-safe: a channel holds its lock around it.
+// A queue with 256 priority levels, first in first out within a level. Only levels in use take
+// memory. Not thread-safe: the channel's lock guards it.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,13 @@
 
 namespace ipcfs::queue {
 
-// strict: the highest level first. fair: stride scheduling (Waldspurger 1995), a level's share
-// grows with its priority, from 1 to 16, so that no level starves.
+// kStrict serves the highest level first. kFair is stride scheduling (Waldspurger 1995): a level's
+// share grows with its priority, from 1 to 16, so that none starves.
 enum class Schedule : std::uint8_t { kStrict, kFair };
 
 using MessageList = boost::intrusive::list<Message, boost::intrusive::constant_time_size<false>>;
 
-// The list's reference becomes the caller's.
+// Removes the first message and passes the list's reference to the caller; null if empty.
 MessageRef take_front(MessageList& list) noexcept;
 
 class PriorityQueue {
@@ -24,30 +24,31 @@ public:
     PriorityQueue(PriorityQueue&&) = delete;
     ~PriorityQueue();
 
-    // May allocate the first time a level is used; otherwise never.
+    // Allocates only when a level is first used.
     void push_back(MessageRef message);
-    // For a message that comes back: it is the next of its level, but for earlier ones that came
-    // back too.
+    // Requeues a message at the front of its level, behind requeued messages with a smaller
+    // `place`.
     void push_front(MessageRef message);
 
-    // The next one, or null. front() names what pop() would take, without taking it.
+    // pop() removes the next message; front() returns it without removing it. Null if empty.
     MessageRef pop(Schedule schedule) noexcept;
     Message* front(Schedule schedule) noexcept;
 
-    // Takes this very message, which is in this queue.
+    // Removes `message`, which must be in this queue.
     MessageRef remove(Message& message) noexcept;
 
-    // What drop-oldest gives up for a message of `priority`: the oldest of the lowest level that is
-    // not above it, or null.
+    // The message that drop-oldest discards for a new one of `priority`: the oldest of the lowest
+    // level that is not above `priority`; null if there is none.
     Message* victim(std::uint8_t priority) noexcept;
 
     std::uint64_t size() const noexcept { return size_; }
     std::uint64_t bytes() const noexcept { return bytes_; }
     bool empty() const noexcept { return size_ == 0; }
-    // The oldest message's time of enqueueing, monotonic; kNever when empty.
+    // The monotonic time at which the oldest message was enqueued; kNever if empty.
     Nanos oldest() const noexcept;
 
-    // In strict order; stops when `visit` returns false. `visit` may remove what it is given.
+    // Visits messages in strict order until `visit` returns false. `visit` may remove the message
+    // it is given.
     template <class F>
     void for_each(F&& visit) {
         for (Level& level : levels_) {
@@ -69,10 +70,10 @@ private:
     Level* pick(Schedule schedule) noexcept;
     void added(Level& level, const Message& message) noexcept;
 
-    std::vector<Level> levels_;  // by falling priority; stays once made
+    std::vector<Level> levels_;  // by descending priority; never removed
     std::uint64_t size_ = 0;
     std::uint64_t bytes_ = 0;
-    std::uint64_t pass_ = 0;  // of the level served last
+    std::uint64_t pass_ = 0;  // pass of the level served last
 };
 
 }  // namespace ipcfs::queue

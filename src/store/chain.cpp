@@ -28,17 +28,17 @@ void LmdbStore::read_segments(Found& found) {
             continue;
         }
         next_number_ = std::max(next_number_, file.number + 1);
-        auto bytes = medium_->read(name);
-        if (!bytes) {
-            found.damaged(bytes.error().message());
+        auto region = medium_->open(name);
+        if (!region) {
+            found.damaged(region.error().message());
             continue;
         }
-        file.bytes = std::move(*bytes);
-        if (const auto header = parse_segment(file.bytes)) {
+        file.region = std::move(*region);
+        if (const auto header = parse_segment(file.bytes())) {
             if (is_newer(*header)) found.newer = true;
             file.header = *header;
             const auto first =
-                parse_record(file.bytes, kSegmentStart, header->number, header->salt);
+                parse_record(file.bytes(), kSegmentStart, header->number, header->salt);
             if (first && first->header.type == static_cast<std::uint8_t>(RecordType::kBegin) &&
                 first->body.size() == sizeof(BeginBody)) {
                 file.used = true;
@@ -60,6 +60,11 @@ struct Behind {
 Behind look_behind(Bytes segment, std::uint32_t at, std::uint32_t number, std::uint32_t salt) {
     Behind behind;
     while (at + sizeof(RecordHeader) <= segment.size()) {
+        // No record begins with zeros, which is what most of it is.
+        if (load<std::uint64_t>(segment.subspan(at)) == 0) {
+            at += 8;
+            continue;
+        }
         const auto record = parse_record(segment, at, number, salt);
         if (!record) {
             at += 8;
@@ -95,7 +100,7 @@ void LmdbStore::find_chain(Found& found) {
         const std::string name = "segment " + std::to_string(file.number);
         if (file.header.number != file.number)
             return found.damaged("the header of " + name + " is damaged");
-        if (file.bytes.size() < file.header.size)
+        if (file.bytes().size() < file.header.size)
             return found.damaged(name + " is shorter than it should be");
         if (file.used) last = &file;
     }
@@ -129,7 +134,8 @@ void LmdbStore::find_chain(Found& found) {
     for (auto& file : found.files) {
         if (!file.chain) {
             // Prepared and not begun; or replaced, if one behind it counts.
-            const auto rest = look_behind(file.bytes, kSegmentStart, file.number, file.header.salt);
+            const auto rest =
+                look_behind(file.bytes(), kSegmentStart, file.number, file.header.salt);
             file.dirty = rest.anything;
             if (&file > last) {
                 behind.anything = behind.anything || rest.anything;
@@ -141,7 +147,7 @@ void LmdbStore::find_chain(Found& found) {
         bool sealed = false;
         if (!stopped) {
             while (&file == last || at < file.end) {
-                const auto record = parse_record(file.bytes, at, file.number, file.header.salt);
+                const auto record = parse_record(file.bytes(), at, file.number, file.header.salt);
                 if (!record) break;
                 at += record->header.length;
                 sealed = record->header.type == static_cast<std::uint8_t>(RecordType::kSeal);
@@ -150,7 +156,7 @@ void LmdbStore::find_chain(Found& found) {
         }
         const bool complete = !stopped && &file != last && at == file.end;
         if (complete) continue;
-        const auto rest = look_behind(file.bytes, at, file.number, file.header.salt);
+        const auto rest = look_behind(file.bytes(), at, file.number, file.header.salt);
         behind.anything = behind.anything || rest.anything;
         behind.synced = std::max(behind.synced, rest.synced);
         if (!stopped && sealed && &file == &found.files.back())
@@ -184,10 +190,10 @@ void LmdbStore::replay(Found& found, bool tolerant) {
         Segment segment;
         segment.number = file.number;
         const auto most =
-            static_cast<std::uint32_t>(std::min<std::size_t>(file.bytes.size(), UINT32_MAX));
+            static_cast<std::uint32_t>(std::min<std::size_t>(file.bytes().size(), UINT32_MAX));
         const std::uint32_t end = file.end != 0 ? std::min(file.end, most) : most;
         for (std::uint32_t at = kSegmentStart; at < end;) {
-            const auto record = parse_record(file.bytes, at, file.number, file.header.salt);
+            const auto record = parse_record(file.bytes(), at, file.number, file.header.salt);
             if (!record) {
                 at += 8;  // only tolerantly: else all up to the end is valid
                 continue;

@@ -9,13 +9,15 @@ namespace ipcfs::store {
 struct LmdbStore::Found {
     struct File {
         std::uint32_t number = 0;
-        std::vector<std::byte> bytes;  // as it is on disk
+        std::unique_ptr<Region> region;
         SegmentHeader header;
         BeginBody begin;
         bool used = false;      // it begins with a valid record
         bool chain = false;     // and counts
         bool dirty = false;     // does not count, but has records
         std::uint32_t end = 0;  // of what is valid and counts
+
+        Bytes bytes() const { return region->bytes(); }
     };
     std::string damage;                  // empty: none
     std::vector<File> files;             // in order of their number; younger than LMDB has

@@ -1,7 +1,9 @@
 // The journal's files in a real directory. Any thread.
+#include <array>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <store/files.hpp>
 #include <store/medium.hpp>
@@ -22,9 +24,12 @@ public:
         : file_(std::move(file)), bytes_(at, size), path_(std::move(path)) {}
     FileRegion(const FileRegion&) = delete;
     FileRegion& operator=(const FileRegion&) = delete;
-    ~FileRegion() override { ::munmap(bytes_.data(), bytes_.size()); }
+    ~FileRegion() override {
+        if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
+    }
     std::span<std::byte> bytes() noexcept override { return bytes_; }
     Result<void> sync() override { return sync_data(file_.get(), path_); }
+    int file() const noexcept { return file_.get(); }
 
 private:
     Fd file_;
@@ -32,14 +37,29 @@ private:
     std::string path_;
 };
 
+// Reads all of it into the page cache, for kernels before 5.14.
+Result<void> read_all_pages(int file, std::size_t size, const std::string& path) {
+    std::array<std::byte, 64 << 10> part;
+    for (std::size_t at = 0; at < size; at += part.size())
+        if (::pread(file, part.data(), part.size(), static_cast<off_t>(at)) < 0)
+            return errno_fault("read " + path);
+    return {};
+}
+
 Result<std::unique_ptr<Region>> map(Fd file, std::size_t size, const std::string& path) {
+    if (size == 0) return std::make_unique<FileRegion>(std::move(file), nullptr, 0, path);
     void* const at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
     if (at == MAP_FAILED) return errno_fault("mmap " + path);
+    auto region =
+        std::make_unique<FileRegion>(std::move(file), static_cast<std::byte*>(at), size, path);
     // In single pages: one that is written dirties itself alone. In memory before it is needed,
-    // so that an append never waits for the disk; where the kernel cannot, it may.
+    // so that an append never waits for the disk.
     ::madvise(at, size, MADV_RANDOM);
-    ::madvise(at, size, kPopulateRead);
-    return std::make_unique<FileRegion>(std::move(file), static_cast<std::byte*>(at), size, path);
+    if (::madvise(at, size, kPopulateRead) != 0) {
+        if (errno == EFAULT) return Fault{EIO, "read " + path};  // where access would be SIGBUS
+        if (auto done = read_all_pages(region->file(), size, path); !done) return done.error();
+    }
+    return region;
 }
 
 class FileMedium final : public Medium {
@@ -68,9 +88,6 @@ public:
         return map(std::move(*file), static_cast<std::size_t>(info.st_size), path);
     }
 
-    Result<std::vector<std::byte>> read(const std::string& name) override {
-        return read_file(path_of(name));
-    }
     Result<void> rename(const std::string& from, const std::string& to) override {
         return rename_file(path_of(from), path_of(to));
     }

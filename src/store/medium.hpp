@@ -26,9 +26,9 @@ public:
     virtual Result<std::vector<std::string>> list() = 0;
     // A new file of `size` bytes whose blocks are all allocated. ENOSPC.
     virtual Result<std::unique_ptr<Region>> make(const std::string& name, std::size_t size) = 0;
+    // All of it has been read when this returns: what the disk cannot give is EIO now, and not a
+    // signal later. As long as the file is, which may be nothing.
     virtual Result<std::unique_ptr<Region>> open(const std::string& name) = 0;
-    // The content, read and not mapped, so that an error of the disk is EIO and not a signal.
-    virtual Result<std::vector<std::byte>> read(const std::string& name) = 0;
     virtual Result<void> rename(const std::string& from, const std::string& to) = 0;
     virtual Result<void> remove(const std::string& name) = 0;
     virtual Result<void> sync_names() = 0;

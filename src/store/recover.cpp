@@ -249,9 +249,7 @@ Result<void> LmdbStore::start_journal(Found& found) {
         segment->end = segment->synced = file.end;
         segment->previous = file.begin.previous;
         segment->previous_end = file.begin.end;
-        auto region = medium_->open(segment_name(file.number));
-        if (!region) return region.error();
-        segment->region = std::move(*region);
+        segment->region = std::move(file.region);
         if (ready)
             recyclable_.push_back(segment);  // kept: there may be no room for another
         else

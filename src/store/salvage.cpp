@@ -74,8 +74,8 @@ Result<void> LmdbStore::put_aside(Found& found) {
                     if (entry.at == 0)
                         from = kept[{id, sequence}];
                     else
-                        from = Bytes(found.file(segment_of(entry.at))->bytes)
-                                   .subspan(offset_of(entry.at));
+                        from =
+                            found.file(segment_of(entry.at))->bytes().subspan(offset_of(entry.at));
                     auto view = parse_message(from);
                     IPCFS_CHECK(view.has_value());
                     State state = entry.state();

@@ -10,13 +10,6 @@
 
 namespace ipcfs::tree {
 
-// How a file was opened.
-struct OpenMode {
-    bool reads = false;
-    bool writes = false;
-    bool nonblocking = false;
-};
-
 // The right to have a file of a channel open, until it is destroyed. Moved, never copied.
 class Entry {
 public:

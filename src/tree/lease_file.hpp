@@ -8,7 +8,7 @@
 #include <mutex>
 #include <string_view>
 
-#include <tree/message_file.hpp>
+#include <tree/channel_file.hpp>
 
 namespace ipcfs::tree {
 

@@ -25,11 +25,12 @@ Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const 
         return Fault{EPERM, "mkdir: no channels here"};
     }
     if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "mkdir"};
-    if (!subscribes && reserved(parent.kind == Kind::kRoot, name)) {
+    if (!subscribes && is_reserved(parent.kind == Kind::kRoot, name)) {
         return Fault{EEXIST, "mkdir: the name is reserved"};
     }
+    const auto groups = subscribes && made.groups ? made.groups() : std::vector<gid_t>();
     if (subscribes && !permits({parent.channel, Kind::kStream}, access::kRead, made.subject.uid,
-                               made.subject.gid, made.groups)) {
+                               made.subject.gid, groups)) {
         return Fault{EACCES, "mkdir: a subscription is for who may read the topic's `stream`"};
     }
     Attributes attributes;
@@ -48,9 +49,9 @@ Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const 
         }
     });
     if (!found) return Fault{ENOENT, "mkdir: the parent is gone"};
-    auto channel = registry_.create(
-        parent.channel, name, std::move(attributes), ledger_.account(made.subject.uid),
-        role_in(parent), access::Identity(made.subject.uid, made.subject.gid, made.groups));
+    auto channel = registry_.create(parent.channel, name, std::move(attributes),
+                                    ledger_.account(made.subject.uid), role_in(parent),
+                                    access::Identity(made.subject.uid, made.subject.gid, groups));
     if (!channel) return channel.error();
     if (auto above = registry_.find(parent.channel)) {
         above->announce(channel::EventKind::kCreated, (*channel)->id());
@@ -61,7 +62,7 @@ Result<NodeInfo> Tree::make_channel(NodeId parent, std::string_view name, const 
 }
 
 Result<void> Tree::remove_channel(NodeId parent, std::string_view name) {
-    if (spec_of(parent.kind, name)) return Fault{EPERM, "rmdir: part of the channel"};
+    if (file_kind(parent.kind, name)) return Fault{EPERM, "rmdir: part of the channel"};
     if (!has_channels(parent.kind) && parent.kind != Kind::kSubsDir) {
         return Fault{EPERM, "rmdir: no channels here"};
     }
@@ -94,9 +95,9 @@ Result<void> Tree::rename(NodeId parent, std::string_view name, NodeId to_parent
                           shape(to_parent) == kSubscriptionShape)) {
         return Fault{EPERM, "rename: no channels here"};
     }
-    if (spec_of(parent.kind, name)) return Fault{EPERM, "rename: part of the channel"};
+    if (file_kind(parent.kind, name)) return Fault{EPERM, "rename: part of the channel"};
     if (to_name.size() > kLongestName) return Fault{ENAMETOOLONG, "rename"};
-    if (!subscription && reserved(to_parent.kind == Kind::kRoot, to_name)) {
+    if (!subscription && is_reserved(to_parent.kind == Kind::kRoot, to_name)) {
         return Fault{EEXIST, "rename: the name is reserved"};
     }
     return registry_.rename(parent.channel, name, to_parent.channel, to_name, keep,
@@ -105,7 +106,7 @@ Result<void> Tree::rename(NodeId parent, std::string_view name, NodeId to_parent
 
 Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> Tree::create(NodeId parent,
                                                                     std::string_view name,
-                                                                    OpenMode mode, bool exclusive,
+                                                                    OpenMode mode,
                                                                     const NewChannel& made) {
     if (parent.kind != Kind::kShareDir)
         return Fault{EPERM, "create: files are made in share/ only"};
@@ -123,13 +124,11 @@ Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> Tree::create(NodeId paren
         if (above.mode & S_ISGID) attributes.gid = above.gid;
     });
     auto region = shares_.create(parent.channel, name, std::move(attributes));
-    if (!region && region.error().code == EEXIST && !exclusive) {
-        if (auto there = shares_.find(parent.channel, name)) region = std::move(there);
-    }
     if (!region) return region.error();
-    auto file = open_region(*region, mode, made.subject);
+    const NodeId node{(*region)->id, Kind::kRegion};
+    auto file = open(node, mode, made.subject);
     if (!file) return file.error();
-    auto info = describe({(*region)->id, Kind::kRegion});
+    auto info = describe(node);
     if (!info) return info.error();
     return std::pair{*info, std::move(*file)};
 }

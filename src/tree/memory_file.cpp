@@ -91,6 +91,18 @@ Outcome PayloadFile::try_read(const ReadRequest& request, Delivery& to) noexcept
 
 // ---- regions ------------------------------------------------------------------------------------
 
+Result<void> resize_region(Shares& shares, Region& region, channel::Channel& channel,
+                           std::uint64_t size) {
+    auto resized = shares.resize(region, size, channel.settings().max_payload);
+    if (!resized) channel.note_error(resized.error().operation);
+    return resized;
+}
+
+int RegionFile::resize(std::uint64_t size) noexcept {
+    auto resized = resize_region(shares_, *region_, *channel_, size);
+    return resized ? 0 : resized.error().code;
+}
+
 Outcome RegionFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
     if (region_->revoked()) {
         to.error = ESTALE;
@@ -107,8 +119,8 @@ Outcome RegionFile::try_read(const ReadRequest& request, Delivery& to) noexcept 
 }
 
 Outcome RegionFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
-    auto written =
-        shares_.write(*region_, request.data, request.offset, channel_->settings().max_payload);
+    const std::uint64_t at = request.appends ? region_->size() : request.offset;
+    auto written = shares_.write(*region_, request.data, at, channel_->settings().max_payload);
     error = written ? 0 : written.error().code;
     return Outcome::kDone;
 }

@@ -7,7 +7,7 @@
 #include <payload/payload.hpp>
 #include <payload/worker.hpp>
 
-#include <tree/message_file.hpp>
+#include <tree/open_file.hpp>
 #include <tree/shares.hpp>
 
 namespace ipcfs::tree {
@@ -55,14 +55,17 @@ private:
     Fd copy_;  // of a pooled one
 };
 
+// Shares::resize within the channel's `max-payload`; the channel keeps why it failed.
+Result<void> resize_region(Shares& shares, Region& region, channel::Channel& channel,
+                           std::uint64_t size);
+
 class RegionFile final : public MemoryFile {
 public:
     RegionFile(RegionPtr region, Shares& shares, std::shared_ptr<channel::Channel> channel,
-               OpenMode mode, access::Charge charge)
+               access::Charge charge)
         : region_(std::move(region)),
           shares_(shares),
           channel_(std::move(channel)),
-          mode_(mode),
           charge_(std::move(charge)) {}
 
     std::optional<Backing> backing() noexcept override { return Backing{region_->memory(), false}; }
@@ -70,12 +73,15 @@ public:
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
+    int allocate(std::uint64_t size) noexcept override {
+        return size > region_->size() ? resize(size) : 0;
+    }
+    int resize(std::uint64_t size) noexcept;
 
 private:
     RegionPtr region_;
     Shares& shares_;
     std::shared_ptr<channel::Channel> channel_;
-    const OpenMode mode_;
     access::Charge charge_;
 };
 

@@ -14,36 +14,8 @@ using channel::Take;
 using queue::MessageRef;
 using queue::Wake;
 
-namespace {
-
-std::uint8_t priority_of(Kind kind) {
-    switch (kind) {
-        case Kind::kCritical: return queue::kCritical;
-        case Kind::kHigh: return queue::kHigh;
-        case Kind::kLow: return queue::kLow;
-        default: return queue::kNormal;
-    }
-}
-
-bool is_framed(Kind kind) {
-    return kind == Kind::kFramedQueue || kind == Kind::kFramedNext || kind == Kind::kFramedStream;
-}
-
-}  // namespace
-
-MessageFile::Style MessageFile::style_of(Kind kind) noexcept {
-    switch (kind) {
-        case Kind::kNext:
-        case Kind::kDeadNext:
-        case Kind::kFramedNext: return Style::kOne;
-        case Kind::kStream:
-        case Kind::kFramedStream: return Style::kFollow;
-        default: return Style::kDrain;
-    }
-}
-
 Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::Channel> channel,
-                                                       Kind kind, OpenMode mode,
+                                                       const MessageStyle& style, OpenMode mode,
                                                        const access::Subject& subject,
                                                        payload::Store& payloads) {
     auto entry = Entry::take(std::move(channel), mode, subject);
@@ -53,25 +25,19 @@ Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::
         subscription = entry->channel->subscribe(subject, *entry->account);
         if (!subscription) return Fault{EPIPE, "open: the channel is gone"};
     }
-    return std::make_shared<MessageFile>(std::move(*entry), std::move(subscription), kind,
+    return std::make_shared<MessageFile>(std::move(*entry), std::move(subscription), style,
                                          subject.pid, payloads);
 }
 
 MessageFile::MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription,
-                         Kind kind, pid_t opener, payload::Store& payloads)
-    : SendingFile(std::move(entry),
-                  kind == Kind::kQueue ? queue::Via::kQueueFile : queue::Via::kOther),
+                         const MessageStyle& style, pid_t opener, payload::Store& payloads)
+    : SendingFile(std::move(entry), style.via),
       subscription_(std::move(subscription)),
       source_(subscription_ ? subscription_->channel() : *channel_),
-      kind_(kind),
-      style_(style_of(kind)),
-      framed_(is_framed(kind)),
-      lane_(kind == Kind::kDeadQueue || kind == Kind::kDeadNext ? queue::Lane::kDead
-                                                                : queue::Lane::kMain),
-      priority_(priority_of(kind)),
+      style_(style),
       opener_(opener),
       payloads_(payloads) {
-    write_ticket_.critical = kind == Kind::kCritical;
+    write_ticket_.critical = style.priority == queue::kCritical;
 }
 
 MessageFile::~MessageFile() {
@@ -95,10 +61,10 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
                 return Outcome::kDone;
             }
         }
-        if (style_ == Style::kOne && current_.one_taken) return Outcome::kDone;
+        if (style_.read == Read::kOne && current_.one_taken) return Outcome::kDone;
     }
     MessageRef message;
-    switch (source_.try_take(message, UINT64_MAX, lane_)) {
+    switch (source_.try_take(message, UINT64_MAX, style_.lane)) {
         case Take::kTaken:
             if (refuses(message, to)) return Outcome::kDone;
             adopt(std::move(message), request.offset, request.size, to);
@@ -107,7 +73,7 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
         case Take::kRemoved: return Outcome::kDone;
         case Take::kEmpty: break;
     }
-    if (style_ == Style::kDrain) return Outcome::kDone;
+    if (style_.read == Read::kDrain) return Outcome::kDone;
     if (!request.nonblocking) return Outcome::kWait;
     to.error = EAGAIN;
     return Outcome::kDone;
@@ -115,8 +81,8 @@ Outcome MessageFile::try_read(const ReadRequest& request, Delivery& to) noexcept
 
 void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t size, Delivery& to) {
     Current next;
-    if (framed_) next.header = header_of(message->envelope, *message);
-    next.size = shown_size(*message, framed_);
+    if (style_.framed) next.header = header_of(message->envelope, *message);
+    next.size = shown_size(*message, style_.framed);
     next.base = offset;
     next.one_taken = true;
     next.message = std::move(message);
@@ -133,7 +99,8 @@ void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t si
 
 // A lazy payload is not here to be streamed: its producer fills a receiver's memory. It stays queued.
 bool MessageFile::refuses(MessageRef& message, Delivery& to) noexcept {
-    if (framed_ || !message->payload || message->payload->kind != PayloadKind::kLazy) return false;
+    if (style_.framed || !message->payload || message->payload->kind != PayloadKind::kLazy)
+        return false;
     channel_->note_error("read: a lazy payload; only the client header and framed/ can receive it");
     source_.give_back(std::move(message));
     to.error = EOPNOTSUPP;
@@ -168,14 +135,14 @@ void MessageFile::gather(Current& current, std::size_t room) {
 }
 
 int MessageFile::set_read_batch(std::uint32_t most) noexcept {
-    if (!framed_ || !mode_.reads) return ENOTTY;
-    if (most > kMaxReadBatch || style_ == Style::kOne) return EINVAL;
+    if (!style_.framed || !mode_.reads) return ENOTTY;
+    if (most > kMaxReadBatch || style_.read == Read::kOne) return EINVAL;
     read_batch_.store(most, std::memory_order_relaxed);
     return 0;
 }
 
 int MessageFile::may_send() const noexcept {
-    if (kind_ != Kind::kFramedQueue) return ENOTTY;
+    if (!style_.framed || style_.read != Read::kDrain) return ENOTTY;
     return mode_.writes ? 0 : EBADF;
 }
 
@@ -184,7 +151,8 @@ std::uint32_t MessageFile::marks() const noexcept {
     // What was published between two daemons nobody can tell.
     if (subscription_) return kTouched;
     const bool midway = torn_ || (current_.message && current_.done < current_.size);
-    return (midway ? kMidway : 0U) | (style_ == Style::kOne && current_.one_taken ? kServed : 0U);
+    return (midway ? kMidway : 0U) |
+           (style_.read == Read::kOne && current_.one_taken ? kServed : 0U);
 }
 
 int MessageFile::resume(std::uint32_t marks) noexcept {
@@ -199,7 +167,7 @@ void MessageFile::fill(const Current& current, std::uint64_t from, std::size_t s
                        Delivery& to) const {
     if (to.fresh) to.more = current.more;
     if (!current.text) {
-        return show(current.message, framed_ ? &current.header : nullptr, from, size, to);
+        return show(current.message, style_.framed ? &current.header : nullptr, from, size, to);
     }
     to.message = current.message;
     to.text = current.text;
@@ -230,7 +198,7 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
     message.reset();
     delivery.more.clear();
     delivery.payload.reset();
-    if (kind_ != Kind::kQueue &&
+    if (style_.via != queue::Via::kQueueFile &&
         channel_->attributes_cached.exchange(false, std::memory_order_relaxed)) {
         if (auto* bell = channel_->environment().doorbell.load(std::memory_order_acquire)) {
             bell->refresh(*channel_);
@@ -244,11 +212,11 @@ void MessageFile::settle_one(queue::Message& message) noexcept {
     message.charged_message.reset();
     message.charged_bytes =
         access::Charge::force(account_, access::Resource::kBytes, message.size());
-    if (message.payload) message.payload->delivered(account_, opener_, framed_);
+    if (message.payload) message.payload->delivered(account_, opener_, style_.framed);
 }
 
 void MessageFile::start_read(ReadOperation& operation) noexcept {
-    operation.lane = lane_;
+    operation.lane = style_.lane;
     source_.take(operation);
 }
 
@@ -353,9 +321,9 @@ int MessageFile::parse(const WriteRequest& request, queue::Batch& batch) {
     access::Account& account = request.subject.uid == account_.uid()
                                    ? account_
                                    : channel_->environment().ledger.account(request.subject.uid);
-    if (framed_) return parse_frames(request, account, batch);
+    if (style_.framed) return parse_frames(request, account, batch);
     MessageRef message = channel_->environment().messages.make({}, request.data);
-    if (message) message->envelope.priority = priority_;
+    if (message) message->envelope.priority = style_.priority;
     return add(std::move(message), request.subject, account, batch);
 }
 
@@ -372,11 +340,12 @@ Outcome MessageFile::try_write(const WriteRequest& request, queue::Batch& pendin
 // ---- polling --------------------------------------------------------------------------------------
 
 unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept {
-    unsigned ready = source_.poll(poll_slot_, std::move(ticket), write_ticket_.critical, lane_);
+    unsigned ready =
+        source_.poll(poll_slot_, std::move(ticket), write_ticket_.critical, style_.lane);
     {
         std::scoped_lock hold(mutex_);
         if (current_.message && current_.done < current_.size) ready |= POLLIN;
-        if (style_ == Style::kOne && current_.one_taken) ready |= POLLIN;
+        if (style_.read == Read::kOne && current_.one_taken) ready |= POLLIN;
     }
     if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
     if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);

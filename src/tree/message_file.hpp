@@ -8,7 +8,7 @@
 #include <payload/payload.hpp>
 
 #include <tree/channel_file.hpp>
-#include <tree/node.hpp>
+#include <tree/file_kind.hpp>
 
 namespace ipcfs::tree {
 
@@ -16,11 +16,11 @@ class MessageFile final : public SendingFile, public std::enable_shared_from_thi
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
     static Result<std::shared_ptr<MessageFile>> open(std::shared_ptr<channel::Channel> channel,
-                                                     Kind kind, OpenMode mode,
+                                                     const MessageStyle& style, OpenMode mode,
                                                      const access::Subject& subject,
                                                      payload::Store& payloads);
-    MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription, Kind kind,
-                pid_t opener, payload::Store& payloads);
+    MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription,
+                const MessageStyle& style, pid_t opener, payload::Store& payloads);
     ~MessageFile() override;
 
     bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
@@ -43,9 +43,7 @@ public:
     int resume(std::uint32_t marks) noexcept override;
 
 private:
-    // Which reads wait, and what comes after a message.
-    enum class Style : std::uint8_t { kDrain, kOne, kFollow };
-    static Style style_of(Kind kind) noexcept;
+    using Read = MessageStyle::Read;
     // The message delivered last, as this open file shows it.
     struct Current {
         queue::MessageRef message;
@@ -70,11 +68,7 @@ private:
     // On a topic, a reader's own; what is published goes there.
     std::shared_ptr<channel::Subscription> subscription_;
     channel::Channel& source_;  // what is read comes from here
-    const Kind kind_;
-    const Style style_;
-    const bool framed_;
-    const queue::Lane lane_;
-    const std::uint8_t priority_;
+    const MessageStyle style_;
     const pid_t opener_;
     payload::Store& payloads_;
     std::atomic<std::uint32_t> read_batch_{0};

@@ -1,65 +1,40 @@
-// What there is in the tree: which file a node id names, what stat(2) tells of it. A node id is the
-// channel's id and the kind of file, so nothing has to be kept for a node that a client knows, and an
-// id is never used twice. Values; any thread.
+// Node ids, and what stat(2) tells of a node. A node id is the channel's id and the kind of file, so
+// nothing has to be kept for a node that a client knows, and no id is used twice. Values; any thread.
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 #include <sys/types.h>
 
 #include <base/clock.hpp>
-#include <channel/channel.hpp>
 
 namespace ipcfs::tree {
 
+// The number of a file, those that code names; file_kind.cpp has the table of all. Durable records
+// identify files by these numbers; never reuse one.
 enum class Kind : std::uint8_t {
     kChannel = 0,  // the directory of a channel
     kRoot = 1,     // with channel id 0: the top
-    kQueue,
-    kNext,
-    kStream,
-    kPeek,
-    kPriorityDir,
-    kCritical,
-    kHigh,
-    kNormal,
-    kLow,
-    kFramedDir,
-    kFramedQueue,
-    kFramedNext,
-    kFramedStream,
-    kCtl,
-    kStatus,
-    kStats,
-    kNotify,
-    kPut,
-    kPutAside,  // `put` again, for opens that cannot share what another one has (see the FUSE door)
-    kFramedPut,
-    kPayloadDir,
-    kPayload,  // the id is the payload's, not the channel's
-    kShareDir,
-    kRegion,  // the id is the region's
+    kQueue = 2,
+    kStream = 4,
+    kPriorityDir = 6,
+    kFramedDir = 11,
+    kNotify = 18,
+    kPut = 19,
+    kPutAside = 20,  // `put` again, for opens that cannot share what another one has
+    kPayloadDir = 22,
+    kPayload = 23,  // the id is the payload's, not the channel's
+    kShareDir = 24,
+    kRegion = 25,  // the id is the region's
     kKern = 32,
-    kKernIpc,
-    kStatsDir,
-    kStatsMessages,
-    kStatsChannels,
-    kStatsNotifications,
-    kStatsResources,
-    kConfig,
-    kVersion,
-    kStatsMappings,
-    kControl,
-    // Of these numbers what durable channels keep of a file's rights knows it by: none is used again.
-    kLease = 64,
-    kFramedLease,
-    kDeadDir,
-    kDeadQueue,
-    kDeadNext,
-    kDeadPeek,
-    kSubsDir,  // below it: directories of subscriptions, which are channels
-    kFilter,
+    kKernIpc = 33,
+    kStatsDir = 34,
+    kDeadDir = 66,
+    kSubsDir = 70,  // below it: directories of subscriptions, which are channels
 };
+
+constexpr std::uint8_t raw(Kind kind) noexcept {
+    return static_cast<std::uint8_t>(kind);
+}
 
 struct NodeId {
     std::uint64_t channel = 0;
@@ -68,56 +43,21 @@ struct NodeId {
     static NodeId from(std::uint64_t raw) noexcept {
         return {raw >> 8, static_cast<Kind>(raw & 0xff)};
     }
-    std::uint64_t raw() const noexcept { return channel << 8 | static_cast<std::uint64_t>(kind); }
+    std::uint64_t raw() const noexcept { return channel << 8 | tree::raw(kind); }
     bool operator==(const NodeId&) const = default;
 };
 
-// What a channel is, which decides about the files that it shows: one bit.
-using Shape = std::uint8_t;
-using Shapes = std::uint8_t;  // a set of them
-constexpr Shape kQueueShape = 1, kSyncShape = 2, kBatchShape = 4, kTopicShape = 8,
-                kMulticastShape = 16, kStreamShape = 32, kSubscriptionShape = 64;
-constexpr Shapes kAllShapes = 127;
-Shape shape_of(const channel::Channel& channel) noexcept;
-
-// One file or directory that channels (or the system part) show.
-struct FileSpec {
-    Kind kind;
-    Kind parent;
-    std::string_view name;
-    bool directory;
-    mode_t mask;  // of the mode its channel was made with; for system files the mode itself
-    Shapes reads, writes;  // where it can be opened so; a directory: where it is
-
-    bool shown(Shape shape) const noexcept { return ((reads | writes) & shape) != 0; }
+// What a client's kernel may cache of a node.
+enum class Keep : std::uint8_t {
+    kAll,
+    kName,     // its attributes change without that kernel's knowledge
+    kNothing,  // its name does, too
 };
-
-constexpr std::uint8_t raw(Kind kind) noexcept {
-    return static_cast<std::uint8_t>(kind);
-}
-constexpr bool has_channels(Kind kind) noexcept {
-    return kind == Kind::kRoot || kind == Kind::kChannel;
-}
-constexpr bool is_put(Kind kind) noexcept {
-    return kind == Kind::kPut || kind == Kind::kPutAside || kind == Kind::kFramedPut;
-}
-// Its times are those of arrivals and deliveries.
-bool is_message_file(Kind kind) noexcept;
-
-// Null when there is no such file in any shape.
-const FileSpec* spec_of(Kind kind) noexcept;
-const FileSpec* spec_of(Kind parent, std::string_view name) noexcept;
-// All of them.
-const FileSpec* first_spec() noexcept;
-const FileSpec* end_spec() noexcept;
-// Whether a channel's file, of whatever shape, or a future one has this name: no sub-channel may.
-bool reserved(bool below_root, std::string_view name) noexcept;
 
 struct NodeInfo {
     NodeId id;
     std::uint64_t inode = 0;  // what stat(2) shows
-    // It changes without the client's kernel knowing: nothing of it is to be kept there.
-    bool transient = false;
+    Keep keep = Keep::kAll;
     mode_t mode = 0;  // with the type bits
     uid_t uid = 0;
     gid_t gid = 0;

@@ -7,7 +7,7 @@
 #include <mutex>
 
 #include <base/fd.hpp>
-#include <tree/message_file.hpp>
+#include <tree/open_file.hpp>
 
 namespace ipcfs::tree {
 

@@ -22,6 +22,14 @@ namespace ipcfs::tree {
 
 class OpenFile;
 
+// How a file is opened.
+struct OpenMode {
+    bool reads = false;
+    bool writes = false;
+    bool nonblocking = false;
+    bool truncates = false;
+};
+
 enum class Outcome : std::uint8_t { kDone, kWait };
 
 struct ReadRequest {
@@ -67,6 +75,7 @@ struct WriteRequest {
     bool nonblocking = false;
     std::uint64_t offset = 0;
     std::uint64_t request = 0;  // as queue::Batch::request, which the door sets too
+    bool appends = false;       // at the end, wherever `offset` says
 };
 
 // A read that waits. Made by the door as a shared pointer.
@@ -205,6 +214,8 @@ public:
     // kDone with an errno (0: all was written), or kWait with what is to be written in `pending`.
     virtual Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                               int& error) noexcept = 0;
+    // Makes it at least `size` bytes long. An errno, or 0.
+    virtual int allocate(std::uint64_t /*size*/) noexcept { return EOPNOTSUPP; }
     // Whether the open may proceed. kDone with an errno, or kWait.
     virtual Outcome try_gate(int& error) noexcept {
         error = 0;

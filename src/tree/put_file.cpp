@@ -52,7 +52,7 @@ private:
 };
 
 Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Channel> channel,
-                                               NodeId node, OpenMode mode,
+                                               NodeId node, bool framed, OpenMode mode,
                                                const access::Subject& subject,
                                                payload::Store& payloads) {
     auto entry = Entry::take(std::move(channel), mode, subject);
@@ -63,16 +63,17 @@ Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Channel>
     }
     auto memory = payload::make_memory("ipcfs-put-" + std::to_string(entry->channel->id()));
     if (!memory) return memory.error();
-    return std::make_shared<PutFile>(std::move(*entry), node, subject, payloads,
+    return std::make_shared<PutFile>(std::move(*entry), node, framed, subject, payloads,
                                      std::move(*memory));
 }
 
-PutFile::PutFile(Entry entry, NodeId node, const access::Subject& opener, payload::Store& payloads,
-                 Fd memory)
+PutFile::PutFile(Entry entry, NodeId node, bool framed, const access::Subject& opener,
+                 payload::Store& payloads, Fd memory)
     : SendingFile(std::move(entry), queue::Via::kOther),
-      node_(node),
+      node_(without_aside(node)),
+      is_aside_(node_ != node),
       opener_(opener),
-      framed_(node.kind == Kind::kFramedPut),
+      framed_(framed),
       payloads_(payloads),
       memory_(std::move(memory)) {}
 
@@ -95,7 +96,7 @@ PutFile::~PutFile() {
 // ---- filling ------------------------------------------------------------------------------------
 
 std::optional<Backing> PutFile::backing() noexcept {
-    if (node_.kind != Kind::kPut) return std::nullopt;
+    if (framed_ || is_aside_) return std::nullopt;
     return Backing{memory_.get(), true};
 }
 
@@ -149,10 +150,9 @@ int PutFile::store(std::span<const std::byte> data, std::uint64_t at) {
 }
 
 // A header comes first, in as many writes as its sender likes; the body is stored without it.
-int PutFile::write_frame(const WriteRequest& request) {
-    std::span<const std::byte> data = request.data;
+int PutFile::write_frame(std::span<const std::byte> data, std::uint64_t at) {
     if (!header_) {
-        if (request.offset != head_.size()) return ESPIPE;
+        if (at != head_.size()) return ESPIPE;
         while (!header_ && !data.empty()) {
             std::size_t whole = sizeof(FrameHeader);
             FrameHeader header;
@@ -164,6 +164,7 @@ int PutFile::write_frame(const WriteRequest& request) {
             head_.insert(head_.end(), data.begin(),
                          data.begin() + static_cast<std::ptrdiff_t>(part));
             data = data.subspan(part);
+            at += part;
             if (head_.size() < sizeof header) break;
             std::memcpy(&header, head_.data(), sizeof header);
             FrameError wrong =
@@ -191,20 +192,24 @@ int PutFile::write_frame(const WriteRequest& request) {
         }
     }
     if (data.empty()) return 0;
-    std::uint64_t skipped = request.data.size() - data.size();
-    std::uint64_t at = request.offset + skipped - head_.size();
-    if (request.offset + skipped < head_.size() || at > header_->body_length ||
-        data.size() > header_->body_length - at) {
+    if (at < head_.size() || at - head_.size() > header_->body_length ||
+        data.size() > header_->body_length - (at - head_.size())) {
         return spoil(EINVAL, "framed/put: more than the header's body length, or before the body");
     }
-    return store(data, at);
+    return store(data, at - head_.size());
+}
+
+// Behind the last byte written.
+std::uint64_t PutFile::end() const noexcept {
+    return head_.size() + size_;
 }
 
 int PutFile::accept(const WriteRequest& request) {
     if (state_ == State::kSpoiled) return error_;
     if (state_ == State::kDone) return EPIPE;  // the message is on its way
-    if (framed_) return write_frame(request);
-    return store(request.data, request.offset);
+    // The kernel gives the size that it knows, which may be old.
+    const std::uint64_t at = request.appends ? end() : request.offset;
+    return framed_ ? write_frame(request.data, at) : store(request.data, at);
 }
 
 Outcome PutFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
@@ -310,9 +315,7 @@ Outcome PutFile::try_flush(const access::Subject& by, bool nonblocking, queue::B
         }
     }
     // A look into /proc: without the lock.
-    Kind shown = framed_ ? Kind::kFramedPut : Kind::kPut;  // as fdinfo has it, aside or not
-    if (by.pid != opener_.pid ||
-        (by.pid != 0 && has_open(by.pid, NodeId{node_.channel, shown}.raw(), "fuse.ipcfs"))) {
+    if (by.pid != opener_.pid || (by.pid != 0 && has_open(by.pid, node_.raw(), "fuse.ipcfs"))) {
         return Outcome::kDone;
     }
     std::scoped_lock hold(mutex_);

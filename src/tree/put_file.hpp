@@ -13,7 +13,8 @@
 #include <payload/payload.hpp>
 
 #include <base/timer_queue.hpp>
-#include <tree/message_file.hpp>
+#include <tree/channel_file.hpp>
+#include <tree/file_kind.hpp>
 
 namespace ipcfs::tree {
 
@@ -21,11 +22,11 @@ class PutFile final : public SendingFile, public std::enable_shared_from_this<Pu
 public:
     // EPIPE, EDQUOT as a message file; ENOSPC when memory is short already.
     static Result<std::shared_ptr<PutFile>> open(std::shared_ptr<channel::Channel> channel,
-                                                 NodeId node, OpenMode mode,
+                                                 NodeId node, bool framed, OpenMode mode,
                                                  const access::Subject& subject,
                                                  payload::Store& payloads);
-    PutFile(Entry entry, NodeId node, const access::Subject& opener, payload::Store& payloads,
-            Fd memory);
+    PutFile(Entry entry, NodeId node, bool framed, const access::Subject& opener,
+            payload::Store& payloads, Fd memory);
     ~PutFile() override;
 
     std::optional<Backing> backing() noexcept override;
@@ -51,15 +52,17 @@ private:
     enum class State : std::uint8_t { kFilling, kDone, kSpoiled };
 
     int accept(const WriteRequest& request);
+    std::uint64_t end() const noexcept;
     int grow(std::uint64_t size);
-    int write_frame(const WriteRequest& request);
+    int write_frame(std::span<const std::byte> data, std::uint64_t at);
     int store(std::span<const std::byte> data, std::uint64_t at);
     bool look() noexcept;
     int spoil(int error, std::string why) noexcept;
     int make_message(queue::Batch& batch);
     Result<queue::MessageRef> message_of(std::uint64_t size);
 
-    const NodeId node_;
+    const NodeId node_;  // as fdinfo has it
+    const bool is_aside_;
     const access::Subject opener_;
     const bool framed_;
     payload::Store& payloads_;

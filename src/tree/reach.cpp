@@ -14,8 +14,7 @@ using channel::Registry;
 
 bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
                    std::span<const gid_t> groups) const {
-    const FileSpec* spec = spec_of(node.kind);
-    mode_t type = !spec || spec->directory ? S_IFDIR : S_IFREG;
+    const mode_t type = is_directory(node.kind) ? S_IFDIR : S_IFREG;
     bool allowed = false;
     read_attributes(node, [&](const Attributes& attributes) {
         std::optional<access::Acl> acl;
@@ -42,7 +41,7 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
         if (path.empty()) break;
         std::string_view name = path.substr(0, path.find('/'));
         path.remove_prefix(name.size());
-        if (at.kind == Kind::kChannel && name == spec_of(Kind::kSubsDir)->name) {
+        if (at.kind == Kind::kChannel && name == file_kind(Kind::kSubsDir)->name) {
             at.kind = Kind::kSubsDir;
             channel.reset();
             continue;
@@ -53,21 +52,21 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
     }
     if (!channel) return Fault{ENOENT, "a channel's path is expected"};
     NodeId node{channel->id(), file};
-    const FileSpec* spec = spec_of(file);
+    const FileKind& row = *file_kind(file);
     const Shape now = shape_of(*channel);
-    if (spec && !spec->shown(now)) {
-        return Fault{ENOENT, std::string(spec->name) + ": not in a channel of this type"};
+    if (!row.is_shown(now)) {
+        return Fault{ENOENT, std::string(row.name) + ": not in a channel of this type"};
     }
-    if (spec && (((want & kRead) && !(spec->reads & now)) ||
-                 ((want & kWrite) && !spec->directory && !(spec->writes & now)))) {
-        return Fault{EACCES, std::string(spec->name) + ": not in this direction"};
+    if (((want & kRead) && !(row.reads & now)) ||
+        ((want & kWrite) && !row.is_directory() && !(row.writes & now))) {
+        return Fault{EACCES, std::string(row.name) + ": not in this direction"};
     }
-    if (spec && spec->parent != Kind::kChannel &&
-        !permits({channel->id(), spec->parent}, kSearch, uid, gid, groups)) {
+    if (row.parent != Kind::kChannel &&
+        !permits({channel->id(), row.parent}, kSearch, uid, gid, groups)) {
         return Fault{EACCES, "no search permission"};
     }
     if (!permits(node, want, uid, gid, groups)) {
-        return Fault{EACCES, std::string(spec ? spec->name : "channel") + ": permission denied"};
+        return Fault{EACCES, std::string(row.name) + ": permission denied"};
     }
     return channel;
 }

@@ -4,6 +4,7 @@
 
 #include <base/process.hpp>
 #include <base/units.hpp>
+#include <tree/node.hpp>
 #include <tree/notify_file.hpp>
 
 namespace ipcfs::tree {

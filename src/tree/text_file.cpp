@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <tree/text_file.hpp>
+#include <tree/tree.hpp>
 
 namespace ipcfs::tree {
 
@@ -16,7 +17,7 @@ Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
         }
         torn_ = false;
         if (!text_ || (written_ && request.offset == 0)) {
-            text_ = std::make_shared<const std::string>(make_());
+            text_ = std::make_shared<const std::string>(style_.make(tree_, channel_));
             written_ = false;
         }
         text = text_;
@@ -32,19 +33,20 @@ Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
 
 Outcome TextFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
     std::string_view text(reinterpret_cast<const char*>(request.data.data()), request.data.size());
-    // These may take long: a region's mappings, names in the kernel's cache, the store's first files.
-    constexpr auto kNone = std::string_view::npos;
-    if (worker_ && take_ &&
-        (text.find("revoke") != kNone || text.find("type") != kNone ||
-         text.find("durable") != kNone)) {
+    if (style_.is_slow && style_.is_slow(text)) {
         std::scoped_lock hold(mutex_);
         pending_.push_back({std::string(text), request.subject});
         return Outcome::kWait;
     }
-    error = take_ ? take_(text, request.subject) : EACCES;
+    error = style_.take ? take(text, request.subject) : EACCES;
     std::scoped_lock hold(mutex_);
     written_ = true;
     return Outcome::kDone;
+}
+
+int TextFile::take(std::string_view text, const access::Subject& by) {
+    auto done = style_.take(tree_, channel_, text, by);
+    return done ? 0 : done.error().code;
 }
 
 void TextFile::start_write(WriteOperation& operation) noexcept {
@@ -56,13 +58,13 @@ void TextFile::start_write(WriteOperation& operation) noexcept {
         written_ = true;
     }
     // The operation keeps itself and this file until it is finished.
-    worker_->add([this, &operation, pending = std::move(pending)] {
-        operation.finish_with(take_(pending.text, pending.subject));
+    tree_.worker().add([this, &operation, pending = std::move(pending)] {
+        operation.finish_with(take(pending.text, pending.subject));
     });
 }
 
 unsigned TextFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
-    return POLLIN | (take_ ? POLLOUT : 0U);
+    return POLLIN | (style_.take ? POLLOUT : 0U);
 }
 
 }  // namespace ipcfs::tree

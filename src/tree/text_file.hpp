@@ -3,29 +3,19 @@
 #pragma once
 
 #include <deque>
-#include <functional>
 #include <mutex>
 #include <string>
 
-#include <payload/worker.hpp>
-
+#include <tree/file_kind.hpp>
 #include <tree/open_file.hpp>
 
 namespace ipcfs::tree {
 
 class TextFile final : public OpenFile {
 public:
-    using Make = std::function<std::string()>;
-    // `data` is one write(2), whole. An errno, or 0.
-    using Take = std::function<int(std::string_view data, const access::Subject& subject)>;
-
-    // `make` is called at the first read, and at each read from position 0 after a write.
-    // With a worker, `take` runs there, since it may take long, and the write waits for it.
-    TextFile(Make make, Take take, access::Charge charge, payload::Worker* worker = nullptr)
-        : make_(std::move(make)),
-          take_(std::move(take)),
-          charge_(std::move(charge)),
-          worker_(worker) {}
+    // The text is made at the first read, and at each read from position 0 after a write.
+    TextFile(Tree& tree, const TextStyle& style, ChannelPtr channel, access::Charge charge)
+        : tree_(tree), style_(style), channel_(std::move(channel)), charge_(std::move(charge)) {}
 
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -47,14 +37,16 @@ public:
     }
 
 private:
-    Make make_;
-    Take take_;
     struct Text {
         std::string text;
         access::Subject subject;
     };
+    int take(std::string_view text, const access::Subject& by);
+
+    Tree& tree_;
+    const TextStyle style_;
+    const ChannelPtr channel_;
     access::Charge charge_;
-    payload::Worker* worker_;
     mutable std::mutex mutex_;
     std::deque<Text> pending_;  // writes whose operation has not started yet
     std::shared_ptr<const std::string> text_;

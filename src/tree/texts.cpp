@@ -1,6 +1,8 @@
-// What the files that show a text say. Any thread; each call is one consistent snapshot of a channel.
+// What the files that show a text say.
+#include <channel/subscription.hpp>
 #include <insight/table.hpp>
 #include <ipcfs/frame.hpp>
+#include <tree/texts.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
@@ -32,10 +34,49 @@ std::string path_cell(const std::string& path) {
     return path.empty() ? std::string("/") : path;
 }
 
+std::string peek_text(const channel::Channel& channel, queue::Lane lane) {
+    Table t({"sequence", "id", "time", "priority", "type", "size", "pid", "tid", "uid", "gid",
+             "correlation", "deadline", "redelivered", "deliveries"});
+    for (const channel::Listed& m : channel.list(lane)) {
+        const queue::Envelope& e = m.envelope;
+        t.row().cell(e.sequence).cell(e.id).cell(e.time).cell(unsigned{e.priority});
+        t.cell(to_string(static_cast<FrameType>(e.type))).cell(m.size);
+        t.cell(e.sender.pid).cell(e.sender.tid).cell(e.sender.uid).cell(e.sender.gid);
+        t.cell(e.correlation).cell(e.deadline).cell(e.redelivered ? 1 : 0);
+        t.cell(e.deliveries);
+    }
+    return std::move(t).text();
+}
+
 }  // namespace
 
-std::string status_text(const channel::Channel& channel, const std::string& degraded) {
-    Snapshot s = channel.snapshot();
+std::string main_peek_text(Tree&, const ChannelPtr& channel) {
+    return peek_text(*channel, queue::Lane::kMain);
+}
+
+std::string dead_peek_text(Tree&, const ChannelPtr& channel) {
+    return peek_text(*channel, queue::Lane::kDead);
+}
+
+std::string filter_text(Tree&, const ChannelPtr& channel) {
+    return channel->subscription()->filter();
+}
+
+std::string ctl_text(Tree&, const ChannelPtr& channel) {
+    return channel::print(channel->settings());
+}
+
+std::string config_text(Tree& tree, const ChannelPtr&) {
+    return tree.system().config ? tree.system().config() : std::string();
+}
+
+std::string version_text(Tree& tree, const ChannelPtr&) {
+    return tree.system().version ? tree.system().version() : std::string();
+}
+
+std::string status_text(Tree& tree, const ChannelPtr& channel) {
+    const std::string degraded = tree.system().degraded ? tree.system().degraded() : std::string();
+    Snapshot s = channel->snapshot();
     std::string text;
     bool short_of = s.state == State::kOk && !degraded.empty();
     line(text, "state", short_of ? "degraded" : name_of(s.state));
@@ -51,7 +92,7 @@ std::string status_text(const channel::Channel& channel, const std::string& degr
     line(text, "waiting-readers", s.waiting_readers);
     line(text, "waiting-writers", s.waiting_writers);
     line(text, "oldest-age-ns", static_cast<std::uint64_t>(s.oldest_age));
-    if (((kQueueShape | kBatchShape | kSubscriptionShape) & shape_of(channel)) != 0) {
+    if (((kQueueShape | kBatchShape | kSubscriptionShape) & shape_of(*channel)) != 0) {
         line(text, "leased", s.leased);
         line(text, "delayed", s.delayed);
         line(text, "dead", s.dead);
@@ -65,8 +106,8 @@ std::string status_text(const channel::Channel& channel, const std::string& degr
     return text;
 }
 
-std::string stats_text(const channel::Channel& channel) {
-    Snapshot s = channel.snapshot();
+std::string stats_text(Tree&, const ChannelPtr& channel) {
+    Snapshot s = channel->snapshot();
     const channel::Counters& c = s.counters;
     Table t({"enqueued",       "enqueued_bytes",  "delivered",   "delivered_bytes",
              "depth",          "bytes",           "rejected",    "timed_out",
@@ -86,21 +127,7 @@ std::string stats_text(const channel::Channel& channel) {
     return std::move(t).text();
 }
 
-std::string peek_text(const channel::Channel& channel, queue::Lane lane) {
-    Table t({"sequence", "id", "time", "priority", "type", "size", "pid", "tid", "uid", "gid",
-             "correlation", "deadline", "redelivered", "deliveries"});
-    for (const channel::Listed& m : channel.list(lane)) {
-        const queue::Envelope& e = m.envelope;
-        t.row().cell(e.sequence).cell(e.id).cell(e.time).cell(unsigned{e.priority});
-        t.cell(to_string(static_cast<FrameType>(e.type))).cell(m.size);
-        t.cell(e.sender.pid).cell(e.sender.tid).cell(e.sender.uid).cell(e.sender.gid);
-        t.cell(e.correlation).cell(e.deadline).cell(e.redelivered ? 1 : 0);
-        t.cell(e.deliveries);
-    }
-    return std::move(t).text();
-}
-
-std::string messages_text(const channel::Registry& registry) {
+std::string messages_text(Tree& tree, const ChannelPtr&) {
     Table t(
         {"channel",        "enqueued",    "enqueued_bytes", "delivered",       "delivered_bytes",
          "depth",          "bytes",       "rejected",       "timed_out",       "dropped_oldest",
@@ -108,7 +135,7 @@ std::string messages_text(const channel::Registry& registry) {
          "latency_count",  "latency_p50", "latency_p95",    "latency_p99",     "latency_max",
          "leased",         "acked",       "nacked",         "lease_timed_out", "dead",
          "redelivered"});
-    registry.for_each([&](const auto& channel, const std::string& path) {
+    tree.registry().for_each([&](const auto& channel, const std::string& path) {
         Snapshot s = channel->snapshot();
         const channel::Counters& c = s.counters;
         t.row().cell(path_cell(path)).cell(c.enqueued).cell(c.enqueued_bytes).cell(c.delivered);
@@ -121,18 +148,16 @@ std::string messages_text(const channel::Registry& registry) {
     return std::move(t).text();
 }
 
-std::string channels_text(channel::Registry& registry) {
+std::string channels_text(Tree& tree, const ChannelPtr&) {
     Table t({"channel",    "type",         "state",         "depth",           "bytes",
              "capacity",   "readers",      "writers",       "waiting_readers", "waiting_writers",
              "oldest_age", "last_arrival", "last_delivery", "created",         "uid",
              "pauses",     "subscribers",  "leased",        "delayed",         "dead"});
-    registry.for_each([&](const auto& channel, const std::string& path) {
+    tree.registry().for_each([&](const auto& channel, const std::string& path) {
         Snapshot s = channel->snapshot();
         uid_t uid = 0;
-        registry.read(
-            channel->id(), static_cast<std::uint8_t>(Kind::kChannel),
-            [](const channel::Attributes& made) { return made; },
-            [&](const channel::Attributes& attributes) { uid = attributes.uid; });
+        tree.read_attributes({channel->id(), Kind::kChannel},
+                             [&](const auto& attributes) { uid = attributes.uid; });
         t.row().cell(path_cell(path)).cell(channel::name_of(s.settings.type));
         t.cell(name_of(s.state)).cell(s.depth).cell(s.bytes).cell(s.settings.capacity);
         t.cell(s.readers).cell(s.writers).cell(s.waiting_readers).cell(s.waiting_writers);
@@ -143,16 +168,19 @@ std::string channels_text(channel::Registry& registry) {
     return std::move(t).text();
 }
 
-std::string notifications_text(channel::Registry& registry) {
+std::string notifications_text(Tree& tree, const ChannelPtr&) {
     Table t({"channel", "listeners", "events", "rings"});
-    registry.for_each([&](const auto& channel, const std::string& path) {
+    tree.registry().for_each([&](const auto& channel, const std::string& path) {
         t.row().cell(path_cell(path)).cell(channel->events().sweep());
         t.cell(channel->events().published()).cell(channel->snapshot().counters.rings);
     });
     return std::move(t).text();
 }
 
-std::string mappings_text(const std::vector<payload::Usage>& usage) {
+std::string mappings_text(Tree& tree, const ChannelPtr&) {
+    auto usage = tree.shares().usage();
+    const auto payloads = tree.payloads().usage();
+    usage.insert(usage.end(), payloads.begin(), payloads.end());
     Table t({"object", "state", "uid", "count", "bytes"});
     for (const payload::Usage& line : usage) {
         t.row().cell(line.object).cell(line.state).cell(line.uid).cell(line.count).cell(line.bytes);
@@ -160,7 +188,8 @@ std::string mappings_text(const std::vector<payload::Usage>& usage) {
     return std::move(t).text();
 }
 
-std::string resources_text(const access::Ledger& ledger, const System& system) {
+std::string resources_text(Tree& tree, const ChannelPtr&) {
+    const access::Ledger& ledger = tree.ledger();
     Table t({"scope", "id", "resource", "used", "limit"});
     ledger.for_each([&](const access::Account& account) {
         for (std::size_t i = 0; i < access::kResources; ++i) {
@@ -173,7 +202,7 @@ std::string resources_text(const access::Ledger& ledger, const System& system) {
     std::uint64_t limit = ledger.total_limit();
     t.row().cell("total").cell(0).cell("bytes").cell(ledger.total_bytes());
     t.cell(limit == access::kUnlimited ? 0 : limit);
-    if (system.resources) system.resources(t);
+    if (tree.system().resources) tree.system().resources(t);
     return std::move(t).text();
 }
 

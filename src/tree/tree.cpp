@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <tree/attributes.hpp>
+#include <tree/memory_file.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
@@ -18,10 +19,11 @@ namespace {
 constexpr std::uint64_t kFirstChannelCookie = 1ULL << 32;
 
 // Directories that a directory of this kind has in this shape, and its own two links.
-std::uint64_t fixed_links(Kind kind, Shape shape) {
+std::uint64_t fixed_links(Kind directory, Shape shape) {
     std::uint64_t links = 2;
-    for (const FileSpec* file = first_spec(); file != end_spec(); ++file) {
-        links += file->parent == kind && file->directory && file->shown(shape);
+    for (const FileKind& kind : file_kinds()) {
+        links += kind.parent == directory && !kind.name.empty() && kind.is_directory() &&
+                 kind.is_shown(shape);
     }
     return links;
 }
@@ -60,15 +62,15 @@ Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
 
 // What a file has until it is changed.
 Registry::Initial Tree::initial(Kind kind) {
-    const FileSpec* spec = spec_of(kind);
-    return [spec](const Attributes& made) {
-        if (!spec) return made;  // the channel's directory itself
+    const FileKind* row = file_kind(kind);
+    return [row](const Attributes& made) {
+        if (!row || row->rights == Rights::kMade) return made;
         Attributes file;
         file.uid = made.uid;
         file.gid = made.gid;
         file.changed = made.changed;
-        file.mode = (made.mode & spec->mask) | (spec->mask & S_ISVTX);
-        if (auto defaults = default_acl(made)) inherit_acl(file, *defaults, spec->mask & 0777);
+        file.mode = (made.mode & row->mask) | (row->mask & S_ISVTX);
+        if (auto defaults = default_acl(made)) inherit_acl(file, *defaults, row->mask & 0777);
         return file;
     };
 }
@@ -86,13 +88,11 @@ std::uint64_t Tree::channel_id(NodeId node) const {
 }
 
 bool Tree::read_attributes(NodeId node, const std::function<void(const Attributes&)>& use) const {
-    switch (node.kind) {
-        case Kind::kRegion: return shares_.read(node.channel, use);
-        case Kind::kPayload:
-        case Kind::kPayloadDir:
-            return read_payload_attributes(channel_id(node), node.kind == Kind::kPayloadDir, use);
-        case Kind::kPutAside: node.kind = Kind::kPut; break;
-        default: break;
+    node = without_aside(node);
+    const FileKind* row = file_kind(node.kind);
+    if (row && row->rights == Rights::kRegion) return shares_.read(node.channel, use);
+    if (row && row->rights == Rights::kQueue) {
+        return read_payload_attributes(channel_id(node), row->is_directory(), use);
     }
     return registry_.read(node.channel, raw(node.kind), initial(node.kind), use);
 }
@@ -114,7 +114,7 @@ bool Tree::read_payload_attributes(std::uint64_t id, bool directory,
 
 bool Tree::change_attributes(NodeId node, const std::function<void(Attributes&)>& use) {
     if (node.kind == Kind::kRegion) return shares_.change(node.channel, use);
-    if (node.kind == Kind::kPutAside) node.kind = Kind::kPut;
+    node = without_aside(node);
     return registry_.change(node.channel, raw(node.kind), initial(node.kind), use);
 }
 
@@ -133,21 +133,21 @@ Shape Tree::shape(NodeId node) const {
 // A client's kernel may still know a file that its channel does not show any more. ESTALE makes it look
 // the name up again.
 bool Tree::hidden(NodeId node) const {
-    const FileSpec* spec = spec_of(node.kind);
-    return spec && (spec->reads | spec->writes) != kAllShapes && !spec->shown(shape(node));
+    const FileKind* row = file_kind(node.kind);
+    return row && (row->reads | row->writes) != kAllShapes && !row->is_shown(shape(node));
 }
 
 Result<NodeInfo> Tree::describe(NodeId node) const {
-    const FileSpec* spec = spec_of(node.kind);
+    const FileKind* row = file_kind(node.kind);
+    if (!row) return Fault{ESTALE, "no such file"};
     NodeInfo info;
     info.id = node;
-    info.inode = NodeId{node.channel, node.kind == Kind::kPutAside ? Kind::kPut : node.kind}.raw();
-    bool directory = !spec || spec->directory;
-    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
-        if (!spec) return Fault{ESTALE, "no such file"};
-        bool link = node.kind == Kind::kControl;
-        info.mode = (directory ? S_IFDIR : link ? S_IFLNK : S_IFREG) | spec->mask;
-        if (link) info.size = system_.control.size();
+    info.inode = without_aside(node).raw();
+    info.keep = row->keep;
+    const bool directory = row->is_directory();
+    if (is_system(node)) {
+        info.mode = row->type | row->mask;
+        if (S_ISLNK(row->type)) info.size = system_.control.size();
         info.uid = system_.uid;
         info.gid = system_.gid;
         registry_.read(
@@ -159,14 +159,12 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
         return info;
     }
     bool found = read_attributes(node, [&](const Attributes& attributes) {
-        info.mode = (directory ? S_IFDIR : S_IFREG) | attributes.mode;
+        info.mode = row->type | attributes.mode;
         info.uid = attributes.uid;
         info.gid = attributes.gid;
         info.accessed = info.modified = info.changed = attributes.changed;
     });
     if (!found) return Fault{ESTALE, "the channel is gone"};
-    info.transient = node.kind == Kind::kPayloadDir || node.kind == Kind::kPayload ||
-                     node.kind == Kind::kRegion || node.kind == Kind::kPutAside;
     if (node.kind == Kind::kPayload) {
         auto payload = payloads_.find(node.channel);
         if (!payload) return Fault{ESTALE, "the payload is gone"};
@@ -186,13 +184,13 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
         info.links = 2 + registry_.count_subscriptions(node.channel);
     } else if (directory) {
         info.links = 2;
-    } else if (is_message_file(node.kind)) {
+    } else if (row->has_times) {
         auto channel = registry_.find(node.channel);
         if (!channel) return Fault{ESTALE, "the channel is gone"};
         auto [arrival, delivery] = channel->times();
         info.modified = arrival;
         info.accessed = delivery;
-        if (node.kind == Kind::kQueue) {
+        if (row->messages.via == queue::Via::kQueueFile) {
             channel->attributes_cached.store(true, std::memory_order_relaxed);
         }
     }
@@ -201,9 +199,9 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
 
 Result<NodeInfo> Tree::lookup(NodeId parent, std::string_view name) const {
     if (name.size() > kLongestName) return Fault{ENAMETOOLONG, "lookup"};
-    if (const FileSpec* spec = spec_of(parent.kind, name)) {
-        if (!spec->shown(shape(parent))) return Fault{ENOENT, "lookup"};
-        return describe({parent.channel, spec->kind});
+    if (const FileKind* row = file_kind(parent.kind, name)) {
+        if (!row->is_shown(shape(parent))) return Fault{ENOENT, "lookup"};
+        return describe({parent.channel, row->kind});
     }
     if (parent.kind == Kind::kPayloadDir) {
         auto id = payload_id(name);
@@ -236,35 +234,38 @@ Result<NodeInfo> Tree::stat(NodeId node) const {
 }
 
 NodeId Tree::parent(NodeId node) const {
-    if (node.kind == Kind::kPayload) return {channel_id(node), Kind::kPayloadDir};
-    if (node.kind == Kind::kRegion) return {channel_id(node), Kind::kShareDir};
-    if (node.kind == Kind::kPutAside) node.kind = Kind::kPut;
-    if (const FileSpec* spec = spec_of(node.kind)) return {node.channel, spec->parent};
+    if (!has_channels(node.kind)) return {channel_id(node), file_kind(node.kind)->parent};
     std::uint64_t above = registry_.parent(node.channel);
     if (shape(node) == kSubscriptionShape) return {above, Kind::kSubsDir};
     return {above, above == Registry::kRootId ? Kind::kRoot : Kind::kChannel};
 }
 
-Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
-    bool system = node.channel == Registry::kRootId && node.kind != Kind::kRoot;
-    if (hidden(node)) return Fault{ESTALE, "the channel's type does not show it"};
-    if (change.size && node.kind == Kind::kRegion) {
-        auto region = shares_.find(node.channel);
-        auto channel = channel_of(node);
-        if (!region || !channel) return Fault{ESTALE, "the region is gone"};
-        auto sized = shares_.resize(*region, *change.size, (*channel)->settings().max_payload);
-        if (!sized) {
-            (*channel)->note_error(sized.error().operation);
-            return sized.error();
+Result<void> Tree::truncate(NodeId node, Length length, std::uint64_t size) {
+    switch (length) {
+        case Length::kIgnored: return {};
+        case Length::kSealed: return Fault{EROFS, "truncate: a sealed payload"};
+        case Length::kNone: break;
+        case Length::kSet: {
+            auto region = shares_.find(node.channel);
+            auto channel = channel_of(node);
+            if (!region || !channel) return Fault{ESTALE, "the region is gone"};
+            return resize_region(shares_, *region, **channel, size);
         }
-    } else if (change.size && node.kind == Kind::kPayload) {
-        return Fault{EROFS, "truncate: a sealed payload"};
-    } else if (change.size && *change.size != 0 && !is_put(node.kind)) {
-        return Fault{EINVAL, "truncate: message files have size 0"};
+    }
+    if (size != 0) return Fault{EINVAL, "truncate: message files have size 0"};
+    return {};
+}
+
+Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
+    if (hidden(node)) return Fault{ESTALE, "the channel's type does not show it"};
+    const FileKind* row = file_kind(node.kind);
+    if (!row) return Fault{ESTALE, "no such file"};
+    if (change.size) {
+        if (auto done = truncate(node, row->length, *change.size); !done) return done.error();
     }
     if (change.mode || change.uid || change.gid) {
-        if (system) return Fault{EPERM, "the system's files keep their owner and mode"};
-        if (node.kind == Kind::kPayload || node.kind == Kind::kPayloadDir) {
+        if (is_system(node)) return Fault{EPERM, "the system's files keep their owner and mode"};
+        if (row->rights == Rights::kQueue) {
             // What `queue` gives them already may be asked for: chmod -R of a channel goes through.
             auto now = describe(node);
             if (!now) return now;
@@ -275,8 +276,7 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
             if (other) return Fault{EPERM, "payloads follow the rights of `queue`"};
             return now;
         }
-        const FileSpec* spec = spec_of(node.kind);
-        mode_t bits = !spec || spec->directory ? 07777 : 0777;
+        mode_t bits = row->is_directory() ? 07777 : 0777;
         bool found = change_attributes(node, [&](Attributes& attributes) {
             if (change.uid) attributes.uid = *change.uid;
             if (change.gid) attributes.gid = *change.gid;
@@ -300,37 +300,38 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
 }
 
 Result<void> Tree::list(NodeId directory, std::uint64_t cookie, const Visit& visit) const {
-    const FileSpec* spec = spec_of(directory.kind);
-    if (spec && !spec->directory) return Fault{ENOTDIR, "readdir"};
+    if (!is_directory(directory.kind)) return Fault{ENOTDIR, "readdir"};
     if (directory.channel != Registry::kRootId && !registry_.find(directory.channel)) {
         return Fault{ENOENT, "readdir: the channel is gone"};
     }
     std::uint64_t at = 0;
     for (auto [name, node] : {std::pair{std::string_view("."), directory},
                               std::pair{std::string_view(".."), parent(directory)}}) {
-        if (++at > cookie && !visit(name, node, true, at)) return {};
+        if (++at > cookie && !visit(name, node, S_IFDIR, at)) return {};
     }
     const Shape now = shape(directory);
-    for (const FileSpec* file = first_spec(); file != end_spec(); ++file) {
-        ++at;  // of all files, so that it means the same in every shape
-        if (at <= cookie || file->parent != directory.kind || !file->shown(now)) continue;
-        if (!visit(file->name, {directory.channel, file->kind}, file->directory, at)) return {};
+    for (const FileKind& kind : file_kinds()) {
+        ++at;  // counts all kinds, so that it means the same in every shape
+        if (at <= cookie || kind.parent != directory.kind || kind.name.empty()) continue;
+        if (!kind.is_shown(now)) continue;
+        if (!visit(kind.name, {directory.channel, kind.kind}, kind.type, at)) return {};
     }
     std::uint64_t after = cookie < kFirstChannelCookie ? 0 : cookie - kFirstChannelCookie;
     if (directory.kind == Kind::kPayloadDir) {
         for (std::uint64_t id : payloads_.list(directory.channel, after)) {
-            if (!visit(std::to_string(id), {id, Kind::kPayload}, false, kFirstChannelCookie + id)) {
+            if (!visit(std::to_string(id), {id, Kind::kPayload}, S_IFREG,
+                       kFirstChannelCookie + id)) {
                 return {};
             }
         }
     }
     if (directory.kind == Kind::kShareDir) {
         shares_.list(directory.channel, after, [&](std::uint64_t id, std::string_view name) {
-            return visit(name, {id, Kind::kRegion}, false, kFirstChannelCookie + id);
+            return visit(name, {id, Kind::kRegion}, S_IFREG, kFirstChannelCookie + id);
         });
     }
     auto channel = [&](std::uint64_t id, std::string_view name) {
-        return visit(name, {id, Kind::kChannel}, true, kFirstChannelCookie + id);
+        return visit(name, {id, Kind::kChannel}, S_IFDIR, kFirstChannelCookie + id);
     };
     if (directory.kind == Kind::kSubsDir) {
         registry_.list_subscriptions(directory.channel, after, channel);
@@ -341,7 +342,8 @@ Result<void> Tree::list(NodeId directory, std::uint64_t cookie, const Visit& vis
 }
 
 Result<std::string> Tree::read_link(NodeId node) const {
-    if (node.kind != Kind::kControl) return Fault{EINVAL, "readlink"};
+    const FileKind* row = file_kind(node.kind);
+    if (!row || !S_ISLNK(row->type)) return Fault{EINVAL, "readlink"};
     return system_.control;
 }
 

@@ -23,7 +23,7 @@
 #include <base/result.hpp>
 #include <channel/registry.hpp>
 #include <insight/table.hpp>
-#include <tree/message_file.hpp>
+#include <tree/file_kind.hpp>
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
 #include <tree/shares.hpp>
@@ -57,7 +57,8 @@ struct NewChannel {
     mode_t mode = 0777;
     mode_t umask = 022;
     access::Subject subject;
-    std::vector<gid_t> groups = {};  // supplementary; for a subscription
+    // Supplementary ones; asked where they matter.
+    std::function<std::vector<gid_t>()> groups = {};
 };
 
 class Tree {
@@ -77,38 +78,40 @@ public:
     Result<void> rename(NodeId parent, std::string_view name, NodeId to_parent,
                         std::string_view to_name, bool keep);
 
-    // A region below share/, opened at once. EEXIST with `exclusive`.
+    // A region below share/, opened at once. EEXIST.
     Result<std::pair<NodeInfo, std::shared_ptr<OpenFile>>> create(NodeId parent,
                                                                   std::string_view name,
-                                                                  OpenMode mode, bool exclusive,
+                                                                  OpenMode mode,
                                                                   const NewChannel& made);
     Result<void> unlink(NodeId parent, std::string_view name);
     Result<std::string> read_link(NodeId node) const;
-    // `put` again, as a node that shares no open file with it.
-    static NodeId aside(NodeId put) noexcept { return {put.channel, Kind::kPutAside}; }
 
     // The channel at `path` below the mount, for somebody without a kernel that checks: search on every
     // directory, and `want` (r 4, w 2) on its file `file`. ENOENT, EACCES.
-    Result<std::shared_ptr<channel::Channel>> reach(std::string_view path, Kind file, unsigned want,
-                                                    uid_t uid, gid_t gid,
-                                                    std::span<const gid_t> groups) const;
+    Result<ChannelPtr> reach(std::string_view path, Kind file, unsigned want, uid_t uid, gid_t gid,
+                             std::span<const gid_t> groups) const;
     // As the last step of that alone.
     bool permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
                  std::span<const gid_t> groups) const;
 
-    // Whether what the client's kernel has cached of this directory's entries may be old.
-    bool relisted(NodeId directory);
-    // Told of a channel whose type changed, and of the paths of files below it that it does not show any
-    // more: what clients' kernels keep of them is to go. `at_once`: before it returns, if that does not
-    // take long. Any thread but the door's when `at_once`. Set before use.
-    using Retyped = std::function<void(const std::shared_ptr<channel::Channel>& channel,
+    // Whether the client's kernel may cache the entries of a directory.
+    enum class Listing : std::uint8_t {
+        kKept,
+        kOutdated,   // it may, but what it has may be old
+        kNeverKept,  // they change without that kernel's knowledge
+    };
+    Listing listing(NodeId directory);
+    // Called with a channel whose type changed and the paths of files below it that it no longer shows:
+    // the kernels of clients must drop these names. `at_once`: before it returns, if that does not take
+    // long; not on a thread of the door. Set before use.
+    using Retyped = std::function<void(const ChannelPtr& channel,
                                        const std::vector<std::string>& hidden, bool at_once)>;
     void on_retyped(Retyped told) { retyped_ = std::move(told); }
 
     // Entries of a directory after `cookie` (0: from the start) until `visit` returns false. `visit`
     // is given the cookie of the entry; it copies, and calls nothing.
-    using Visit = std::function<bool(std::string_view name, NodeId node, bool directory,
-                                     std::uint64_t cookie)>;
+    using Visit =
+        std::function<bool(std::string_view name, NodeId node, mode_t type, std::uint64_t cookie)>;
     Result<void> list(NodeId directory, std::uint64_t cookie, const Visit& visit) const;
     NodeId parent(NodeId node) const;
 
@@ -124,42 +127,40 @@ public:
     Result<std::shared_ptr<OpenFile>> open(NodeId node, OpenMode mode,
                                            const access::Subject& subject);
 
-    // For statfs: channels there are.
+    // As Channel::control, and reports a new type.
+    Result<void> control(const ChannelPtr& channel, std::string_view text, bool at_once);
+    // Attributes of whatever kind of node. False: it is gone.
+    bool read_attributes(NodeId node,
+                         const std::function<void(const channel::Attributes&)>& use) const;
+
+    // The number of channels, for statfs(2).
     std::size_t channels() const { return registry_.size(); }
     channel::Registry& registry() noexcept { return registry_; }
     access::Ledger& ledger() noexcept { return ledger_; }
     Shares& shares() noexcept { return shares_; }
+    payload::Store& payloads() noexcept { return payloads_; }
+    payload::Worker& worker() noexcept { return worker_; }
+    const System& system() const noexcept { return system_; }
+    Logger& log() noexcept { return log_; }
 
 private:
     static channel::Registry::Initial initial(Kind kind);
+    // Below kern/: its rights are fixed.
+    static bool is_system(NodeId node) noexcept {
+        return node.channel == channel::Registry::kRootId && node.kind != Kind::kRoot;
+    }
     Shape shape(NodeId node) const;  // 0: the node is gone
     bool hidden(NodeId node) const;
-    std::shared_ptr<channel::Channel> child(NodeId parent, std::string_view name) const;
-    // As Channel::control, and tells of a new type.
-    Result<void> control(const std::shared_ptr<channel::Channel>& channel, std::string_view text,
-                         bool at_once);
+    ChannelPtr child(NodeId parent, std::string_view name) const;
     void forget(std::uint64_t channel);  // which is gone
     bool read_payload_attributes(std::uint64_t id, bool directory,
                                  const std::function<void(const channel::Attributes&)>& use) const;
-    // Attributes of whatever kind of node. False: it is gone.
-    bool read_attributes(NodeId node,
-                         const std::function<void(const channel::Attributes&)>& use) const;
     bool change_attributes(NodeId node, const std::function<void(channel::Attributes&)>& use);
     std::uint64_t channel_id(NodeId node) const;  // UINT64_MAX: the node is gone
-    Result<std::vector<std::string>> revocations(const channel::Channel& channel,
-                                                 std::string_view text) const;
     bool may_receive(std::uint64_t channel, const access::Identity& subscriber) const;
-    Result<std::shared_ptr<OpenFile>> open_text(NodeId node,
-                                                const std::shared_ptr<channel::Channel>& channel,
-                                                const access::Subject& subject);
-    Result<void> write_ctl(const std::shared_ptr<channel::Channel>& channel, std::string_view text,
-                           const access::Subject& by);
-    Result<std::shared_ptr<OpenFile>> open_region(const RegionPtr& region, OpenMode mode,
-                                                  const access::Subject& subject);
-    std::string mappings() const;
-    Result<std::shared_ptr<channel::Channel>> channel_of(NodeId node) const;
+    Result<ChannelPtr> channel_of(NodeId node) const;
     Result<NodeInfo> describe(NodeId node) const;
-    std::string text_of(Kind kind, const std::shared_ptr<channel::Channel>& channel) const;
+    Result<void> truncate(NodeId node, Length length, std::uint64_t size);
     Result<void> set_setting(NodeId node, std::string_view key, std::string_view value,
                              const access::Subject& subject);
     Result<void> set_acl(NodeId node, std::string_view name, std::string_view value);
@@ -172,18 +173,8 @@ private:
     Logger& log_;
     System system_;
     Retyped retyped_;
-    Guarded<std::map<std::uint64_t, Nanos>>
-        stale_;  // directories by when they changed by a new type
+    // Directories by when they changed by a new type.
+    Guarded<std::map<std::uint64_t, Nanos>> relisted_;
 };
-
-// Texts of the files that show one (src/tree/texts.cpp).
-std::string status_text(const channel::Channel& channel, const std::string& degraded);
-std::string stats_text(const channel::Channel& channel);
-std::string peek_text(const channel::Channel& channel, queue::Lane lane);
-std::string messages_text(const channel::Registry& registry);
-std::string channels_text(channel::Registry& registry);
-std::string notifications_text(channel::Registry& registry);
-std::string mappings_text(const std::vector<payload::Usage>& usage);
-std::string resources_text(const access::Ledger& ledger, const System& system);
 
 }  // namespace ipcfs::tree

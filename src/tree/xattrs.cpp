@@ -23,7 +23,8 @@ bool is_acl(std::string_view name) {
 
 // Payloads follow the rights of `queue` and have nothing of their own (their number is no channel's).
 bool follows_queue(NodeId node) {
-    return node.kind == Kind::kPayload || node.kind == Kind::kPayloadDir;
+    const FileKind* row = file_kind(node.kind);
+    return row && row->rights == Rights::kQueue;
 }
 
 // What users keep on one file: counted, and charged to the file's owner.
@@ -44,7 +45,7 @@ Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
         return value;
     }
     if (!name.starts_with(kUser) && !is_acl(name)) return Fault{ENODATA, "getxattr"};
-    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
+    if (is_system(node)) {
         return Fault{ENODATA, "getxattr"};
     }
     std::optional<std::string> value;
@@ -59,7 +60,7 @@ Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
 
 Result<std::vector<std::string>> Tree::list_xattrs(NodeId node) const {
     std::vector<std::string> names;
-    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) return names;
+    if (is_system(node)) return names;
     if (node.kind == Kind::kChannel) {
         for (std::string_view key : channel::kSettingKeys) {
             names.push_back(std::string(kSettings).append(key));
@@ -94,8 +95,7 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
 }
 
 Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view value) {
-    const FileSpec* spec = spec_of(node.kind);
-    if (name == kDefaultAcl && spec && !spec->directory)
+    if (name == kDefaultAcl && !is_directory(node.kind))
         return Fault{EACCES, "setxattr: no directory"};
     std::optional<access::Acl> acl;
     if (value.size() > 4) {
@@ -121,7 +121,7 @@ Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view 
 
 Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_view value,
                              bool create, bool replace, const access::Subject& subject) {
-    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
+    if (is_system(node)) {
         return Fault{EPERM, "setxattr: a file of the system"};
     }
     if (name.starts_with(kSettings)) {
@@ -169,7 +169,7 @@ Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_vie
 
 Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
     if (name.starts_with(kSettings)) return Fault{EPERM, "removexattr: settings are always there"};
-    if (node.channel == Registry::kRootId && node.kind != Kind::kRoot) {
+    if (is_system(node)) {
         return Fault{EPERM, "removexattr: a file of the system"};
     }
     if (follows_queue(node)) return Fault{EPERM, "removexattr: payloads follow `queue`"};

@@ -190,11 +190,6 @@ private:
             if (disk_.off_) return gone();
             return std::make_unique<OfFile>(disk_, disk_.names_.at(name));
         }
-        Result<std::vector<std::byte>> read(const std::string& name) override {
-            const std::scoped_lock hold(disk_.mutex_);
-            if (disk_.off_) return gone();
-            return disk_.names_.at(name)->cache;
-        }
         Result<void> rename(const std::string& from, const std::string& to) override {
             const std::scoped_lock hold(disk_.mutex_);
             if (!disk_.goes_on()) return gone();

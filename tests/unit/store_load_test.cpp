@@ -28,9 +28,6 @@ public:
     Result<std::unique_ptr<Region>> open(const std::string& name) override {
         return slow(real_->open(name));
     }
-    Result<std::vector<std::byte>> read(const std::string& name) override {
-        return real_->read(name);
-    }
     Result<void> rename(const std::string& from, const std::string& to) override {
         return real_->rename(from, to);
     }
