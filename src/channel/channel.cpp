@@ -113,7 +113,7 @@ void Channel::stamp(Locked& locked, Message& message) noexcept {
     envelope.sequence = ++sequence_;
     envelope.place = backlog_.new_place();
     if (envelope.id == 0) {
-        envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
+        envelope.id = env_.messages.new_id();
     }
     envelope.time = last_arrival_;
     envelope.enqueued = locked.now();

@@ -21,6 +21,7 @@
 #include <base/timer_queue.hpp>
 #include <channel/backlog.hpp>
 #include <channel/endpoint.hpp>
+#include <channel/environment.hpp>
 #include <channel/events.hpp>
 #include <channel/flow.hpp>
 #include <channel/keeper.hpp>
@@ -29,10 +30,6 @@
 #include <insight/histogram.hpp>
 #include <queue/message.hpp>
 #include <queue/waiter.hpp>
-
-namespace ipcfs::payload {
-class Worker;
-}  // namespace ipcfs::payload
 
 namespace ipcfs::channel {
 
@@ -44,49 +41,6 @@ class Registry;
 class Subscription;
 class Topic;
 struct Circle;
-
-// Rings the inotify bell of a channel: IN_MODIFY on its `queue`. Called without locks, from any
-// thread; must not block.
-class Doorbell {
-public:
-    virtual ~Doorbell() = default;
-    // While a writer holds the inode lock of `queue` (type sync), the event goes to `next` instead.
-    enum class Target : std::uint8_t { kQueue, kNext };
-    virtual void ring(Channel& channel, Target target) noexcept = 0;
-    // A delivery that the kernel did not see on `queue`: the times it keeps of that file are old.
-    virtual void refresh(Channel& channel) noexcept = 0;
-};
-
-// What all channels share. Outlives them.
-struct Environment {
-    const Clock& clock;
-    TimerQueue& timers;
-    queue::MessagePool& messages;
-    access::Ledger& ledger;
-    std::atomic<Doorbell*> doorbell{nullptr};
-    std::atomic<std::uint64_t> next_message_id{1};
-    std::atomic<std::uint64_t> rings{0};                     // doorbell rings asked for
-    Guarded<std::vector<std::weak_ptr<Channel>>> leasing{};  // channels that may have leases
-    store::Store* store = nullptr;      // of durable channels; null: there are none. Set before use
-    payload::Worker* worker = nullptr;  // for what takes long: saving payloads
-    // Where a door's replies are on their way for a moment when it says that they are sent: erases what was
-    // delivered some time later. Null: at once. Set before use; see Lingering.
-    std::shared_ptr<Lingering> lingering{};
-    // A channel's record has to be in the store before it keeps anything there: with these settings, or
-    // those that it has. Set before use; called without locks of channels.
-    std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record{};
-    // For recursive subscriptions. Whether whoever that is may read what is sent to the channel of that id:
-    // set before use, called on any thread without locks of channels. Without it nobody may.
-    std::function<bool(std::uint64_t channel, const access::Identity& subscriber)> may_receive{};
-    std::atomic<const Registry*> registry{nullptr};  // which channel is above which
-    std::atomic<std::uint64_t> recursive{0};         // recursive subscriptions that there are
-    // Grows with whatever may change what they reach: names, rights, filters, types.
-    std::atomic<std::uint64_t> reach_version{1};
-};
-
-// Ends the leases of processes that are gone, of all channels. How many there were. To be called now
-// and then, without locks; costs nothing while there is no lease.
-std::size_t sweep_leases(Environment& environment);
 
 class Channel final : public Timed, public std::enable_shared_from_this<Channel> {
 public:
@@ -144,9 +98,9 @@ public:
     bool end_lease(std::uint64_t lease) noexcept;           // its file is closed
     bool undo_lease(std::uint64_t lease) noexcept;  // it never reached its holder: does not count
     bool has_lease(std::uint64_t lease) const noexcept;
-    // Ends those whose holder is gone. How many. See channel::sweep_leases().
+    // Ends those whose holder is gone. How many. See LeaseWatch.
     std::size_t sweep_leases() noexcept;
-    // Whether there are leases. If not, the next one enrols the channel for sweep_leases() again.
+    // Whether there are leases. If not, the next one enrols the channel again.
     bool still_leasing() noexcept;
 
     // Writing. On kQueued the batch is empty; otherwise it is untouched. try_push with `may_wait`
@@ -329,7 +283,7 @@ private:
     std::vector<Commit*> commits_;  // on their way to the disk
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
     bool made_room_ = false;               // opening it did, see admit_waiters()
-    bool enrolled_ = false;                // in Environment::leasing
+    bool enrolled_ = false;                // in Environment::leases
     std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
     bool bell_deferred_ = false;
     Nanos last_arrival_ = 0, last_delivery_ = 0;

@@ -4,6 +4,7 @@
 
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
@@ -17,11 +18,12 @@ Result<void> Channel::control(std::string_view text) {
     Result<void> done;
     // What the store keeps of a channel goes before what it keeps of its messages.
     const auto wanted = parse_control(text, settings());
+    Registry* const registry = env_.registry.load(std::memory_order_acquire);
     const bool is_recorded =
-        env_.keep_record && wanted &&
+        registry && wanted &&
         (wanted->settings.durable != Durable::kOff || settings().durable != Durable::kOff);
     if (is_recorded && wanted->settings.durable != Durable::kOff) {
-        done = env_.keep_record(id_, &wanted->settings);
+        done = registry->keep_record(id_, &wanted->settings);
     }
     refresh_reach();
     if (done) {
@@ -44,7 +46,7 @@ Result<void> Channel::control(std::string_view text) {
             for (const Command& command : control->commands) run(locked, command);
         }
     }
-    if (is_recorded) (void)env_.keep_record(id_, nullptr);
+    if (is_recorded) (void)registry->keep_record(id_, nullptr);
     if (!done) note_error(done.error().operation);
     return done;
 }
@@ -76,7 +78,7 @@ void Channel::follow_settings() noexcept {
         discipline_type_ = settings_.type;
         topic_ = dynamic_cast<Topic*>(discipline_.get());
         const bool was_topic = is_topic_.exchange(topic_ != nullptr, std::memory_order_relaxed);
-        if (was_topic || topic_) env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+        if (was_topic || topic_) env_.recursion.changed();
     }
     const Durable durable = env_.store ? settings_.durable : Durable::kOff;
     if (!keeper_ || keeper_->durable() != durable) keeper_ = make_keeper(durable);

@@ -176,21 +176,6 @@ bool Channel::still_leasing() noexcept {
     return enrolled_ = !backlog_.leases.empty();
 }
 
-std::size_t sweep_leases(Environment& environment) {
-    using List = std::vector<std::weak_ptr<Channel>>;
-    List all = environment.leasing.with([](List& list) { return std::exchange(list, {}); });
-    if (all.empty()) return 0;
-    std::size_t ended = 0;
-    std::erase_if(all, [&](const std::weak_ptr<Channel>& weak) {
-        auto channel = weak.lock();
-        if (!channel) return true;
-        ended += channel->sweep_leases();
-        return !channel->still_leasing();
-    });
-    environment.leasing.with([&](List& list) { list.insert(list.end(), all.begin(), all.end()); });
-    return ended;
-}
-
 // ---- dead letters -------------------------------------------------------------------------------
 
 // Whoever calls this reconsiders: a dead letter takes no room.

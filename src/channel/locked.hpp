@@ -26,7 +26,7 @@ struct Effects {
     boost::container::small_vector<Event, 4> events;
     Nanos arm = kNever;
     bool ring = false;
-    bool enrol = false;  // for sweep_leases()
+    bool enrol = false;  // for LeaseWatch
     Doorbell::Target ring_target = Doorbell::Target::kQueue;
     queue::MessageList garbage;
     // Of a topic: what is to be done for its subscriptions.
@@ -117,13 +117,10 @@ public:
             channel.env_.timers.arm(channel.weak_from_this(), effects.arm);
         }
         if (effects.enrol) {
-            channel.env_.leasing.with([&](auto& all) { all.push_back(channel.weak_from_this()); });
+            channel.env_.leases.add(channel.weak_from_this());
         }
         if (effects.ring) {
-            channel.env_.rings.fetch_add(1, std::memory_order_relaxed);
-            if (Doorbell* bell = channel.env_.doorbell.load(std::memory_order_acquire)) {
-                bell->ring(channel, effects.ring_target);
-            }
+            channel.env_.bell.ring(channel, effects.ring_target);
         }
         while (queue::take_front(effects.garbage)) {
         }

@@ -74,15 +74,14 @@ std::shared_ptr<Circle> Channel::circle() const {
 // Asks the registry and for rights, so it holds no lock meanwhile. What changes until the lock is
 // taken counts as later than what is published then.
 void Channel::refresh_reach() noexcept {
-    if (!is_topic() || env_.recursive.load(std::memory_order_acquire) == 0) return;
-    const std::uint64_t version = env_.reach_version.load(std::memory_order_acquire);
+    if (!is_topic() || env_.recursion.subscriptions.load(std::memory_order_acquire) == 0) return;
+    const std::uint64_t version = env_.recursion.version.load(std::memory_order_acquire);
     {
         std::scoped_lock hold(mutex_);
         if (!topic_ || topic_->reach_version == version) return;
     }
     auto found = std::make_shared<Reach>();
-    const Registry* registry = env_.registry.load(std::memory_order_acquire);
-    if (registry && env_.may_receive) {
+    if (const Registry* registry = env_.registry.load(std::memory_order_acquire)) {
         for (const auto& [above, path] : registry->above(id_)) {
             Reach::Group group{above->circle(), {}};
             if (!group.circle) continue;
@@ -97,7 +96,7 @@ void Channel::refresh_reach() noexcept {
             }
             for (const auto& member : members) {
                 const Subscription& subscription = *member->subscription();
-                if (!env_.may_receive(id_, subscription.subscriber())) continue;
+                if (!registry->may_receive(id_, subscription.subscriber())) continue;
                 auto filter = subscription.shared_filter();
                 group.to.push_back({member, !filter || filter->reaches(path)});
             }
@@ -152,7 +151,7 @@ void Channel::change_filter(Subscription& of, std::shared_ptr<const Filter>& fil
     if (is_in) topic_->leave(of);
     of.install(filter, charge);
     if (is_in) topic_->enter(of);
-    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    env_.recursion.changed();
     if (of.active_ && of.replayed_ > 0)
         of.channel_.drop_replayed(locked, settings_.type == Type::kMulticast);
 }

@@ -3,6 +3,7 @@
 #include <channel/channel.hpp>
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/subscription.hpp>
 #include <channel/topic.hpp>
 
@@ -54,9 +55,9 @@ Result<void> Subscription::set_filter(std::string_view text) {
     } else {
         install(filter, charge);
     }
-    const Environment& env = channel_.environment();
-    if (is_named_ && env.keep_record && channel_.settings().durable != Durable::kOff) {
-        if (auto kept = env.keep_record(channel_.id(), nullptr); !kept) {
+    Registry* const registry = channel_.environment().registry.load(std::memory_order_acquire);
+    if (is_named_ && registry && channel_.settings().durable != Durable::kOff) {
+        if (auto kept = registry->keep_record(channel_.id(), nullptr); !kept) {
             channel_.note_error("store: " + kept.error().message());
         }
     }

@@ -28,7 +28,7 @@ struct Circle {
 };
 
 // Of a topic, the recursive subscriptions above it that may have what is published here. Made without
-// locks, kept until Environment::reach_version moves on.
+// locks, kept until Recursion::version moves on.
 struct Reach {
     struct Group {
         std::shared_ptr<Circle> circle;

@@ -56,9 +56,11 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
       ledger([wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
              wanted.limits.total_bytes),
       budget(clock, payload::available_memory),
+      kept(make_store(wanted, given.inheritance ? given.inheritance->life() : 1, logger)),
       payloads(ledger, budget),
       worker("ipcfs-memory"),
-      environment{clock, timers, pool, ledger},
+      environment(clock, timers, pool, ledger, kept.get(), worker,
+                  wanted.fuse.transport != Transport::kClassic),
       registry(environment, wanted.channel, wanted.mount.size() + 16),
       pump(event_loop, clock) {
     budget.set_reserve(wanted.payload.reserve);
@@ -70,7 +72,7 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
 
 Daemon::State::~State() {
     stop();
-    environment.doorbell.store(nullptr);
+    environment.bell.connect(nullptr);
     control.reset();
     worker.finish();  // its jobs tell the session
     bell.reset();
@@ -132,7 +134,7 @@ Result<void> Daemon::State::start() {
     // Before the first request, so that no arrival finds no bell.
     bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
     if (auto rings = bell->start(); !rings) return rings;
-    environment.doorbell.store(bell.get(), std::memory_order_release);
+    environment.bell.connect(bell.get());
     // The bell is a process of its own, forked before there are threads; the store has some.
     if (auto restored = restore(wanted); !restored) return restored;
     claim_ids();
@@ -158,13 +160,7 @@ Result<void> Daemon::State::start() {
 
 // What durable channels kept, before anybody is served.
 Result<void> Daemon::State::restore(const Config& wanted) {
-    kept = make_store(wanted, succession.inheritance ? succession.inheritance->life() : 1, log);
     if (!kept) return {};
-    environment.store = kept.get();
-    environment.worker = &worker;
-    if (wanted.fuse.transport != Transport::kClassic) {
-        environment.lingering = std::make_shared<channel::Lingering>(*kept, clock, timers);
-    }
     payloads.on_saved_gone([this](std::uint64_t id) { kept->drop_payload(id); });
     auto requests = recover(*kept, registry, payloads, log);
     if (!requests) return requests.error();
@@ -219,7 +215,7 @@ void Daemon::State::stop() noexcept {
     }
     if (bell) {
         holding = "joining the doorbell's threads";
-        environment.doorbell.store(nullptr);
+        environment.bell.connect(nullptr);
         bell->stop();
     }
     if (kept) {
@@ -322,7 +318,7 @@ void Daemon::State::watch() {
 void Daemon::State::sweep() {
     if (stopped) return;
     payloads.sweep();
-    channel::sweep_leases(environment);
+    environment.leases.sweep();
     loop.after(kSweepPeriod, [this] { sweep(); });
 }
 

@@ -43,8 +43,8 @@ void Topic::enter(Subscription& subscription) noexcept {
         subscription.in_circle_ = true;
     }
     ++recursive;
-    env_.recursive.fetch_add(1, std::memory_order_acq_rel);
-    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    env_.recursion.subscriptions.fetch_add(1, std::memory_order_acq_rel);
+    env_.recursion.changed();
 }
 
 void Topic::leave(Subscription& subscription) noexcept {
@@ -63,8 +63,8 @@ void Topic::leave(Subscription& subscription) noexcept {
         subscription.in_circle_ = false;
     }
     --recursive;
-    env_.recursive.fetch_sub(1, std::memory_order_acq_rel);
-    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    env_.recursion.subscriptions.fetch_sub(1, std::memory_order_acq_rel);
+    env_.recursion.changed();
 }
 
 // Calls use(subscription, whether its filter lets this channel through), with what is recursive under
@@ -76,7 +76,7 @@ void Topic::for_each_subscriber(Locked& locked, F&& use) {
         std::scoped_lock hold(circle->mutex);
         for (Subscription* each : circle->members) use(*each, each->wants_topic_);
     }
-    if (!reach || env_.recursive.load(std::memory_order_relaxed) == 0) return;
+    if (!reach || env_.recursion.subscriptions.load(std::memory_order_relaxed) == 0) return;
     for (const Reach::Group& group : reach->groups) {
         std::scoped_lock hold(group.circle->mutex);
         for (const auto& [weak, wants_path] : group.to) {
