@@ -49,7 +49,7 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
     batch.is_nonblocking = !may_wait;
     const Push push = admit(locked, batch, via, false);
     admit_more(locked);  // the turn's place may have stayed free
-    return push == Push::kMeet ? Push::kWait : push;
+    return push;
 }
 
 // On kQueued it has entered, or was dropped as the settings say.
@@ -62,7 +62,6 @@ Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
     switch (discipline_->admit(locked, batch, was_waiting)) {
         case Admission::kEnter: break;
         case Admission::kTake: enqueue(locked, batch, via, nullptr); return Push::kQueued;
-        case Admission::kMeet: return Push::kMeet;
         case Admission::kRefused: return Push::kTooLong;
         case Admission::kPause:
             if (!flow_.paused()) pause(locked);
@@ -181,7 +180,7 @@ void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
     Push admitted = admit(locked, waiter.batch, waiter.via, false);
     if (admitted == Push::kCommit) return stage(locked, waiter);
-    if (admitted == Push::kMeet) {
+    if (admitted == Push::kWait && discipline_->meets() && !flow_.held()) {
         park(locked, waiter, locked.now() + settings_.timeout);
         return enqueue_sync(locked, waiter);
     }

@@ -26,7 +26,6 @@ public:
     enum class Admission : std::uint8_t {
         kEnter,     // it may enter now
         kTake,      // the same, but it is kept nowhere: readers take all of it now
-        kMeet,      // it enters as soon as its writer waits, who does so until all of it is taken
         kRefused,   // it cannot go here; the channel's last error says why
         kWait,      // others are ahead, or there is no room
         kPause,     // there is no room: everybody waits for the low mark
@@ -44,8 +43,8 @@ public:
     virtual bool blocks() const noexcept { return settings().overflow == Overflow::kBlock; }
     // Whether the low mark is reached, so that a pause is over.
     virtual bool is_low() const noexcept { return !blocks() || flow().at_low(); }
-    // Whether writers wait until their messages are taken. Then opens for writing take turns, and
-    // nothing pauses.
+    // Whether a writer that waits is let in at once, and waits until its messages are taken. Then opens for
+    // writing take turns, and nothing pauses.
     virtual bool meets() const noexcept { return false; }
     // POLLOUT.
     virtual bool is_writable(bool critical) const noexcept;

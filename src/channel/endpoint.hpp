@@ -64,7 +64,6 @@ enum class Push : std::uint8_t {
     kCommit,      // durable: it fits; push() waits until it is on disk
     kNoSpace,     // durable: the disk is full
     kDiskFailed,  // durable: the channel is degraded
-    kMeet,        // type sync: push() waits until it is taken; try_push() says kWait instead
 };
 enum class Take : std::uint8_t {
     kTaken,

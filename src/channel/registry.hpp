@@ -1,6 +1,7 @@
 // All channels by id, by name and by path, with what a file system keeps of each: owner, mode, ACLs,
 // extended attributes. May change while it is iterated: ids only grow, and iteration goes by id. One
-// shared lock over names and attributes, never held while a channel is called. Any thread.
+// shared lock over names and attributes. Channels are called without it, but for their settings (a record that
+// goes to the store has them). Any thread.
 #pragma once
 
 #include <cstdint>

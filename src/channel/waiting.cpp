@@ -58,11 +58,12 @@ void Channel::let_writers_in(Locked& locked) noexcept {
         WriteWaiter* const writer = waiters_.first_writer();
         if (!writer) break;
         const Push push = admit(locked, writer->batch, writer->via, true);
-        if (push == Push::kWait) break;
-        if (push == Push::kMeet) {
+        if (push != Push::kWait) {
+            let_in(locked, *writer, push);
+        } else if (discipline_->meets()) {
             enqueue_sync(locked, *writer);
         } else {
-            let_in(locked, *writer, push);
+            break;
         }
     }
     // The reserve is for the critical ones, also of those that wait.

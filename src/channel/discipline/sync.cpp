@@ -9,8 +9,8 @@ class Sync final : public Discipline {
 public:
     using Discipline::Discipline;
     Admission admit(Locked&, const queue::Batch& batch, bool) noexcept override {
-        if (!batch.is_nonblocking) return Admission::kMeet;
-        const bool is_taken = backlog().empty() && waiters().readers() >= batch.count;
+        const bool is_taken =
+            batch.is_nonblocking && backlog().empty() && waiters().readers() >= batch.count;
         return is_taken ? Admission::kTake : Admission::kWait;
     }
     bool meets() const noexcept override { return true; }
