@@ -193,6 +193,8 @@ private:
     void end_stream(Locked& locked) noexcept;
     void note_taken(Locked& locked, queue::Message& message, bool on_lease) noexcept;
     Leased lease_out(Locked& locked, const queue::MessageRef& message, pid_t holder);
+    template <class F>
+    bool settle(std::uint64_t lease, F&& how) noexcept;
     void requeue(Locked& locked, queue::MessageRef message) noexcept;
     void requeue(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
     void requeue(Locked& locked, std::vector<queue::MessageRef> messages) noexcept;

@@ -203,10 +203,9 @@ void Channel::on_time(Nanos now) noexcept {
         run(locked, Command{Command::Kind::kResume, 0, {}});
     }
     waiters_.for_each_writer([&](WriteWaiter& writer) {
-        if (writer.deadline > now) return true;
+        if (writer.deadline > now) return;
         ++counters_.timed_out;
         unpark(locked, writer, Wake::kTimedOut);
-        return true;
     });
     waiters_.for_each_enqueued([&](WriteWaiter& writer) {
         if (writer.deadline > now || writer.cancelled) return;

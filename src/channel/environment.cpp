@@ -6,6 +6,17 @@
 
 namespace ipcfs::channel {
 
+Environment::Environment(const Clock& its_clock, TimerQueue& its_timers,
+                         queue::MessagePool& its_messages, access::Ledger& its_ledger,
+                         store::Store* its_store, payload::Worker* its_worker, bool lingers)
+    : clock(its_clock),
+      timers(its_timers),
+      messages(its_messages),
+      ledger(its_ledger),
+      store(its_store),
+      worker(its_worker),
+      lingering(store && lingers ? std::make_shared<Lingering>(*store, clock, timers) : nullptr) {}
+
 void BellWire::refresh(Channel& channel) const noexcept {
     if (!channel.attributes_cached.exchange(false, std::memory_order_relaxed)) return;
     if (Doorbell* bell = bell_.load(std::memory_order_acquire)) bell->refresh(channel);

@@ -73,30 +73,18 @@ struct Recursion {
 };
 
 struct Environment {
+    // `worker`: saves large payloads of durable channels. `lingers`: a door's replies are on their way for a
+    // moment when it says that they are sent, so what was delivered is erased some time later.
     Environment(const Clock& its_clock, TimerQueue& its_timers, queue::MessagePool& its_messages,
-                access::Ledger& its_ledger)
-        : clock(its_clock), timers(its_timers), messages(its_messages), ledger(its_ledger) {}
-    // With durable channels, and a worker for saving payloads. `lingers`: a door's replies are on their way
-    // for a moment when it says that they are sent, so what was delivered is erased some time later.
-    Environment(const Clock& its_clock, TimerQueue& its_timers, queue::MessagePool& its_messages,
-                access::Ledger& its_ledger, store::Store* its_store, payload::Worker& its_worker,
-                bool lingers)
-        : clock(its_clock),
-          timers(its_timers),
-          messages(its_messages),
-          ledger(its_ledger),
-          store(its_store),
-          worker(&its_worker),
-          lingering(its_store && lingers
-                        ? std::make_shared<Lingering>(*its_store, its_clock, its_timers)
-                        : nullptr) {}
+                access::Ledger& its_ledger, store::Store* its_store = nullptr,
+                payload::Worker* its_worker = nullptr, bool lingers = false);
 
     const Clock& clock;
     TimerQueue& timers;
     queue::MessagePool& messages;
     access::Ledger& ledger;
-    store::Store* const store = nullptr;  // null: no channel is durable
-    payload::Worker* const worker = nullptr;
+    store::Store* const store;  // null: no channel is durable
+    payload::Worker* const worker;
     const std::shared_ptr<Lingering> lingering;
     BellWire bell;
     LeaseWatch leases;

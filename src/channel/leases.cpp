@@ -49,25 +49,58 @@ bool Channel::has_lease(std::uint64_t lease) const noexcept {
     return backlog_.leases.find(lease) != nullptr;
 }
 
-bool Channel::ack(std::uint64_t lease) noexcept {
+// Ends a lease: settles its message by `how`. False when there is none of that number.
+template <class F>
+bool Channel::settle(std::uint64_t lease, F&& how) noexcept {
     Locked locked(*this);
     MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
-    ++counters_.acked;
-    keeper_->gone(*message);
-    locked.discard(std::move(message));
-    admit_waiters(locked);
+    how(locked, std::move(message));
     return true;
 }
 
+bool Channel::ack(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.acked;
+        keeper_->gone(*message);
+        locked.discard(std::move(message));
+        admit_waiters(locked);
+    });
+}
+
 bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.nacked;
-    requeue(locked, std::move(message), delay);
-    came_back(locked);
-    return true;
+    return settle(lease, [this, delay](Locked& locked, MessageRef message) {
+        ++counters_.nacked;
+        requeue(locked, std::move(message), delay);
+        came_back(locked);
+    });
+}
+
+bool Channel::bury(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.lease_buried;
+        message->envelope.redelivered = true;
+        to_dead(locked, std::move(message));
+        admit_waiters(locked);
+    });
+}
+
+bool Channel::end_lease(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.lease_returns;
+        requeue(locked, std::move(message), 0);
+        came_back(locked);
+    });
+}
+
+bool Channel::undo_lease(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.lease_undone;
+        --message->envelope.deliveries;
+        message->envelope.redelivered = true;
+        requeue(locked, std::move(message));
+        came_back(locked);
+    });
 }
 
 bool Channel::extend(std::uint64_t lease, Nanos time) noexcept {
@@ -76,39 +109,6 @@ bool Channel::extend(std::uint64_t lease, Nanos time) noexcept {
     const Nanos deadline = locked.now() + std::min(time, kNever - locked.now());
     backlog_.leases.extend(lease, deadline);
     arm(locked, deadline);
-    return true;
-}
-
-bool Channel::bury(std::uint64_t lease) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.lease_buried;
-    message->envelope.redelivered = true;
-    to_dead(locked, std::move(message));
-    admit_waiters(locked);
-    return true;
-}
-
-bool Channel::end_lease(std::uint64_t lease) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.lease_returns;
-    requeue(locked, std::move(message), 0);
-    came_back(locked);
-    return true;
-}
-
-bool Channel::undo_lease(std::uint64_t lease) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.lease_undone;
-    --message->envelope.deliveries;
-    message->envelope.redelivered = true;
-    requeue(locked, std::move(message));
-    came_back(locked);
     return true;
 }
 

@@ -84,7 +84,7 @@ public:
         return now_;
     }
     Nanos realtime() noexcept {
-        if (realtime_ == 0) realtime_ = channel_.env_.clock.realtime();
+        if (realtime_ == 0) realtime_ = channel_.env_.clock.realtime_at(now());
         return realtime_;
     }
     void finish(queue::Waiter& waiter, queue::Wake why) noexcept {

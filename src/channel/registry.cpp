@@ -394,8 +394,7 @@ void Registry::shut_down() noexcept {
         std::unique_lock hold(mutex_);
         down_ = true;
     }
-    for_each(
-        [](const std::shared_ptr<Channel>& channel, const std::string&) { channel->shut_down(); });
+    for_each([](const auto& channel, const std::string&) { channel->shut_down(); });
 }
 
 }  // namespace ipcfs::channel

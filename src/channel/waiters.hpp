@@ -37,8 +37,7 @@ public:
     // Calls use(reader) for each that waits for a message; it may remove it.
     template <class F>
     void for_each_reader(F&& use) {
-        for (auto at = readers_.begin(); at != readers_.end();)
-            use(static_cast<queue::ReadWaiter&>(*at++));
+        each<queue::ReadWaiter>(readers_, use);
     }
 
     // ---- writers: they wait for room, and on type sync, once enqueued, until they are done ----
@@ -57,14 +56,12 @@ public:
     }
     queue::WriteWaiter* first_writer() noexcept;  // for room
     template <class F>
-    void for_each_writer(F&& use) {  // for room; until `use` returns false
-        for (auto at = writers_.begin(); at != writers_.end();)
-            if (!use(static_cast<queue::WriteWaiter&>(*at++))) return;
+    void for_each_writer(F&& use) {  // for room
+        each<queue::WriteWaiter>(writers_, use);
     }
     template <class F>
     void for_each_enqueued(F&& use) {
-        for (auto at = enqueued_.begin(); at != enqueued_.end();)
-            use(static_cast<queue::WriteWaiter&>(*at++));
+        each<queue::WriteWaiter>(enqueued_, use);
     }
     // The deadline of a writer that is next; kNever.
     Nanos next_deadline() const noexcept;
@@ -77,8 +74,7 @@ public:
     OpenWaiter* first_opener() noexcept;
     template <class F>
     void for_each_opener(F&& use) {
-        for (auto at = openers_.begin(); at != openers_.end();)
-            use(static_cast<OpenWaiter&>(*at++));
+        each<OpenWaiter>(openers_, use);
     }
 
     // ---- polls ----
@@ -98,6 +94,11 @@ public:
     }
 
 private:
+    template <class W, class F>
+    static void each(queue::WaiterList& list, F&& use) {
+        for (auto at = list.begin(); at != list.end();) use(static_cast<W&>(*at++));
+    }
+
     queue::WaiterList readers_, dead_readers_, writers_, enqueued_, openers_;
     PollTickets polls_;
     std::uint64_t reader_count_ = 0;

@@ -68,12 +68,12 @@ void Channel::let_writers_in(Locked& locked) noexcept {
     }
     // The reserve is for the critical ones, also of those that wait.
     if (!waiters_.has_critical_writers()) return;
+    bool has_room = true;
     waiters_.for_each_writer([&](WriteWaiter& writer) {
-        if (!writer.urgent) return true;
+        if (!writer.urgent || !has_room) return;
         const Push push = admit(locked, writer.batch, writer.via, true);
-        if (push != Push::kQueued && push != Push::kCommit) return false;
-        let_in(locked, writer, push);
-        return waiters_.has_critical_writers();
+        has_room = push == Push::kQueued || push == Push::kCommit;
+        if (has_room) let_in(locked, writer, push);
     });
 }
 

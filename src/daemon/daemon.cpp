@@ -59,7 +59,7 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
       kept(make_store(wanted, given.inheritance ? given.inheritance->life() : 1, logger)),
       payloads(ledger, budget),
       worker("ipcfs-memory"),
-      environment(clock, timers, pool, ledger, kept.get(), worker,
+      environment(clock, timers, pool, ledger, kept.get(), &worker,
                   wanted.fuse.transport != Transport::kClassic),
       registry(environment, wanted.channel, wanted.mount.size() + 16),
       pump(event_loop, clock) {
