@@ -167,8 +167,8 @@ void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexc
 }
 
 void Channel::pause_if_high(Locked& locked) noexcept {
-    if (flow_.paused() || discipline_->meets()) return;
-    if (discipline_->blocks() && flow_.at_high()) pause(locked);
+    if (!flow_.at_high() || flow_.paused()) return;
+    if (discipline_->blocks() && !discipline_->meets()) pause(locked);
 }
 
 void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {

@@ -220,6 +220,7 @@ private:
     void drop_replayed(Locked& topic, bool is_multicast) noexcept;
     void stamp_share(Locked& locked, queue::Message& share) noexcept;
     // And under its own:
+    bool blocks_publishers() const noexcept { return settings_.overflow == Overflow::kBlock; }
     bool hold_up(Channel& publisher, bool critical) noexcept;
     void relieve(Locked& locked) noexcept;
     void close_down() noexcept;  // without it
@@ -277,6 +278,7 @@ private:
     Settings settings_;
     Backlog backlog_;
     std::unique_ptr<Keeper> keeper_;  // never null
+    bool is_kept_ = false;            // by it; known without looking there
     Waiters waiters_;
     Flow flow_{settings_, backlog_};
     std::vector<Nanos> armed_;  // entries in the timers, falling: the last is the next

@@ -82,6 +82,7 @@ void Channel::follow_settings() noexcept {
     }
     const Durable durable = env_.store ? settings_.durable : Durable::kOff;
     if (!keeper_ || keeper_->durable() != durable) keeper_ = make_keeper(durable);
+    is_kept_ = durable != Durable::kOff;
     if (subscription_) {
         subscription_->blocks_.store(settings_.overflow == Overflow::kBlock,
                                      std::memory_order_relaxed);

@@ -41,6 +41,7 @@ std::unique_ptr<Keeper> Channel::make_keeper(Durable durable) const {
 }
 
 Push Channel::keep_first(Locked& locked, Batch& batch) noexcept {
+    if (!is_kept_) return Push::kQueued;
     switch (keeper_->needs(batch)) {
         case Keeper::Needs::kNothing: return Push::kQueued;
         case Keeper::Needs::kSync: return Push::kCommit;

@@ -89,7 +89,7 @@ void Subscription::end() noexcept {
 
 bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noexcept {
     Locked locked(*this, topic);
-    if (removed_.load(std::memory_order_relaxed) || !discipline_->blocks()) return true;
+    if (removed_.load(std::memory_order_relaxed) || !blocks_publishers()) return true;
     // What can never fit is lost here and nowhere else.
     if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
     if (backlog_.empty() && waiters_.can_take(like.count) && !backlog_.gated()) {
@@ -125,14 +125,14 @@ bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
     if (count > 0) {
         // Where it blocks, there was room when that was asked for.
         Push push = Push::kTooLong;
-        if (!discipline_->blocks() || flow_.never_fits(shares)) {
+        if (!blocks_publishers() || flow_.never_fits(shares)) {
             push = admit(locked, shares, Via::kOther, false);
         } else if (push = keep_first(locked, shares); push == Push::kQueued) {
             enqueue(locked, shares, Via::kOther, nullptr);
         }
         is_queued = push == Push::kQueued;
         if (!is_queued) lost += count;
-        if (discipline_->blocks() && flow_.paused() && hold_up(publisher, false))
+        if (blocks_publishers() && flow_.paused() && hold_up(publisher, false))
             ++publisher.topic_->stuck;
     }
     if (lost > 0) {
@@ -174,7 +174,7 @@ void Channel::relieve(Locked& locked) noexcept {
     auto& holds = subscription_->holds_;
     if (holds.empty()) return;
     const bool is_over =
-        removed_.load(std::memory_order_relaxed) || !discipline_->blocks() || !flow_.paused();
+        removed_.load(std::memory_order_relaxed) || !blocks_publishers() || !flow_.paused();
     for (Subscription::Hold& hold : holds) {
         if (!is_over && !(hold.critical && flow_.reserve_has_room())) continue;
         hold.critical = false;

@@ -16,9 +16,10 @@ Discipline::Admission Discipline::admit(Locked&, const queue::Batch& batch,
     if (backlog().empty() && waiters().can_take(batch.count) && !backlog().gated()) {
         return Admission::kEnter;
     }
-    if (blocks() && has_to_wait(batch, was_waiting)) return Admission::kWait;
+    const bool is_blocking = blocks();
+    if (is_blocking && has_to_wait(batch, was_waiting)) return Admission::kWait;
     if (flow().fits(batch)) return Admission::kEnter;
-    return blocks() ? Admission::kPause : Admission::kOverflow;
+    return is_blocking ? Admission::kPause : Admission::kOverflow;
 }
 
 bool Discipline::is_writable(bool critical) const noexcept {
