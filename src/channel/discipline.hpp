@@ -1,6 +1,6 @@
 // What a type of channel decides, one file a type in discipline/: whether a write may enter, where it goes, what a
 // writer and a reader may wait for, and when a reader's stream ends. What is not overridden here is as for type
-// queue. A new type is a file with its class and a row in kTypes (discipline.cpp). All of it runs under the lock of
+// queue. A new type is a file with its class and a row in types.hpp. All of it runs under the lock of
 // the channel that it belongs to.
 #pragma once
 
@@ -82,9 +82,8 @@ protected:
 std::unique_ptr<Discipline> make_discipline(Type type, Channel& channel);
 
 // One for each file in discipline/.
-std::unique_ptr<Discipline> make_queue(Channel& channel);
-std::unique_ptr<Discipline> make_sync(Channel& channel);
-std::unique_ptr<Discipline> make_stream(Channel& channel);
-std::unique_ptr<Discipline> make_topic(Channel& channel);
+#define IPCFS_ROW(value, name, make) std::unique_ptr<Discipline> make(Channel& channel);
+IPCFS_CHANNEL_TYPES(IPCFS_ROW)
+#undef IPCFS_ROW
 
 }  // namespace ipcfs::channel

@@ -32,6 +32,16 @@ bool Discipline::is_writable(bool critical) const noexcept {
     }
 }
 
+std::unique_ptr<Discipline> make_discipline(Type type, Channel& channel) {
+    using Make = std::unique_ptr<Discipline> (*)(Channel&);
+    static constexpr Make kTypes[] = {
+#define IPCFS_ROW(value, name, make) make,
+        IPCFS_CHANNEL_TYPES(IPCFS_ROW)
+#undef IPCFS_ROW
+    };
+    return kTypes[static_cast<std::size_t>(type)](channel);
+}
+
 std::unique_ptr<Discipline> make_queue(Channel& channel) {
     return std::make_unique<Discipline>(channel);
 }
