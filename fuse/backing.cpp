@@ -9,7 +9,7 @@
 
 namespace ipcfs::fuse {
 
-using tree::Backing;
+using Caching = tree::Traits::Caching;
 using tree::NodeId;
 using tree::OpenFile;
 
@@ -35,11 +35,11 @@ public:
     Node& operator=(const Node&) = delete;
 
     // Decided once: two opens must not both register the memory.
-    Way join(const std::shared_ptr<OpenFile>& file, const std::optional<Backing>& backing) {
+    Way join(const std::shared_ptr<OpenFile>& file, const tree::Traits& traits) {
         std::scoped_lock hold(mutex_);
         Way way;
         const bool first = !std::exchange(decided_, true);
-        if (first) decide(file, backing);
+        if (first) decide(file, traits);
         way.flags = flags_;
         way.backing = id_;
         way.source = source_;
@@ -53,12 +53,12 @@ public:
         flags_ = flags & (FOPEN_DIRECT_IO | kOpenPassthrough);
         id_ = backing;
         cached_ = flags_ == 0;
-        if (cached_ && file->caching() == OpenFile::Caching::kConstant) source_ = file;
+        if (cached_ && file->traits().caching == Caching::kConstant) source_ = file;
     }
 
 private:
-    void decide(const std::shared_ptr<OpenFile>& file, const std::optional<Backing>& backing) {
-        const OpenFile::Caching caching = file->caching();
+    void decide(const std::shared_ptr<OpenFile>& file, const tree::Traits& traits) {
+        const auto& backing = traits.backing;
         if (backing && session_.report().passthrough && !on_huge_pages(backing->file)) {
             if (auto id = session_.open_backing(backing->file)) {
                 id_ = *id;
@@ -66,10 +66,10 @@ private:
                 return;
             }
         }
-        cached_ = caching != OpenFile::Caching::kNone;
+        cached_ = traits.caching != Caching::kNone;
         if (!cached_) {
             flags_ = FOPEN_DIRECT_IO;
-        } else if (caching == OpenFile::Caching::kConstant) {
+        } else if (traits.caching == Caching::kConstant) {
             // Pages that an earlier open left are right only if all opens show the same memory, as
             // what could be backed does.
             keeps_ = backing.has_value();
@@ -152,15 +152,14 @@ Backings::Use Backings::restore(Session& session, NodeId node,
 }
 
 Backings::Way Backings::open(Session& session, NodeId node, const std::shared_ptr<OpenFile>& file,
-                             Use claimed) {
-    const std::optional<Backing> backing = file->backing();
+                             const tree::Traits& traits, Use claimed) {
     Way way;
     way.flags = FOPEN_DIRECT_IO;
     // Nothing that could collide.
     if (!claimed && tree::aside(node)) return way;
-    if (!backing && file->caching() == OpenFile::Caching::kNone) return way;
+    if (!traits.backing && traits.caching == Caching::kNone) return way;
     Use use = claimed ? std::move(claimed) : find(session, node, false);
-    way = use->join(file, backing);
+    way = use->join(file, traits);
     way.use = std::move(use);
     if (way.backing) file->backed();
     return way;

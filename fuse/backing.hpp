@@ -46,7 +46,7 @@ public:
     // How to answer an open of `node` with `file`; `claimed` where claim() was asked. Where the way is
     // backed the file has been told so.
     Way open(Session& session, tree::NodeId node, const std::shared_ptr<tree::OpenFile>& file,
-             Use claimed);
+             const tree::Traits& traits, Use claimed);
 
     // In a successor: an open that its predecessor answered with `flags` and `backing`.
     Use restore(Session& session, tree::NodeId node, const std::shared_ptr<tree::OpenFile>& file,

@@ -130,13 +130,14 @@ bool send_open(fuse_req_t req, std::shared_ptr<tree::OpenFile> file, Opening ope
     Door& door = door_of(req);
     auto handle = std::make_unique<Handle>();
     handle->nonblocking = opening.nonblocking;
-    Backings::Way way =
-        door.backings().open(Session::of(req), opening.node, file, std::move(opening.claim));
+    const tree::Traits traits = file->traits();
+    Backings::Way way = door.backings().open(Session::of(req), opening.node, file, traits,
+                                             std::move(opening.claim));
     // libfuse cannot say all of this. FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor
     // would keep another thread's write from it by the lock of the file position.
     OpenReply out{0, way.flags, way.backing};
-    if (file->positionless()) out.flags |= FOPEN_STREAM;
-    if (!file->wants_flush()) out.flags |= FOPEN_NOFLUSH;
+    if (traits.is_positionless) out.flags |= FOPEN_STREAM;
+    if (!traits.wants_flush) out.flags |= FOPEN_NOFLUSH;
     handle->cached = !(way.flags & (FOPEN_DIRECT_IO | kOpenPassthrough));
     handle->source = std::move(way.source);
     handle->use = std::move(way.use);

@@ -12,16 +12,13 @@
 // nothing.
 #pragma once
 
-#include <chrono>
-#include <condition_variable>
-#include <list>
-#include <map>
+#include <atomic>
+#include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include <base/executor.hpp>
 #include <channel/registry.hpp>
 #include <fuse/ringer.hpp>
 #include <fuse/session.hpp>
@@ -51,44 +48,22 @@ public:
     std::uint64_t failed() const noexcept { return failed_.load(std::memory_order_relaxed); }
 
 private:
-    struct Task {
-        std::shared_ptr<channel::Channel> channel;
-        Target target = Target::kQueue;
-        uid_t owner = 0;
-        Nanos due = 0;
-        std::vector<std::string> names;   // to be hidden; else it is a ring
-        std::shared_ptr<bool> done = {};  // under the lock: they are
-    };
-    static constexpr int kMostForOwner = 2;
-    static constexpr auto kPatience =
-        std::chrono::milliseconds(100);  // where somebody holds a lock
+    static constexpr unsigned kMostForOwner = 2;
 
-    // False: it will not be performed soon, or at all.
-    bool add(Task task) noexcept;
-    void serve(std::size_t line) noexcept;
-    void serve_refreshes() noexcept;
-    // Under the lock: the first task that may run now; or when to look again.
-    std::list<Task>::iterator pick(Nanos now, Nanos& look_again);
-    void perform(const Task& task, std::size_t line) noexcept;
-    void perform_ring(const Task& task, std::size_t line) noexcept;
+    uid_t owner_of(const channel::Channel& channel) const noexcept;
+    void refresh(std::uint64_t node) noexcept;
+    void ring_now(channel::Channel& channel, Target target) noexcept;
 
     std::string mountpoint_;
     channel::Registry& registry_;
     Session& session_;
     Ringer ringer_;
+    std::atomic<bool> is_open_{false};
     std::atomic<std::uint64_t> rung_{0}, failed_{0};
-
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::condition_variable hidden_;
-    std::list<Task> tasks_;
-    std::vector<std::uint64_t> refreshes_;  // node ids
-    std::condition_variable refresh_wanted_;
-    std::map<uid_t, int> busy_for_;
-    std::vector<std::thread> threads_;
-    std::thread refresher_;
-    std::size_t idle_ = 0;
-    bool stopping_ = true;
+    Executor ringing_{
+        "ipcfs-doorbell",
+        {.threads = Ringer::kLines, .concurrency = Ringer::kLines, .user_jobs = kMostForOwner}};
+    Executor refreshing_{"ipcfs-refresh", {}};
 };
 
 }  // namespace ipcfs::fuse

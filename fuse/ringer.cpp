@@ -12,6 +12,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include <base/check.hpp>
 #include <fuse/ringer.hpp>
 
 namespace ipcfs::fuse {
@@ -66,12 +67,13 @@ void serve_line(int line) {
 Result<void> Ringer::start() {
     std::vector<int> theirs;
     std::vector<Fd> held;
-    for (std::size_t i = 0; i < kLines; ++i) {
+    for (unsigned i = 0; i < kLines; ++i) {
         int pair[2];
         if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
             return errno_fault("socketpair for the doorbell");
         }
         lines_.emplace_back(pair[0]);
+        free_lines_.with([&](std::vector<int>& free) { free.push_back(pair[0]); });
         held.emplace_back(pair[1]);
         theirs.push_back(pair[1]);
     }
@@ -90,15 +92,23 @@ Ringer::~Ringer() {
     }
 }
 
-int Ringer::ring(std::size_t line, const std::string& path) noexcept {
-    const int fd = lines_[line].get();
+int Ringer::ring(const std::string& path) noexcept {
     if (path.size() > kLongestPath) return ENAMETOOLONG;
-    if (::send(fd, path.data(), path.size(), MSG_NOSIGNAL) < 0) return EPIPE;
-    int error = 0;
-    ssize_t size = 0;
-    do size = ::recv(fd, &error, sizeof error, 0);
-    while (size < 0 && errno == EINTR);
-    return size == sizeof error ? error : EPIPE;
+    const int line = free_lines_.with([](std::vector<int>& free) {
+        IPCFS_CHECK(!free.empty());
+        const int taken = free.back();
+        free.pop_back();
+        return taken;
+    });
+    int error = EPIPE;
+    if (::send(line, path.data(), path.size(), MSG_NOSIGNAL) >= 0) {
+        ssize_t size = 0;
+        do size = ::recv(line, &error, sizeof error, 0);
+        while (size < 0 && errno == EINTR);
+        if (size != sizeof error) error = EPIPE;
+    }
+    free_lines_.with([line](std::vector<int>& free) { free.push_back(line); });
+    return error;
 }
 
 }  // namespace ipcfs::fuse

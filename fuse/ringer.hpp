@@ -10,13 +10,14 @@
 #include <vector>
 
 #include <base/fd.hpp>
+#include <base/guarded.hpp>
 #include <base/result.hpp>
 
 namespace ipcfs::fuse {
 
 class Ringer {
 public:
-    static constexpr std::size_t kLines = 16;  // that can ring, or be stuck, at a time
+    static constexpr unsigned kLines = 16;  // that can ring, or be stuck, at a time
 
     Ringer() = default;
     ~Ringer();  // after the mount is gone, so that the process is stuck nowhere
@@ -25,12 +26,13 @@ public:
 
     // Forks. The calling process must have no other thread.
     Result<void> start();
-    // Sets the mtime of `path` and returns 0 or an errno. Waits; one call at a time for each line
-    // (0 to kLines - 1). EPIPE when the process is gone.
-    int ring(std::size_t line, const std::string& path) noexcept;
+    // Sets the mtime of `path` and returns 0 or an errno. Waits; any thread, at most kLines calls at a time.
+    // EPIPE when the process is gone.
+    int ring(const std::string& path) noexcept;
 
 private:
     std::vector<Fd> lines_;
+    Guarded<std::vector<int>> free_lines_;
     pid_t process_ = -1;
 };
 

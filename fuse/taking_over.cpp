@@ -22,7 +22,11 @@ namespace {
 class LostFile final : public tree::OpenFile {
 public:
     explicit LostFile(int error) : error_(error) {}
-    bool wants_flush() const noexcept override { return true; }
+    tree::Traits traits() const noexcept override {
+        tree::Traits traits;
+        traits.wants_flush = true;
+        return traits;
+    }
     Outcome try_flush(const access::Subject&, bool, queue::Batch&, int& error) noexcept override {
         error = error_;
         return Outcome::kDone;
@@ -35,15 +39,13 @@ public:
         error = error_;
         return Outcome::kDone;
     }
+    int allocate(std::uint64_t) noexcept override { return error_; }
     int set_read_batch(std::uint32_t) noexcept override { return error_; }
     int may_send() const noexcept override { return error_; }
     unsigned poll(std::unique_ptr<channel::PollTicket>) noexcept override {
         return POLLIN | POLLOUT | POLLERR | POLLHUP;
     }
     std::uint32_t marks() const noexcept override { return kTouched; }
-    void start_read(tree::ReadOperation& operation) noexcept override { operation.finish(); }
-    void cancel_read(tree::ReadOperation&, queue::Wake) noexcept override {}
-    void finish_read(tree::ReadOperation&, Delivery& to) noexcept override { to.error = error_; }
 
 private:
     const int error_;

@@ -8,7 +8,7 @@
 #include <fuse/door.hpp>
 #include <fuse/operations.hpp>
 #include <fuse/session.hpp>
-#include <tree/open_file.hpp>
+#include <tree/operation.hpp>
 
 namespace ipcfs::fuse {
 

@@ -1,9 +1,9 @@
-// Receives the frames of `producer` where they lie, looks at every byte, and says how fast that was.
+// Receives the frames of `producer` without copying, reads every byte, and reports the throughput.
 //
 //     consumer CHANNEL
 //
-// Ends with the producer's last message; its exit code is 1 when a frame was missing or not as it was
-// drawn. Build: g++ -std=c++20 -O2 consumer.cpp $(pkg-config --cflags --libs ipcfs)
+// Ends with the producer's last message; the exit code is 1 if a frame was missing or corrupt.
+// Build: g++ -std=c++20 -O2 consumer.cpp $(pkg-config --cflags --libs ipcfs)
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -23,7 +23,7 @@ int fail(const ipcfs::Error& error) {
     return 1;
 }
 
-// The sum of all bytes, eight at a time and then the rest.
+// Sums the bytes, eight at a time, then the rest.
 std::uint64_t sum(std::span<const std::byte> bytes) {
     std::uint64_t words = 0;
     std::uint64_t rest = 0;
@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
         if (message->type() == ipcfs::FrameType::kEvent) break;
         if (frames == 0) start = std::chrono::steady_clock::now();
 
-        // The producer's own pages, read-only: nothing was copied on the way.
+        // The producer's own pages, mapped read-only: nothing was copied.
         auto frame = message->map();
         if (!frame) return fail(frame.error());
         Picture picture{};
@@ -69,7 +69,7 @@ int main(int argc, char** argv) {
             ++bad;
         ++frames;
         all += static_cast<double>(frame->size());
-        // Here `message` goes, and with it the hold on the frame: a chunk is free again.
+        // `message` is destroyed here, which frees its chunk.
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     std::printf("received %llu frames, %llu of them bad: %.0f frames/s, %.2f GB/s\n",

@@ -1,13 +1,14 @@
-// A log and three who read it: one topic, three subscriptions, each a process of its own.
+// A log with three readers: one topic, three subscriptions, one process each.
 //
 //     fanout TOPIC [-n LINES] [--delay MICROSECONDS]
 //
-//   archive  gets every line and must not miss one: `overflow block`, the publisher waits for it
-//   errors   gets what is urgent: a filter
-//   slow     takes its time for each line, keeps the last 16, and loses the rest: its own, nobody else's
+//   archive  gets every line and must miss none: with `overflow block` the publisher waits for it
+//   errors   gets only urgent lines, by a filter
+//   slow     is slow, keeps the last 16 lines and loses the rest, without affecting the others
 //
-// The topic is made if it is not there, the subscriptions are made and removed. The exit code is 1 when one of
-// them did not get what it should. Build: g++ -std=c++20 -O2 fanout.cpp $(pkg-config --cflags --libs ipcfs)
+// Creates the topic if needed; creates and removes the subscriptions. The exit code is 1 if a
+// subscription did not get what it should. Build: g++ -std=c++20 -O2 fanout.cpp $(pkg-config
+// --cflags --libs ipcfs)
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -33,7 +34,7 @@ constexpr const char* kUsage =
     "usage: fanout TOPIC [-n LINES] [--delay MICROSECONDS]\n"
     "Publishes LINES (20000) log lines to three subscriptions, of which one takes MICROSECONDS "
     "(500)\n"
-    "for each, and says what each of them got.\n";
+    "for each, and reports what each of them got.\n";
 
 constexpr std::uint64_t kErrorEvery = 10;
 
@@ -44,8 +45,8 @@ int fail(const ipcfs::Error& error) {
 
 struct Reader {
     const char* name;
-    const char* filter;    // of its subscription
-    const char* settings;  // what differs from the topic's
+    const char* filter;    // the subscription's filter
+    const char* settings;  // settings that differ from the topic's
 };
 constexpr Reader kReaders[] = {
     {"archive", "", "capacity 4096\noverflow block\n"},
@@ -68,7 +69,7 @@ std::uint64_t number_of(const ipcfs::Message& line) {
     return std::strtoull(std::string(line.text().substr(0, 20)).c_str(), nullptr, 10);
 }
 
-// A line of names, a line of values: what a subscription's `stats` says.
+// Reads a subscription's `stats`: a line of names and a line of values.
 std::map<std::string, std::uint64_t> read_stats(const ipcfs::Channel& channel) {
     std::ifstream file(path_of(channel, "stats"));
     std::string names;
@@ -83,13 +84,14 @@ std::map<std::string, std::uint64_t> read_stats(const ipcfs::Channel& channel) {
     return row;
 }
 
-// Counts until it has what it should; lines of one priority come in order. The last line of the log is an
-// error, and an urgent line is not dropped for one that is not: the slow one gets that, too.
+// Counts until everything has arrived; lines of one priority arrive in order. The last line of the
+// log is urgent, and urgent lines are not dropped in favor of others, so the slow reader gets it,
+// too.
 int read_log(ipcfs::Subscription& subscription, const std::string& name, std::uint64_t lines,
              unsigned delay) {
     const bool slow = name == "slow";
     const std::uint64_t due = name == "errors" ? lines / kErrorEvery : lines;
-    std::map<std::uint8_t, std::uint64_t> latest;  // of each priority
+    std::map<std::uint8_t, std::uint64_t> latest;  // by priority
     std::uint64_t got = 0;
     std::uint64_t disordered = 0;
     for (bool complete = false; !complete;) {
@@ -101,7 +103,7 @@ int read_log(ipcfs::Subscription& subscription, const std::string& name, std::ui
         if (slow) ::usleep(delay);
         complete = slow ? number == lines : got == due;
     }
-    // What it did not get was dropped for it, and counted, or is still there.
+    // Lines that did not arrive were dropped, and counted, or are still queued.
     auto stats = read_stats(subscription.channel());
     const std::uint64_t dropped = stats["dropped_oldest"] + stats["dropped_newest"];
     std::printf("%-8s got %7llu of %llu, dropped %llu, out of order %llu\n", name.c_str(),
@@ -175,7 +177,7 @@ int main(int argc, char** argv) {
         ipcfs::SubscriptionOptions how;
         how.create = true;
         how.filter = each.filter;
-        // Before anything is published, so that nothing is missed.
+        // Subscribe before publishing, so that nothing is missed.
         auto subscription = ipcfs::Subscription::open(name, each.name, how);
         if (!subscription) return fail(subscription.error());
         if (!set(subscription->channel(), each.settings))
@@ -193,7 +195,7 @@ int main(int argc, char** argv) {
         failed |= status != 0 ? 1 : 0;
     }
     for (const Reader& each : kReaders) {
-        // The slow one may still hold lines that the last, being urgent, has overtaken.
+        // The slow subscription may still hold lines that the urgent last line has overtaken.
         const std::string path = path_of(*topic, "subs/") + each.name;
         std::ofstream(path + "/ctl") << "purge\n" << std::flush;
         if (auto removed = ipcfs::Subscription::remove(name, each.name); !removed)

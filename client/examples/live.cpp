@@ -1,10 +1,12 @@
-// Producers and consumers, processes of their own, and what the channel says of itself meanwhile: a line
-// of live statistics now and then, from the files `stats` and `status`, as any program can read them.
+// Producer and consumer processes, with live statistics of the channel from its files `stats` and
+// `status`, as any program can read them.
 //
-//     live CHANNEL [-p PRODUCERS] [-c CONSUMERS] [-n MESSAGES] [-s BYTES] [-i MILLISECONDS] [--lease]
+//     live CHANNEL [-p PRODUCERS] [-c CONSUMERS] [-n MESSAGES] [-s BYTES] [-i MILLISECONDS]
+// [--lease]
 //
-// The channel is made if it is not there. Ends when all messages have been received; its exit code is 1
-// unless that was each of them, once. Build: g++ -std=c++20 -O2 live.cpp $(pkg-config --cflags --libs ipcfs)
+// Creates the channel if needed. Ends when all messages have been received; the exit code is 1
+// unless each arrived exactly once. Build: g++ -std=c++20 -O2 live.cpp $(pkg-config --cflags --libs
+// ipcfs)
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -28,12 +30,12 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: live CHANNEL [OPTIONS]\n"
-    "Sends messages from some processes to others, and shows the channel's statistics meanwhile.\n"
+    "Sends messages between processes and shows the channel's statistics meanwhile.\n"
     "  -p N      producers (2)\n"
     "  -c N      consumers (2)\n"
-    "  -n N      messages in all (200000)\n"
-    "  -s BYTES  of a message (64)\n"
-    "  -i MS     between two lines of statistics (500)\n"
+    "  -n N      total number of messages (200000)\n"
+    "  -s BYTES  size of a message (64)\n"
+    "  -i MS     time between two lines of statistics (500)\n"
     "  --lease   consumers take messages on lease, and acknowledge them\n";
 
 struct Options {
@@ -46,7 +48,7 @@ struct Options {
     bool lease = false;
 };
 
-// What the processes share beside the channel, to check its work.
+// Memory shared by the processes to verify the channel's work.
 struct Tally {
     std::atomic<std::uint64_t> sent;
     std::atomic<std::uint64_t> received;
@@ -73,7 +75,7 @@ int produce(const Options& options, Tally& tally, unsigned which) {
     return 0;
 }
 
-// False: it says that there is no more to come.
+// Returns false for the message that marks the end.
 bool count(const Options& options, Tally& tally, const ipcfs::Message& message) {
     if (message.type() == ipcfs::FrameType::kEvent) return false;
     std::uint64_t number = 0;
@@ -92,7 +94,8 @@ int consume(const Options& options, Tally& tally) {
             auto lease = channel->lease();
             if (!lease) return fail(lease.error());
             const bool more = count(options, tally, lease->message());
-            // Only now is it gone: had this process died, somebody else would have got it.
+            // Removes the message: had this process died before, another consumer would have got
+            // it.
             if (auto done = lease->ack(); !done) return fail(done.error());
             if (!more) return 0;
         } else {
@@ -103,7 +106,8 @@ int consume(const Options& options, Tally& tally) {
     }
 }
 
-// A statistics file: a line of names, a line of values. Read by name: columns may be added.
+// Reads a statistics file: a line of names, a line of values. Look values up by name, since columns
+// may be added.
 std::map<std::string, std::uint64_t> read_stats(const std::string& path) {
     std::ifstream file(path);
     std::string names;
@@ -209,7 +213,7 @@ int main(int argc, char** argv) {
         show(before, stats, passed.count(), options.interval / 1e3);
         reap(producers, WNOHANG);
         if (producers.empty() && !std::exchange(told, true)) {
-            // One for each consumer, behind everything else: their last.
+            // An end marker for each consumer, with the lowest priority.
             ipcfs::SendOptions end;
             end.type = ipcfs::FrameType::kEvent;
             end.priority = 0;

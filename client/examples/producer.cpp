@@ -1,10 +1,11 @@
-// Sends video frames: memory is borrowed, a picture drawn into it, and it is given away without a copy.
+// Sends video frames without copying: borrows memory, draws a picture into it, and sends it.
 //
 //     producer CHANNEL [FRAMES] [BYTES]     defaults: 300 frames of 1920x1080 in 4 bytes a pixel
 //
-// The channel is made if it is not there. With `echo payloads pooled > CHANNEL/ctl` the memory comes from
-// a pool and is used again and again; else each frame is sealed, so that nobody can change it. Ends with
-// an empty message of type event. Build: g++ -std=c++20 -O2 producer.cpp $(pkg-config --cflags --libs ipcfs)
+// Creates the channel if needed. With `echo payloads pooled > CHANNEL/ctl`, the memory comes from a
+// pool and is reused; otherwise each frame is sealed, so that nobody can change it. Ends with an
+// empty message of type event. Build: g++ -std=c++20 -O2 producer.cpp $(pkg-config --cflags --libs
+// ipcfs)
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -15,7 +16,7 @@
 
 namespace {
 
-// What stands at the start of each frame.
+// The header at the start of each frame.
 struct Picture {
     std::uint64_t number;
     std::uint64_t bytes;
@@ -32,7 +33,8 @@ int main(int argc, char** argv) {
     if (argc < 2) return std::fputs("usage: producer CHANNEL [FRAMES] [BYTES]\n", stderr), 2;
     const std::uint64_t frames = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : 300;
     const std::size_t bytes = argc > 3 ? std::strtoull(argv[3], nullptr, 0) : 1920 * 1080 * 4;
-    if (bytes < sizeof(Picture)) return std::fputs("producer: frames are larger\n", stderr), 2;
+    if (bytes < sizeof(Picture))
+        return std::fputs("producer: BYTES is too small for a frame\n", stderr), 2;
 
     ipcfs::ChannelOptions options;
     options.create = true;
@@ -42,7 +44,7 @@ int main(int argc, char** argv) {
     bool pooled = false;
     const auto start = std::chrono::steady_clock::now();
     for (std::uint64_t number = 0; number < frames; ++number) {
-        // Waits for a chunk when the consumer still has all of them.
+        // Waits for a chunk if the consumer still holds all of them.
         auto frame = channel->loan(bytes);
         if (!frame) return fail(frame.error());
         pooled = frame->pooled();

@@ -1,11 +1,11 @@
-// A worker as it should be: it takes jobs on lease, so that none is lost when it dies; says when it needs
-// longer; gives back what fails, to be tried again later; and buries what never can be done.
+// A model worker: leases jobs, so that none is lost if it dies; extends the lease of a long job;
+// gives back failed jobs for a later retry; and makes impossible ones dead letters.
 //
 //     worker CHANNEL [-j THREADS] [-n JOBS] [--make JOBS]
 //
-// A job is a text: `square N` is done at once, `sleep MS` takes its time, `flaky` fails at the first try,
-// anything else is nonsense. --make sends some of each first; -n ends after so many are done or buried.
-// Build: g++ -std=c++20 -O2 worker.cpp $(pkg-config --cflags --libs ipcfs)
+// A job is a text: `square N` is done at once, `sleep MS` takes time, `flaky` fails at the first
+// try, anything else is invalid. --make first sends some of each; -n ends after this many are done
+// or dead. Build: g++ -std=c++20 -O2 worker.cpp $(pkg-config --cflags --libs ipcfs)
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -25,9 +25,9 @@ using namespace std::chrono_literals;
 
 constexpr const char* kUsage =
     "usage: worker CHANNEL [-j THREADS] [-n JOBS] [--make JOBS]\n"
-    "Does the jobs that are sent to CHANNEL: `square N`, `sleep MS`, `flaky`.\n"
-    "  -j N      so many at once (2)\n"
-    "  -n N      end when so many are done, or buried as nonsense\n"
+    "Processes the jobs that are sent to CHANNEL: `square N`, `sleep MS`, `flaky`.\n"
+    "  -j N      number of threads (2)\n"
+    "  -n N      end when N jobs are done or dead letters\n"
     "  --make N  send N jobs first\n";
 
 enum class Outcome { kDone, kAgain, kNonsense };
@@ -46,9 +46,9 @@ Outcome work(ipcfs::Lease& job) {
     }
     if (text.starts_with("sleep ")) {
         const std::chrono::milliseconds time(std::strtol(text.c_str() + 6, nullptr, 10));
-        // The channel's leases may be shorter than this job: ask for what it takes, and some more.
+        // The job may take longer than the channel's lease time: extend the lease with some margin.
         if (auto longer = job.extend(time + 5s); !longer) {
-            // Somebody else has it by now: what is done here would be done twice.
+            // Another worker may have the job by now: stop, so that it is not done twice.
             std::fprintf(stderr, "worker: %s\n", longer.error().message().c_str());
             return Outcome::kAgain;
         }
@@ -56,7 +56,7 @@ Outcome work(ipcfs::Lease& job) {
         std::printf("slept %lld ms\n", static_cast<long long>(time.count()));
         return Outcome::kDone;
     }
-    // Somebody has tried it before.
+    // Redelivered: an earlier try failed.
     if (text == "flaky") return job->redelivered() ? Outcome::kDone : Outcome::kAgain;
     return Outcome::kNonsense;
 }
@@ -70,7 +70,7 @@ struct Tally {
 
 int run(ipcfs::Channel& channel, Tally& tally, std::uint64_t limit) {
     while (limit == 0 || tally.ended() < limit) {
-        // Not for ever: another thread may do the last one meanwhile.
+        // With a timeout, since another thread may take the last job.
         auto job = channel.lease(100ms);
         if (!job && job.error().code == ETIMEDOUT) continue;
         if (!job) return fail(job.error());
@@ -89,7 +89,7 @@ int run(ipcfs::Channel& channel, Tally& tally, std::uint64_t limit) {
                 if (told) ++tally.buried;
                 break;
         }
-        // ESTALE: too late. The job comes again, to whoever is next.
+        // ESTALE: too late; the job is redelivered.
         if (!told && told.error().code != ESTALE) return fail(told.error());
     }
     return 0;

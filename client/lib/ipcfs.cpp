@@ -1,5 +1,5 @@
-// The C interface over the client header. Nothing but the functions of ipcfs.h leaves the library, and
-// no exception leaves those.
+// The C interface over the client header. The library exports only the functions of ipcfs.h, and no
+// exception leaves them.
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -44,7 +44,7 @@ int fail(const ipcfs::Error& error) noexcept {
     return error.code > 0 ? -error.code : -EIO;
 }
 
-// Runs what may throw for want of memory, and nothing else.
+// Runs code that may throw std::bad_alloc, and nothing else.
 template <class F>
 int guarded(F&& run) noexcept {
     try {
@@ -62,7 +62,8 @@ ipcfs::Timeout timeout_of(std::int64_t nanoseconds) noexcept {
     return nanoseconds < 0 ? ipcfs::kForever : ipcfs::Timeout(nanoseconds);
 }
 
-// What a caller that was compiled with an older, shorter structure did not give has its default.
+// Copies the caller's structure over the defaults; a caller compiled with an older, shorter one
+// keeps the newer defaults.
 template <class T>
 T complete(const T* given, T defaults) noexcept {
     if (given != nullptr)
@@ -70,7 +71,7 @@ T complete(const T* given, T defaults) noexcept {
     return defaults;
 }
 
-// `extensions` keeps what the options point to.
+// `extensions` stores the bytes that the options point to.
 int to_options(const ipcfs_send_options* given, ipcfs::SendOptions& out,
                std::vector<std::byte>& extensions) {
     const auto options = complete(given, ipcfs_send_options IPCFS_SEND_OPTIONS_INIT);
@@ -97,7 +98,7 @@ void fill(ipcfs_message& out, ipcfs::Message message) {
     std::memcpy(&out.header, &out.message.header(), sizeof out.header);
 }
 
-// One of the words that end a lease, or make it longer.
+// Ends or extends a lease by `say`.
 template <class F>
 int tell(ipcfs_lease* lease, const char* operation, F&& say) {
     return guarded([&] {
@@ -209,7 +210,7 @@ void ipcfs_loan_free(ipcfs_loan* loan) {
 int ipcfs_receive(ipcfs_channel* channel, int64_t timeout, ipcfs_message** out) {
     return guarded([&] {
         if (channel == nullptr || out == nullptr) return invalid("receive");
-        // Before the message is taken: nothing is lost for want of memory.
+        // Allocate before taking the message, so that none is lost when memory is short.
         auto room = std::make_unique<ipcfs_message>();
         auto taken = channel->channel.receive(timeout_of(timeout));
         if (!taken) return fail(taken.error());

@@ -25,7 +25,7 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
     return out;
 }
 
-// In the child, between fork and exec: nothing but system calls.
+// Runs in the child between fork and exec: only system calls are allowed.
 [[noreturn]] void become(char* const* arguments, char* const* environment, int input, int report,
                          pid_t parent) {
     ::setpgid(0, 0);
@@ -57,7 +57,7 @@ int Child::start(const std::vector<std::string>& command,
     pid_ = ::fork();
     if (pid_ < 0) return errno;
     if (pid_ == 0) become(arguments.data(), variables.data(), input, to.get(), parent);
-    ::setpgid(pid_, pid_);  // whoever is first: from now on it can be killed as a group
+    ::setpgid(pid_, pid_);  // also called in the child, whichever comes first
     to = Fd();
     int error = 0;
     ssize_t n = 0;
@@ -73,7 +73,7 @@ int Child::start(const std::vector<std::string>& command,
 std::optional<int> Child::reap() {
     int status = 0;
     if (pid_ <= 0 || ::waitpid(pid_, &status, WNOHANG) != pid_) return std::nullopt;
-    // What it leaves behind has no lease to work under.
+    // Processes that it left behind have no lease any more.
     if (kill_at_ != 0) ::kill(-pid_, SIGKILL);
     pid_ = 0;
     return status;
@@ -86,7 +86,7 @@ void Child::stop() {
     ::kill(-pid_, SIGCONT);
 }
 
-void Child::stop_for_good() {
+void Child::kill() {
     kill_at_ = now() + kGrace;
     ::kill(-pid_, SIGKILL);
 }
@@ -95,11 +95,11 @@ std::vector<std::string> environment_for(const Tree& tree, const Channel& channe
                                          const FrameView& frame) {
     std::vector<std::string> out;
     for (char** each = environ; *each != nullptr; ++each) {
-        // What an outer `work` said of its message is not of this one.
+        // Variables of an outer `work` do not apply to this message.
         if (!std::string_view(*each).starts_with("IPCFS_")) out.emplace_back(*each);
     }
     auto set = [&](const char* name, std::string_view value) {
-        // A NUL would cut it short, unseen.
+        // A NUL would silently truncate the value.
         if (value.find('\0') != std::string_view::npos) return;
         out.push_back(std::string("IPCFS_") + name + "=" + std::string(value));
     };

@@ -1,4 +1,5 @@
-// The command that `work` runs for a message. One thread; signals are blocked but while it waits.
+// The command that `work` runs for a message. One thread; signals are blocked except while it
+// waits.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +15,20 @@
 
 namespace ipcfs::client {
 
-// A program that was started, in a process group of its own, which dies with this process.
+// A started program in its own process group; it dies with this process.
 class Child {
 public:
-    // 0 or the errno why it could not be executed. `input` becomes its standard input.
+    // Starts the command with `input` as its standard input. Returns 0, or the errno of a failed
+    // exec.
     int start(const std::vector<std::string>& command, const std::vector<std::string>& environment,
               int input);
     bool running() const { return pid_ > 0; }
-    // Its wait status when it has ended, once.
+    // The wait status, once, after the command has ended.
     std::optional<int> reap();
-    // SIGTERM to it and its children, and when `kill_at()` has come again, SIGKILL.
+    // stop() sends SIGTERM to the process group; kill(), due at `kill_at()`, sends SIGKILL.
     void stop();
-    void stop_for_good();
-    // When it is to be killed, ns of now(), 0: it is not being stopped.
+    void kill();
+    // When to call kill(), in ns of now(); 0 if it is not being stopped.
     std::int64_t kill_at() const { return kill_at_; }
 
 private:
@@ -34,7 +36,7 @@ private:
     std::int64_t kill_at_ = 0;
 };
 
-// The variables that tell the command about its message, and all that this process has.
+// This process's environment, plus variables that describe the message.
 std::vector<std::string> environment_for(const Tree& tree, const Channel& channel,
                                          const FrameView& frame);
 

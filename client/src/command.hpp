@@ -1,7 +1,6 @@
-// The seam between the commands and everything that has to know them. A command is a class that
-// declares what it takes and does its work in run(); its file registers it, and nothing else names
-// it. The command line and the help (command_line.cpp) and the shell's completion (completion.cpp)
-// are made from these declarations. One thread.
+// The interface of a command. A command declares its parameters and does its work in run(); its
+// file registers it, and nothing else names it. The command line and the help (command_line.cpp)
+// and shell completion (completion.cpp) are generated from these declarations. One thread.
 #pragma once
 
 #include <cstdint>
@@ -23,26 +22,26 @@ struct Globals {
     bool quiet = false;
 };
 
-// An option or, named without dashes, an operand.
+// An option, or an operand if its name has no dashes.
 struct Parameter {
-    // Where the value goes. A bool is a flag, an optional int64 a duration in ns.
+    // Receives the value. A bool is a flag, an optional int64 a duration in ns.
     using Target =
         std::variant<bool*, std::string*, std::vector<std::string>*, std::vector<int>*, unsigned*,
                      std::uint64_t*, std::optional<std::uint64_t>*, std::optional<std::int64_t>*>;
 
-    std::string names;  // "-l,--long"; "--nack{0}": a flag that may have a value, else 0
+    std::string names;  // "-l,--long"; "--nack{0}": an optional value, default 0
     Target target;
-    std::string type;  // of the value, as the help shows it: "CHANNEL"
+    std::string type;  // the value's name in the help: "CHANNEL"
     std::string help;
     bool required = false;
-    std::pair<int, int> range{};             // of numbers; 0, 0: any
-    std::vector<std::string> excluded = {};  // options declared before, not to be given with it
-    std::optional<std::string> words = {};   // what completion offers, where not by the type
+    std::pair<int, int> range{};             // for numbers; 0, 0: any
+    std::vector<std::string> excluded = {};  // earlier options that exclude it
+    std::optional<std::string> words = {};   // completions; by type if empty
 
     Parameter& require() { return required = true, *this; }
     Parameter& within(int least, int most) { return range = {least, most}, *this; }
     Parameter& excludes(const char* other) { return excluded.emplace_back(other), *this; }
-    // Words, and @KIND for what completion.cpp finds in the tree or the file system.
+    // Completions: words, or @KIND for what completion.cpp looks up in the tree or the file system.
     Parameter& offer(const char* offered) { return words = offered, *this; }
 
     bool is_operand() const { return !names.starts_with('-'); }
@@ -51,13 +50,13 @@ struct Parameter {
     }
 };
 
-// For commands that take nothing, or one channel.
+// Options of commands without parameters, or with just one channel.
 struct NoOptions {};
 struct ChannelOption {
     std::string channel;
 };
 
-// The headings of the help, in its order.
+// The sections of the help, in its order.
 enum class Group { kDaemon, kChannels, kMessages, kTopics, kLeases };
 
 class Command {
@@ -72,15 +71,15 @@ public:
     Command(const Command&) = delete;
     Command& operator=(const Command&) = delete;
 
-    // All there are, ready to be read, by group and name.
+    // All commands with their declared parameters, by group and name.
     static std::vector<Command*> all();
 
-    // Words that completion offers after these operands, beside what the parameters offer.
+    // Completions after these operands, in addition to those of the parameters.
     virtual std::vector<std::string> next_words(const Tree&,
                                                 const std::vector<std::string>&) const {
         return {};
     }
-    // Does it, when the targets have their values. The exit code, or ends in a Failure.
+    // Runs the command; the targets hold their values. Returns the exit code or throws a Failure.
     virtual int run(const Globals& globals) = 0;
 
     const Group group;
@@ -89,7 +88,7 @@ public:
     const char* const examples;
     const std::vector<Parameter>& parameters() const { return parameters_; }
 
-    // The reference is good until the next call.
+    // The returned reference is valid until the next call.
     Parameter& add(const char* names, Parameter::Target target, const char* type,
                    const char* text) {
         return parameters_.emplace_back(Parameter{names, target, type, text});
@@ -97,14 +96,14 @@ public:
     Parameter& flag(const char* names, bool& target, const char* text) {
         return add(names, &target, "", text);
     }
-    // The operand CHANNEL. One that is a queue may be a subscription, too.
+    // Adds the operand CHANNEL; queue() also accepts a subscription.
     Parameter& channel(std::string& target, const char* text = "The channel") {
         return add("channel", &target, "CHANNEL", text).require();
     }
     Parameter& queue(std::string& target, const char* text = "The channel, or TOPIC/subs/NAME") {
         return channel(target, text).offer("@queue");
     }
-    // How messages are printed; in printer.cpp.
+    // Adds the options for printing messages; see printer.cpp.
     void printing(PrintOptions& print);
 
 private:
@@ -115,8 +114,7 @@ private:
     std::vector<Parameter> parameters_;
 };
 
-// A command that the program has, an object in its file: the options that it takes, the function that
-// declares them and the one that does it.
+// Registers a command: its options, the function that declares them and the one that runs it.
 template <class Options>
 class Registration final : public Command {
 public:

@@ -1,4 +1,5 @@
-// The command line and its help, by CLI11; the only file that includes it. One thread.
+// Parses the command line and prints the help, with CLI11; the only file that includes it. One
+// thread.
 #include <array>
 #include <cstdio>
 #include <type_traits>
@@ -12,10 +13,9 @@ namespace ipcfs::client {
 namespace {
 
 constexpr const char* kFooter =
-    "A CHANNEL is a name as `jobs` or `a/b`, or a path as `/ipc/jobs`. Durations: 500ms, 30s, 5m, "
-    "1h;\n"
-    "a plain number counts seconds.\n"
-    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 no message in time or it would have to wait,\n"
+    "A CHANNEL is a name such as `jobs` or `a/b`, or a path such as `/ipc/jobs`.\n"
+    "Durations: 500ms, 30s, 5m, 1h; a plain number means seconds.\n"
+    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 no message in time, or it would have to wait,\n"
     "4 the channel or the daemon is gone, 130 interrupted.\n\n"
     "Examples:\n"
     "  ipcfs up\n"
@@ -24,7 +24,7 @@ constexpr const char* kFooter =
     "  ipcfs recv jobs --timeout 10s\n"
     "  ipcfs work jobs -j 4 -- ./build.sh\n"
     "  ipcfs pub logs 'disk is full'\n\n"
-    "\"ipcfs COMMAND --help\" explains each command; so does ipcfs(1).";
+    "\"ipcfs COMMAND --help\" and ipcfs(1) explain each command.";
 
 constexpr std::array<const char*, 5> kHeadings{"The daemon and its tree", "Channels", "Messages",
                                                "Topics", "Leases and dead letters"};
@@ -33,7 +33,8 @@ CLI::Option* add_duration(CLI::App& app, const Parameter& parameter,
                           std::optional<std::int64_t>& target) {
     auto parse = [&target](const std::string& text) {
         target = parse_duration(text);
-        if (!target) throw CLI::ValidationError(text + " is not a duration (as 500ms, 30s, 5m)");
+        if (!target)
+            throw CLI::ValidationError(text + " is not a duration such as 500ms, 30s or 5m");
     };
     return app.add_option_function<std::string>(parameter.names, parse, parameter.help);
 }
@@ -43,7 +44,7 @@ CLI::Option* add_value(CLI::App& app, const Parameter& parameter, T& target) {
     CLI::Option* option = app.add_option(parameter.names, target, parameter.help);
     using Numbers = std::vector<int>;
     if constexpr (std::is_same_v<T, Numbers>) option->delimiter(',');
-    // An option takes one value each time it is given, an operand all there are.
+    // A repeatable option takes one value each time; an operand takes all remaining ones.
     if constexpr (std::is_same_v<T, Numbers> || std::is_same_v<T, std::vector<std::string>>) {
         if (!parameter.is_operand()) option->allow_extra_args(false);
     }
@@ -94,7 +95,7 @@ Invocation refuse(const CLI::App& app, const CLI::ParseError& error) {
     auto chosen = app.get_subcommands();
     std::string help = chosen.empty() ? "ipcfs" : "ipcfs " + chosen.front()->get_name();
     bool unknown = chosen.empty() && !app.remaining().empty();
-    std::string what = unknown ? "there is no command " + app.remaining().front() : error.what();
+    std::string what = unknown ? "unknown command " + app.remaining().front() : error.what();
     std::fprintf(stderr, "ipcfs: %s\nTry: %s --help\n", escape_controls(what).c_str(),
                  help.c_str());
     return {nullptr, kUsage};
@@ -108,11 +109,12 @@ Invocation parse(int argc, char** argv, const std::vector<Command*>& commands, G
     app.footer(kFooter);
     app.set_help_all_flag("--help-all", "Help on every command");
     app.set_version_flag("--version", std::string("ipcfs ") + IPCFS_VERSION);
-    app.add_option("--mount", globals.mount,
-                   "Where the tree is (default: $IPCFS_MOUNT, else /ipc, else this user's own)")
+    app.add_option(
+           "--mount", globals.mount,
+           "Mount point of the tree (default: $IPCFS_MOUNT, else /ipc, else this user's own)")
         ->type_name("DIR");
-    app.add_flag("--json", globals.json, "Output for programs");
-    app.add_flag("-q,--quiet", globals.quiet, "Errors only: no progress, no remarks");
+    app.add_flag("--json", globals.json, "Print JSON for programs");
+    app.add_flag("-q,--quiet", globals.quiet, "Print only errors");
     for (const Command* command : commands) add(app, *command);
     try {
         app.parse(argc, argv);

@@ -1,4 +1,4 @@
-// The command line, read as the commands declare it. One thread.
+// Parses the command line according to the commands' declarations. One thread.
 #pragma once
 
 #include <vector>
@@ -7,13 +7,13 @@
 
 namespace ipcfs::client {
 
-// What is to be run. Without a command everything is said already: the help, or what was wrong.
+// The parsed command. If `command` is null, help or an error message has been printed.
 struct Invocation {
     Command* command = nullptr;
     int exit = 0;
 };
 
-// Fills in the globals and the targets of the command that it finds.
+// Fills in the globals and the targets of the chosen command.
 Invocation parse(int argc, char** argv, const std::vector<Command*>& commands, Globals& globals);
 
 }  // namespace ipcfs::client

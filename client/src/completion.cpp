@@ -1,4 +1,4 @@
-// Completion for the shell. What cannot be found out is not offered; nothing is said about it.
+// Shell completion. Offers nothing, and reports nothing, if something cannot be found out.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -20,7 +20,7 @@ struct Offer {
     std::string_view words;
 };
 
-// By the type of a value, where its parameter says nothing else.
+// Completions by the type of a value, unless its parameter sets them.
 constexpr std::array<Offer, 6> kTypes{{{"CHANNEL", "@channel"},
                                        {"DIR", "@directory"},
                                        {"DURATION", kDurations},
@@ -47,7 +47,7 @@ constexpr std::array<Offer, 18> kSettings{{{"type", "queue sync batch topic mult
                                            {"retain", "0 1 10 100"},
                                            {"notify-rate", "10/s 100/s 1000/s"}}};
 
-// Words of `ctl` that are no settings, with what may follow.
+// Words of `ctl` that are not settings, with their arguments.
 constexpr std::array<Offer, 2> kAfter{{{"pause", kDurations}, {"64", "5ms 100ms"}}};
 
 std::string_view look_up(const auto& offers, std::string_view key) {
@@ -82,7 +82,7 @@ public:
     }
 
 private:
-    // ---- what was typed before ----
+    // ---- parsing the words before the cursor ----
 
     void look_at(const std::vector<std::string>& words) {
         const std::string& word = *at_;
@@ -103,7 +103,7 @@ private:
         if (option == nullptr || option->is_flag()) return;
         std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
         if (equals == std::string::npos) {
-            // Bash makes three words of --mount=DIR.
+            // Bash splits --mount=DIR into three words.
             if (at_ + 2 != words.end() && at_[1] == "=") ++at_;
             if (at_ + 2 == words.end()) {
                 value_ = option;
@@ -129,7 +129,7 @@ private:
         return nullptr;
     }
 
-    // The last one that a command has may be many.
+    // The last operand of a command may repeat.
     const Parameter* next_operand() const {
         const Parameter* last = nullptr;
         std::size_t count = 0;
@@ -142,7 +142,7 @@ private:
         return many ? last : nullptr;
     }
 
-    // ---- what may come ----
+    // ---- collecting completions ----
 
     void add(std::string candidate) {
         if (!candidate.empty() && candidate.starts_with(word_))
@@ -189,7 +189,7 @@ private:
                 how_ = each == "@file" ? "files" : "directories";
             }
         }
-        // What follows a condition's first word belongs to the same argument.
+        // A condition's remaining words belong to the same argument.
         if (parameter.type == "CONDITION") how_ = "nospace";
     }
 
@@ -198,10 +198,10 @@ private:
         how_ = operands_.size() == 1 ? "commands" : "files";
     }
 
-    // Those that go on from the word, and, with a slash, those that have sub-channels.
+    // Channels that complete the word, followed by a slash if they have sub-channels.
     void offer_channels(bool queues) {
         std::string typed = word_.substr(0, word_.rfind('/') + 1);
-        // A path into the tree starts with directories that are no channels.
+        // A path to the tree starts with directories that are not channels.
         std::string root = tree().root() + "/";
         if (word_.starts_with('/') && word_.size() < root.size()) return add(root);
         Channel parent = typed.empty() ? Channel{"", tree().root()} : tree().locate(typed);
@@ -226,11 +226,11 @@ private:
     const std::vector<Command*>& commands_;
     const std::string& word_;
     std::vector<std::string>::const_iterator at_;
-    std::string mount_value_;  // as typed: no ~ is expanded yet
+    std::string mount_value_;  // as typed, ~ not expanded
     const Parameter mount_{"--mount", &mount_value_, "DIR", ""};
     const Command* command_ = nullptr;
-    bool unknown_ = false;              // the command is
-    const Parameter* value_ = nullptr;  // of which the word is to be the value
+    bool unknown_ = false;              // the command is unknown
+    const Parameter* value_ = nullptr;  // the option whose value is being completed
     std::vector<std::string> operands_;
     bool verbatim_ = false;  // after "--"
     std::optional<Tree> tree_;
@@ -246,7 +246,7 @@ int complete(const std::vector<Command*>& commands, const std::vector<std::strin
     try {
         completion.run();
     } catch (const Failure&) {
-        // No tree, no such channel: what was found before that stands.
+        // No tree or no such channel: print what was found before.
     }
     print(completion.answer());
     return kOk;

@@ -1,5 +1,5 @@
-// What the shell's completion asks: `ipcfs complete WORD...`, of which the last is being typed. Made
-// from what the commands declare and what is in the tree. One thread.
+// Serves shell completion: `ipcfs complete WORD...`, where the last word is being typed. Uses the
+// commands' declarations and the tree. One thread.
 #pragma once
 
 #include <string>
@@ -10,11 +10,11 @@
 
 namespace ipcfs::client {
 
-// Prints, each followed by a NUL, how the shell is to go on (nothing special, nospace, files, directories
-// or commands), and what may stand in place of the last word.
+// Prints, each followed by NUL, how the shell should proceed (empty, nospace, files, directories or
+// commands), and the completions of the last word.
 int complete(const std::vector<Command*>& commands, const std::vector<std::string>& words);
 
-// The keys of `ctl`, and common values of one; also the times that `pause` takes.
+// The keys of `ctl`, and common values of a key or of `pause`.
 std::vector<std::string> setting_keys();
 std::string_view setting_values(std::string_view key);
 

@@ -1,5 +1,6 @@
-// Bodies of messages. What is no file is reached through the client header, whose control connection
-// also tells the daemon that this process is alive, so that what it was lent comes back when it ends.
+// Bodies of messages. Payloads that are not files come through the client header. Its control
+// connection also tells the daemon that this process lives, so that borrowed chunks return when it
+// ends.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -41,32 +42,32 @@ Content::Content(const Channel& channel, const FrameView& frame, bool leased) : 
     }
     PayloadRef ref;
     auto value = frame.extension(ExtensionType::kPayload);
-    if (!value || value->size() < sizeof ref) lost("the daemon does not say where it is");
+    if (!value || value->size() < sizeof ref) fail_lost("the daemon does not say where it is");
     std::memcpy(&ref, value->data(), sizeof ref);
     size_ = ref.size;
-    reach(frame, ref, leased);
+    locate(frame, ref, leased);
 }
 
-void Content::lost(const std::string& why) const {
+void Content::fail_lost(const std::string& why) const {
     fail(kError, channel_.shown() + ": a message came, but not its payload: " + why);
 }
 
-void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) {
+void Content::locate(const FrameView& frame, const PayloadRef& ref, bool leased) {
     const std::uint64_t id = frame.header.payload_id;
-    // Of a chunk the file is a copy, and the chunk stays with the lease.
+    // The file of a leased chunk is a copy; the chunk stays with the lease.
     if (ref.kind == PayloadKind::kSealed || (leased && ref.kind == PayloadKind::kPooled)) {
         kind_ = ref.kind == PayloadKind::kSealed ? "sealed" : "pooled";
         file_ = Fd(detail::open_at(AT_FDCWD, channel_.payload(id).c_str(), O_RDONLY));
-        if (!file_) lost(describe(errno));
+        if (!file_) fail_lost(describe(errno));
         return;
     }
     auto real = ipcfs::detail::resolve(channel_.path, "receive");
-    if (!real) lost(real.error().message());
+    if (!real) fail_lost(real.error().message());
     auto place = ipcfs::detail::place_of(*real);
-    if (!place) lost(place.error().message());
+    if (!place) fail_lost(place.error().message());
     auto hold = std::make_shared<ipcfs::detail::Hold>(ref, id, place->mount);
     auto keep = [this](auto mapped) {
-        if (!mapped) lost(mapped.error().message());
+        if (!mapped) fail_lost(mapped.error().message());
         auto shared =
             std::make_shared<std::remove_reference_t<decltype(*mapped)>>(std::move(mapped).value());
         fetch_ = [shared](std::uint64_t offset, std::size_t length) {
@@ -77,9 +78,9 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) 
         case PayloadKind::kPooled: {
             kind_ = "pooled";
             auto pool = ipcfs::detail::ReceivedPool::map(place->mount, ref.pool);
-            if (!pool) lost(pool.error().message());
+            if (!pool) fail_lost(pool.error().message());
             auto chunk = (*pool)->bytes(ref);
-            if (!chunk) lost("its pool has no such chunk");
+            if (!chunk) fail_lost("its pool has no such chunk");
             hold->set_chunk(std::move(*pool), *chunk);
             fetch_ = [hold, chunk = as_text(*chunk)](std::uint64_t offset, std::size_t length) {
                 return chunk.substr(offset, length);
@@ -90,11 +91,11 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) 
             kind_ = "lazy";
             const Message message(frame, nullptr, Payload(hold));
             auto range = page_map(message, LazyMapOptions{});
-            if (!range) lost(range.error().message());
+            if (!range) fail_lost(range.error().message());
             auto shared = std::make_shared<LazyRange>(std::move(range).value());
             fetch_ = [this, shared](std::uint64_t offset, std::size_t length) {
                 auto bytes = shared->fetch(static_cast<std::size_t>(offset), length);
-                if (!bytes) lost(bytes.error().message());
+                if (!bytes) fail_lost(bytes.error().message());
                 return as_text(*bytes);
             };
             return;
@@ -102,10 +103,10 @@ void Content::reach(const FrameView& frame, const PayloadRef& ref, bool leased) 
         case PayloadKind::kHandoff: {
             kind_ = "handoff";
             auto region = Region::claim(Message(frame, nullptr, Payload(hold)));
-            if (!region) lost(region.error().message());
+            if (!region) fail_lost(region.error().message());
             return keep(region->map(Access::read_only));
         }
-        default: lost("it is of a kind that this version does not know");
+        default: fail_lost("this version of ipcfs does not know its kind");
     }
 }
 
@@ -118,11 +119,11 @@ void Content::for_each_piece(const std::function<void(std::string_view)>& use) c
         if (file_) {
             ssize_t n = ::pread(file_.get(), piece.data(), length, static_cast<off_t>(at));
             if (n < 0 && errno == EINTR) continue;
-            if (n <= 0) lost(n < 0 ? describe(errno) : "it is shorter than it should be");
+            if (n <= 0) fail_lost(n < 0 ? describe(errno) : "it is shorter than it should be");
             bytes = {piece.data(), static_cast<std::size_t>(n)};
         } else {
             bytes = fetch_(at, length);
-            if (bytes.empty()) lost("it is shorter than it should be");
+            if (bytes.empty()) fail_lost("it is shorter than it should be");
         }
         use(bytes);
         at += bytes.size();
@@ -131,7 +132,7 @@ void Content::for_each_piece(const std::function<void(std::string_view)>& use) c
 
 void Content::copy_to(int fd, const std::string& shown) const {
     off_t at = 0;
-    // Within the kernel, where it goes; not into a file opened for appending, for one.
+    // Copy within the kernel if possible; it is not for a file opened for appending, for example.
     while (file_ && static_cast<std::uint64_t>(at) < size_) {
         ssize_t n = ::sendfile(fd, file_.get(), &at, kCopyPiece);
         if (n > 0 || (n < 0 && errno == EINTR)) continue;
@@ -141,7 +142,7 @@ void Content::copy_to(int fd, const std::string& shown) const {
             continue;
         }
         if (n < 0) fail(kError, shown + ": " + describe(errno));
-        lost("it is shorter than it should be");
+        fail_lost("it is shorter than it should be");
     }
     if (file_ && at > 0) return;
     for_each_piece([&](std::string_view piece) { write_all(fd, piece, shown); });

@@ -1,5 +1,5 @@
-// The body of a received message, wherever it is: in its frame, in a file of payload/, in a chunk of
-// its sender's pool, with a producer that fills it, or in a region that was handed over. One thread.
+// The body of a received message, wherever it is kept: in its frame, a file of payload/, a chunk of
+// its sender's pool, a producer that fills it, or a region that was handed over. One thread.
 #pragma once
 
 #include <cstdint>
@@ -19,35 +19,35 @@ namespace ipcfs::client {
 
 class Content {
 public:
-    // To be made before the next message of the channel is received by this process: until then its
-    // payload is kept. Fails when it cannot be reached: the message is lost then, and it says so. With
-    // `leased` the message is not this process' yet, and nothing of it is given back or claimed.
+    // Construct it before this process receives the channel's next message, since the payload is
+    // kept until then. Throws a Failure if the payload cannot be read; the message is then lost.
+    // With `leased`, nothing is given back or claimed, since the message may be redelivered.
     Content(const Channel& channel, const FrameView& frame, bool leased = false);
 
     std::uint64_t size() const { return size_; }
-    // Nothing where the body is in the frame.
+    // Empty if the body is in the frame.
     std::string_view kind() const { return kind_; }
 
-    // `use` is given it piece by piece, in order, a few MiB at most: memory stays bounded however
-    // large it is.
+    // Calls `use` with consecutive pieces of at most a few MiB, so that memory use stays bounded.
     void for_each_piece(const std::function<void(std::string_view)>& use) const;
     void copy_to(int fd, const std::string& shown) const;
-    // All of it.
+    // The whole body.
     std::string text() const;
-    // As a file at its start: what it is in already, or memory. The content is not to be used any more.
+    // The body as a file, positioned at its start: its own file, or a copy in memory. Consumes the
+    // content.
     Fd to_file() &&;
 
 private:
     using Fetch = std::function<std::string_view(std::uint64_t offset, std::size_t length)>;
 
-    void reach(const FrameView& frame, const PayloadRef& ref, bool leased);
-    [[noreturn]] void lost(const std::string& why) const;
+    void locate(const FrameView& frame, const PayloadRef& ref, bool leased);
+    [[noreturn]] void fail_lost(const std::string& why) const;
 
     const Channel& channel_;
     std::string_view kind_;
     std::uint64_t size_ = 0;
     Fd file_;      // sealed: payload/<id>
-    Fetch fetch_;  // else; what it gives is valid until the next call
+    Fetch fetch_;  // for others; results are valid until the next call
 };
 
 }  // namespace ipcfs::client

@@ -1,4 +1,4 @@
-// `ipcfs ctl`: the settings of a channel, and what it can be told to do. One thread.
+// `ipcfs ctl`: shows and changes the settings of a channel, and sends it commands. One thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -18,7 +18,7 @@
 namespace ipcfs::client {
 namespace {
 
-// What follows on the command line after the channel, as lines for `ctl`.
+// Converts the words after the channel to lines for `ctl`.
 class ControlLines {
 public:
     explicit ControlLines(const std::vector<std::string>& words) {
@@ -32,14 +32,14 @@ public:
             if (value) {
                 refuse_newlines(words[at]);
                 line += " " + words[at++];
-                // The one setting of two words: `batch 64 5ms`.
+                // The only setting with two words: `batch 64 5ms`.
                 if (word == "batch" && parse_number(words[at - 1]) && at < words.size() &&
                     parse_duration(words[at]) && !parse_number(words[at])) {
                     line += " " + words[at++];
                 }
             } else if (!alone && !maybe) {
-                fail(kUsage,
-                     escape_controls(word) + ": which value? (ipcfs ctl CHANNEL KEY VALUE ...)");
+                fail(kUsage, escape_controls(word) +
+                                 ": a value is missing (ipcfs ctl CHANNEL KEY VALUE ...)");
             }
             text_ += line + "\n";
         }
@@ -49,7 +49,7 @@ public:
 private:
     static void refuse_newlines(const std::string& word) {
         if (word.find('\n') != std::string::npos || word.empty()) {
-            fail(kUsage, "a key or value cannot be empty nor have a newline in it");
+            fail(kUsage, "a key or value must not be empty or contain a newline");
         }
     }
     std::string text_;
@@ -93,7 +93,7 @@ int control(const Globals& globals, const ControlOptions& options) {
     int error = write_once(channel.file("ctl"), ControlLines(options.words).text());
     if (error == 0) return kOk;
     std::string reason(find(read_status(channel), "last-error"));
-    // ENOENT: a region that is to be revoked is not there.
+    // ENOENT: the region to revoke does not exist.
     if ((error == EINVAL || error == ENOENT) && !reason.empty()) {
         fail(kError, channel.shown() + ": " + escape_controls(reason) + "; nothing was changed");
     }
@@ -105,7 +105,7 @@ int control(const Globals& globals, const ControlOptions& options) {
     fail_errno(channel.shown("ctl"), error);
 }
 
-// A key, or a command; else values of the key before, or what the command is about.
+// Completes keys and commands, or the values of the preceding key or command.
 std::vector<std::string> next_words(const Tree& tree, const std::vector<std::string>& operands) {
     Channel channel = tree.locate(operands.front());
     std::vector<std::string> words;
@@ -137,7 +137,7 @@ Registration<ControlOptions> g_ctl(
     [](Command& takes, ControlOptions& options) {
         takes.channel(options.channel);
         takes.add("words", &options.words, "",
-                  "Nothing: show all. KEY: show one. KEY VALUE...: set, all or none of them.\n"
+                  "Nothing: show all. KEY: show one. KEY VALUE...: set all, or none on an error.\n"
                   "Or a command: purge, pause [DURATION], resume, redrive, revoke share/NAME");
     },
     control, next_words);

@@ -56,7 +56,7 @@ int doctor(const Globals& globals, const NoOptions&) {
     }
     if (!globals.quiet) {
         out += std::to_string(count(Level::kOk)) + " ok, " + std::to_string(count(Level::kWarn)) +
-               " to look at, " + std::to_string(count(Level::kFail)) + " wrong\n";
+               " with a warning, " + std::to_string(count(Level::kFail)) + " failed\n";
     }
     print(out);
     return failed ? kError : kOk;

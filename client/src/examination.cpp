@@ -1,4 +1,4 @@
-// Each look_at_... is one line or more of `ipcfs doctor`. One thread.
+// Each check_... prints one or more lines of `ipcfs doctor`. One thread.
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
@@ -29,17 +29,17 @@ public:
     }
 
     std::vector<Finding> run() {
-        look_at_device();
-        look_at_kernel();
-        look_at_libfuse();
-        look_at_uring();
-        look_at_passthrough();
-        look_at_survival();
-        look_at_fusermount();
-        look_at_user_allow_other();
+        check_device();
+        check_kernel();
+        check_libfuse();
+        check_uring();
+        check_passthrough();
+        check_survival();
+        check_fusermount();
+        check_user_allow_other();
         examine_resources(*this, kernel_);
-        look_at_mounts();
-        look_at_daemon();
+        check_mounts();
+        check_daemon();
         return std::move(all);
     }
 
@@ -47,11 +47,11 @@ private:
     static constexpr const char* kAnotherLibfuse =
         "another libfuse: scripts/up builds one into a private prefix";
 
-    void look_at_device() {
+    void check_device() {
         Fd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
         if (device) return ok("/dev/fuse", "can be opened");
         if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
-            return bad("/dev/fuse", "is not there",
+            return bad("/dev/fuse", "does not exist",
                        "load the module (modprobe fuse); in a container, pass the device in");
         }
         bad("/dev/fuse", "cannot be opened: " + describe(errno),
@@ -59,7 +59,7 @@ private:
             "device");
     }
 
-    void look_at_kernel() {
+    void check_kernel() {
         std::string found = "Linux " + release_;
         if (kernel_ >= Version{6, 14}) return ok("kernel", found);
         if (kernel_ >= Version{6, 9}) {
@@ -70,10 +70,10 @@ private:
             return warn("kernel", found,
                         "6.9 or newer has FUSE passthrough and request resending, 6.14 io_uring");
         }
-        bad("kernel", found, "too old: 5.12 is the least, 6.14 or newer is best");
+        bad("kernel", found, "too old: 5.12 is required, 6.14 or newer is best");
     }
 
-    // The version in the name of the installed library, as libfuse3.so.3.14.0.
+    // The installed version, from a file name such as libfuse3.so.3.14.0.
     std::string installed_libfuse() const {
         Version best;
         std::string name;
@@ -101,7 +101,7 @@ private:
         return name;
     }
 
-    void look_at_libfuse() {
+    void check_libfuse() {
         std::string used;
         for (const auto& [key, value] : daemon_) {
             if (key.find("fuse") != std::string::npos && libfuse_ == Version{}) {
@@ -114,23 +114,24 @@ private:
         if (!running) libfuse_ = find_version(installed);
         std::string found = running ? "the daemon uses " + used : "the daemon is not running";
         found +=
-            installed.empty() ? "; none is installed for the system" : "; installed: " + installed;
+            installed.empty() ? "; the system has none installed" : "; installed: " + installed;
         if (libfuse_ >= Version{3, 14}) return ok("libfuse", found);
         if (libfuse_ != Version{}) {
             return bad("libfuse", found,
-                       "3.14 is the least; scripts/up builds a newer one into a private prefix");
+                       "3.14 is required; scripts/up builds a newer one into a private prefix");
         }
         warn("libfuse", found, "start the daemon to see which one it uses");
     }
 
-    void look_at_uring() {
+    void check_uring() {
         std::string enabled = line_of("/sys/module/fuse/parameters/enable_uring");
         if (enabled.empty()) {
             warn("FUSE over io_uring", "this kernel does not have it",
-                 "Linux 6.14 or newer with CONFIG_FUSE_IO_URING; everything works without, slower");
+                 "Linux 6.14 or newer with CONFIG_FUSE_IO_URING; everything works without it, but "
+                 "slower");
         } else if (enabled != "Y" && enabled != "1") {
             warn("FUSE over io_uring", "is switched off",
-                 "as root: echo Y > /sys/module/fuse/parameters/enable_uring; for good, install "
+                 "as root: echo Y > /sys/module/fuse/parameters/enable_uring; permanently: install "
                  "conf/ipcfs-modprobe.conf into /etc/modprobe.d/");
         } else {
             ok("FUSE over io_uring", "is enabled");
@@ -141,34 +142,35 @@ private:
             warn("io_uring", "kernel.io_uring_disabled is " + disabled,
                  "as root: sysctl kernel.io_uring_disabled=0");
         } else {
-            ok("io_uring", disabled.empty() ? "no switch against it"
-                                            : "kernel.io_uring_disabled is " + disabled);
+            ok("io_uring",
+               disabled.empty() ? "is not disabled" : "kernel.io_uring_disabled is " + disabled);
         }
     }
 
-    // What the running daemon says that it does without, and why.
+    // Warns about a feature that the running daemon does not use, with its reason.
     void without(std::string check, const std::string& key, const std::string& found,
                  std::string (*advice)(std::string_view why)) {
         std::string why(find(daemon_, "why-not-" + key));
         warn(std::move(check), found + ": " + why, advice(why));
     }
 
-    // Mapping and copying large payloads without the daemon in between.
-    void look_at_passthrough() {
+    // Whether clients map and copy large payloads without the daemon.
+    void check_passthrough() {
         std::string_view state = find(daemon_, "passthrough");
         if (state == "on") return ok("passthrough", "the daemon uses it");
         if (!state.empty()) {
-            return without("passthrough", "passthrough", "the daemon does without",
+            return without("passthrough", "passthrough", "the daemon does not use it",
                            passthrough_advice);
         }
         if (kernel_ < Version{6, 9}) {
             return warn("passthrough", "this kernel does not have it", passthrough_advice({}));
         }
         if (!is_root()) {
-            return warn("passthrough", "works for a daemon of root only",
-                        "run ipcfsd as root for it; everything works without, with more copying");
+            return warn(
+                "passthrough", "works only if the daemon runs as root",
+                "to use it, run ipcfsd as root; everything works without it, with more copying");
         }
-        ok("passthrough", "this kernel should have it; a daemon that runs knows");
+        ok("passthrough", "this kernel should support it; start the daemon to be sure");
     }
 
     static std::string passthrough_advice(std::string_view why) {
@@ -177,17 +179,17 @@ private:
                    "restart the daemon";
         }
         if (why.find("CAP_SYS_ADMIN") != std::string_view::npos) {
-            return "run ipcfsd as root for it; everything works without, with more copying";
+            return "to use it, run ipcfsd as root; everything works without it, with more copying";
         }
         if (why.find("custom io") != std::string_view::npos) return kAnotherLibfuse;
-        return "Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH; everything works without, with "
+        return "Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH; everything works without it, with "
                "more copying";
     }
 
     // Whether the mount outlives a daemon that is killed.
-    void look_at_survival() {
+    void check_survival() {
         std::string_view state = find(daemon_, "survives");
-        if (state == "yes") return ok("survival", "a killed daemon is replaced under the mount");
+        if (state == "yes") return ok("survival", "the mount survives a killed daemon");
         if (!state.empty()) {
             return without("survival", "survives", "the mount ends with its daemon",
                            survival_advice);
@@ -196,8 +198,7 @@ private:
             return warn("survival", "on this kernel the mount ends with its daemon",
                         survival_advice({}));
         }
-        ok("survival",
-           "this kernel can keep a mount for the next daemon; a daemon that runs knows");
+        ok("survival", "this kernel should support it; start the daemon to be sure");
     }
 
     static std::string survival_advice(std::string_view why) {
@@ -206,11 +207,11 @@ private:
                    "the daemon";
         }
         if (why.find("custom io") != std::string_view::npos) return kAnotherLibfuse;
-        return "Linux 6.16 or newer; without it those who have files open get an error when the "
-               "daemon is killed, what is durable comes back";
+        return "Linux 6.16 or newer; without it, programs with open files get an error when the "
+               "daemon is killed; durable messages come back";
     }
 
-    void look_at_fusermount() {
+    void check_fusermount() {
         std::string path = std::getenv("PATH") ? std::getenv("PATH") : "/usr/bin:/bin";
         for (std::string_view directory : split(path, ':')) {
             std::string program = std::string(directory) + "/fusermount3";
@@ -226,14 +227,14 @@ private:
                          "install it (Debian: apt-get install fuse3)");
     }
 
-    // Root mounts without fusermount3; others cannot.
+    // Only ordinary users need fusermount3 to mount.
     void add_unprivileged(std::string check, std::string found, std::string advice) {
         if (is_root()) advice += "; only daemons of ordinary users need it";
         add(is_root() ? Level::kWarn : Level::kFail, std::move(check), std::move(found),
             std::move(advice));
     }
 
-    void look_at_user_allow_other() {
+    void check_user_allow_other() {
         std::string text = read_file("/etc/fuse.conf").value_or("");
         for (std::string_view line : split(text, '\n')) {
             if (line.substr(0, line.find_last_not_of(" \t\r") + 1) == "user_allow_other") {
@@ -245,7 +246,7 @@ private:
              "only you will see your own tree; as root: echo user_allow_other >> /etc/fuse.conf");
     }
 
-    void look_at_mounts() {
+    void check_mounts() {
         bool dead = false;
         for (const Mount& mount : mounts()) {
             if (!mount.dead) continue;
@@ -256,7 +257,7 @@ private:
         if (!dead) ok("dead mounts", "none");
     }
 
-    void look_at_daemon() {
+    void check_daemon() {
         if (health(root_) == Health::kMounted) {
             std::string text(find(daemon_, "version"));
             if (text.empty() && !daemon_.empty()) text = daemon_.front().second;

@@ -1,4 +1,4 @@
-// What a machine offers to ipcfs, and what to do about what is missing. Looks only, changes nothing.
+// Examines what this machine offers for ipcfs, and advises on what is missing. Changes nothing.
 #pragma once
 
 #include <compare>
@@ -16,7 +16,7 @@ struct Finding {
     Level level;
     std::string check;
     std::string found;
-    std::string advice;  // empty when nothing is to be done
+    std::string advice;  // empty if nothing needs to be done
 };
 
 class Findings {
@@ -43,13 +43,13 @@ struct Version {
 
 // The first "N.M" of a text.
 Version find_version(std::string_view text);
-// The first line of a file of /proc or /sys, or empty.
+// The first line of a file in /proc or /sys; empty if unreadable.
 std::string line_of(const std::string& path);
 bool is_root();
 
-// Memory, limits and timeouts; resources.cpp.
+// Checks memory, limits and timeouts; in resources.cpp.
 void examine_resources(Findings& findings, const Version& kernel);
-// `root`: of the tree, mounted or not. One thread.
+// Runs all checks. `root` is the tree's mount point, mounted or not. One thread.
 std::vector<Finding> examine(const std::string& root);
 
 }  // namespace ipcfs::client

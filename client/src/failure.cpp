@@ -1,4 +1,4 @@
-// How the command ends: the sentences that go with the errnos of the tree.
+// Error messages for the errnos of the tree.
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -12,7 +12,7 @@ void fail(Exit code, std::string text) {
 }
 
 bool daemon_is_gone(int error) {
-    // ECANCELED: for a moment after it was killed, while the kernel takes its rings down.
+    // ECANCELED: the kernel is still taking the killed daemon's rings down.
     return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
 }
 

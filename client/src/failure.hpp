@@ -1,6 +1,6 @@
-// How the command ends. Every error is one sentence for a person: what is wrong and, where there is
-// one, what to do about it. It is thrown as a Failure, which only main() catches, prints after
-// "ipcfs: " and turns into the exit code; that is the one use of exceptions here.
+// Errors of the command. An error is one sentence for people: what is wrong and, if possible, what
+// to do about it. It is thrown as a Failure, which main() catches, prints after "ipcfs: " and turns
+// into the exit code; exceptions are used for nothing else.
 #pragma once
 
 #include <string>
@@ -25,10 +25,10 @@ struct Failure {
 // Whether a call on the tree failed with `error` because its daemon died.
 bool daemon_is_gone(int error);
 
-// "WHAT: strerror(error)". A dead daemon (ENOTCONN, ECONNABORTED) and EPIPE end with kGone.
+// Throws "WHAT: strerror(error)". A dead daemon (ENOTCONN, ECONNABORTED) and EPIPE use kGone.
 [[noreturn]] void fail_errno(const std::string& what, int error);
 
-// What to say of an errno of the tree, in words that fit after "WHAT: ".
+// Describes an errno of the tree, to follow "WHAT: ".
 std::string describe(int error);
 
 }  // namespace ipcfs::client

@@ -1,6 +1,7 @@
-// `ipcfs work`: leases one message after the other, runs a command for each, and tells the channel how it
-// went. A lease is renewed as long as its command runs; a command whose lease is lost is killed, since
-// somebody else may be at work on its message by then. One thread; signals come only while it waits.
+// `ipcfs work`: leases messages one by one, runs a command for each, and acknowledges or gives back
+// the message according to the exit code. A lease is renewed while its command runs. A command
+// whose lease is lost is killed, since another worker may have the message. One thread; signals
+// arrive only while it waits.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -25,16 +26,16 @@
 namespace ipcfs::client {
 namespace {
 
-// A message that is being worked on.
+// A message in progress.
 struct Job {
     std::unique_ptr<MessageReader> lease;
     Child child;
     std::uint64_t sequence = 0;
     std::int64_t renew_at = 0;
     std::int64_t limit_at = 0;  // 0: never
-    bool lost = false;          // the lease is
-    bool late = false;          // it was stopped at its limit
-    bool given_up = false;      // it was stopped because all is
+    bool lost = false;          // the lease is lost
+    bool late = false;          // stopped at its time limit
+    bool given_up = false;      // stopped because everything is
 };
 
 class Foreman {
@@ -46,18 +47,18 @@ public:
     int run() {
         for (;;) {
             reap();
-            listen();
-            if (!taking_over()) hire();
-            if (jobs_.empty() && taking_over()) break;
+            check_signals();
+            if (!is_stopping()) start_jobs();
+            if (jobs_.empty() && is_stopping()) break;
             wait();
-            look_after();
+            supervise();
         }
         clear_progress();
         return result();
     }
 
 private:
-    bool taking_over() const { return over_ || (count_ && taken_ >= *count_); }
+    bool is_stopping() const { return stopping_ || (count_ && taken_ >= *count_); }
 
     void remark(const std::string& text) const {
         if (globals_.quiet) return;
@@ -70,12 +71,12 @@ private:
 
     // ---- taking messages ----
 
-    void hire() {
+    void start_jobs() {
         if (retry_at_ > now()) return;
-        while (!taking_over() && jobs_.size() < options_.jobs) {
-            if (!taker_ && !open_taker()) return;
+        while (!is_stopping() && jobs_.size() < options_.jobs) {
+            if (!reader_ && !open_reader()) return;
             FrameView frame;
-            int error = taker_->try_receive(frame);
+            int error = reader_->try_receive(frame);
             if (error == 0 || error == EAGAIN) gone_since_ = retry_at_ = 0;
             if (error == 0) {
                 idle_since_ = 0;
@@ -84,7 +85,7 @@ private:
             } else if (error == EAGAIN) {
                 return be_idle();
             } else if ((error == ESTALE || error == EIO) && ++reopened_ < kReopen) {
-                taker_.reset();  // of a daemon that died and was started again
+                reader_.reset();  // it belongs to a daemon that died
             } else if (daemon_is_gone(error) && await_daemon()) {
                 return;
             } else {
@@ -93,57 +94,58 @@ private:
         }
     }
 
-    // Whether it is worth to wait for a daemon that is gone: it is started again, and makes the tree
-    // and its durable channels again, but no leases.
+    // Whether to wait for a dead daemon. A successor restores the tree and durable channels, but no
+    // leases.
     bool await_daemon() {
         if (!survives_) return false;
-        for (Job& job : jobs_) lose(job);
+        for (Job& job : jobs_) drop_lease(job);
         if (gone_since_ == 0) {
             gone_since_ = now();
-            remark("the daemon is gone; waiting for it to be started again");
+            remark("the daemon is gone; waiting for its successor");
         }
-        taker_.reset();
+        reader_.reset();
         retry_at_ = now() + kSecond / 10;
-        return now() - gone_since_ < kComeBack;
+        return now() - gone_since_ < kDaemonTimeout;
     }
 
-    bool open_taker() {
+    bool open_reader() {
         try {
-            taker_ = std::make_unique<MessageReader>(channel_, "framed/lease", kOpen);
+            reader_ = std::make_unique<MessageReader>(channel_, "framed/lease", kOpen);
             return true;
         } catch (Failure& failure) {
             bool gone = gone_since_ != 0 || health(tree_.root()) == Health::kDead;
             if (failure.code == kGone && gone && await_daemon()) return false;
             failure_ = std::move(failure);
-            over_ = true;
+            stopping_ = true;
             return false;
         }
     }
 
     void be_idle() {
         if (idle_since_ == 0) idle_since_ = now();
-        if (options_.drain && jobs_.empty()) over_ = true;
-        if (options_.timeout && now() - idle_since_ >= *options_.timeout) over_ = timed_out_ = true;
+        if (options_.drain && jobs_.empty()) stopping_ = true;
+        if (options_.timeout && now() - idle_since_ >= *options_.timeout)
+            stopping_ = timed_out_ = true;
     }
 
     void give_up(int error) {
-        over_ = true;
+        stopping_ = true;
         try {
             if (error == EPIPE) fail(kGone, channel_.shown() + " was removed");
             fail_errno(channel_.shown(), error);
         } catch (Failure& failure) {
             failure_ = std::move(failure);
         }
-        // Nobody is there to hold the leases against.
+        // Without a daemon there are no leases.
         for (Job& job : jobs_) {
-            if (daemon_is_gone(error)) lose(job);
+            if (daemon_is_gone(error)) drop_lease(job);
         }
     }
 
     void begin(const FrameView& frame) {
         clear_progress();
         Job job;
-        job.lease = std::move(taker_);
+        job.lease = std::move(reader_);
         job.sequence = frame.header.sequence;
         ++taken_;
         job.renew_at = now() + lease_span() / 3;
@@ -154,7 +156,8 @@ private:
             error = job.child.start(options_.command, environment_for(tree_, channel_, frame),
                                     input.get());
         } catch (const Failure& failure) {
-            // It may be better next time, and else it goes where others do that fail.
+            // Give the message back: the next attempt may succeed, or else it becomes a dead
+            // letter.
             remark(failure.text);
             return settle(job, nack_words(), nacked_);
         }
@@ -162,29 +165,29 @@ private:
             jobs_.push_back(std::move(job));
             return;
         }
-        // Every other message would fare the same. The lease goes back with the job.
-        over_ = true;
+        // Every other message would fail, too. Destroying the job gives back the lease.
+        stopping_ = true;
         std::string name = escape_controls(options_.command.front());
         failure_ = Failure{kError, "cannot run " + name + ": " + describe(error)};
         settle(job, "nack", nacked_);
     }
 
-    // Of the channel, looked up again now and then.
+    // The channel's lease time in ns, read at most once a second.
     std::int64_t lease_span() {
-        if (lease_span_ == 0 || now() - lease_asked_ > kSecond) {
+        if (lease_span_ == 0 || now() - lease_read_at_ > kSecond) {
             lease_span_ = lease_time(channel_);
-            lease_asked_ = now();
+            lease_read_at_ = now();
         }
         return lease_span_;
     }
 
-    // ---- looking after those at work ----
+    // ---- supervising running commands ----
 
-    void look_after() {
+    void supervise() {
         std::int64_t time = now();
         for (Job& job : jobs_) {
             if (job.child.kill_at() != 0) {
-                if (time >= job.child.kill_at()) job.child.stop_for_good();
+                if (time >= job.child.kill_at()) job.child.kill();
                 if (job.lost) continue;
             }
             if (time >= job.renew_at) renew(job, time);
@@ -198,40 +201,42 @@ private:
     void renew(Job& job, std::int64_t time) {
         std::int64_t span = lease_span();
         job.renew_at = time + span / 3;
-        int error = job.lease->tell(with_time("extend", span));
+        int error = job.lease->command(with_time("extend", span));
         if (error == 0) return;
-        if (error == ESTALE || daemon_is_gone(error)) return lose(job);
+        if (error == ESTALE || daemon_is_gone(error)) return drop_lease(job);
         job.renew_at = time + span / 10;
     }
 
-    void lose(Job& job) {
+    void drop_lease(Job& job) {
         if (job.lost) return;
         job.lost = true;
-        remark(named(job) + ": the lease is lost; its command is stopped");
+        remark(named(job) + ": the lease is lost; stopping its command");
         job.child.stop();
     }
 
-    // The first time no more is taken, the second time what runs is stopped, then killed.
-    void listen() {
-        if (Signals::times_told() == obeyed_) return;
-        obeyed_ = Signals::times_told();
-        over_ = true;
-        if (obeyed_ == 1 && !jobs_.empty()) {
+    // The first stop signal ends taking messages, the second stops the running commands, the third
+    // kills them.
+    void check_signals() {
+        if (Signals::stop_count() == stop_requests_) return;
+        stop_requests_ = Signals::stop_count();
+        stopping_ = true;
+        if (stop_requests_ == 1 && !jobs_.empty()) {
             remark("finishing " + std::to_string(jobs_.size()) +
-                   (jobs_.size() == 1 ? " message" : " messages") + "; once more to stop at once");
+                   (jobs_.size() == 1 ? " message" : " messages") +
+                   "; signal again to stop at once");
         }
         for (Job& job : jobs_) {
-            if (obeyed_ < 2) continue;
+            if (stop_requests_ < 2) continue;
             job.given_up = true;
-            if (obeyed_ == 2) {
+            if (stop_requests_ == 2) {
                 job.child.stop();
             } else {
-                job.child.stop_for_good();
+                job.child.kill();
             }
         }
     }
 
-    // ---- how it went ----
+    // ---- results ----
 
     void reap() {
         for (std::size_t i = 0; i < jobs_.size();) {
@@ -265,23 +270,23 @@ private:
         bool hopeless = std::find(options_.dead_on.begin(), options_.dead_on.end(), code) !=
                         options_.dead_on.end();
         remark(named(job) + ": " + what +
-               (hopeless ? "; it is a dead letter" : "; it is given back"));
+               (hopeless ? "; made it a dead letter" : "; gave it back"));
         if (hopeless) return settle(job, "dead", dead_);
         settle(job, nack_words(), nacked_);
     }
 
     void settle(Job& job, const std::string& words, std::uint64_t& count) {
-        int error = job.lease->tell(words);
+        int error = job.lease->command(words);
         if (error == 0) {
             ++count;
-            if (!taker_) taker_ = std::move(job.lease);
+            if (!reader_) reader_ = std::move(job.lease);
             return;
         }
         ++lost_;
         if (error == ESTALE) {
-            return remark(named(job) + ": the lease had ended before its command did");
+            return remark(named(job) + ": the lease ended before its command did");
         }
-        remark(named(job) + ": cannot say \"" + words + "\": " + describe(error));
+        remark(named(job) + ": \"" + words + "\" failed: " + describe(error));
     }
 
     // ---- waiting, and the end ----
@@ -297,12 +302,12 @@ private:
             soon(job.child.kill_at());
         }
         std::vector<pollfd> files;
-        if (!taking_over() && jobs_.size() < options_.jobs && taker_) {
-            files.push_back({taker_->fd(), POLLIN, 0});
+        if (!is_stopping() && jobs_.size() < options_.jobs && reader_) {
+            files.push_back({reader_->fd(), POLLIN, 0});
             if (options_.timeout) soon(idle_since_ + *options_.timeout);
         }
-        if (!taking_over() && !taker_ && retry_at_ != 0) soon(retry_at_);
-        // The commands may write to the terminal: no line of ours among theirs.
+        if (!is_stopping() && !reader_ && retry_at_ != 0) soon(retry_at_);
+        // Show no progress while commands run, since they may write to the terminal.
         if (jobs_.empty()) {
             show_progress("waiting for messages; " + std::to_string(acked_) + " done, " +
                           std::to_string(taken_ - acked_) + " not");
@@ -318,8 +323,8 @@ private:
             print(Json().object(sums).take());
         }
         if (failure_) throw Failure(*failure_);
-        if (obeyed_ > 1 || (obeyed_ == 1 && Signals::told() == SIGINT))
-            Signals::obey(Signals::told());
+        if (stop_requests_ > 1 || (stop_requests_ == 1 && Signals::last_stop_signal() == SIGINT))
+            Signals::obey(Signals::last_stop_signal());
         if ((count_ || options_.drain) && acked_ < taken_) return kError;
         if (timed_out_ && !globals_.quiet && *options_.timeout > 0) {
             fail(kNothing,
@@ -330,7 +335,7 @@ private:
 
     static constexpr int kOpen = O_RDWR | O_NONBLOCK;
     static constexpr int kReopen = 10;
-    static constexpr std::int64_t kComeBack = 20 * kSecond;
+    static constexpr std::int64_t kDaemonTimeout = 20 * kSecond;
 
     const Globals& globals_;
     const WorkOptions& options_;
@@ -339,18 +344,18 @@ private:
     const Channel& channel_;
     const Signals signals_;
     std::vector<Job> jobs_;
-    std::unique_ptr<MessageReader> taker_;  // where the next message comes from
+    std::unique_ptr<MessageReader> reader_;  // for the next message
     int reopened_ = 0;
     const bool survives_ = find(parse_pairs(read_file(tree_.file("kern/ipc/version")).value_or("")),
                                 "survives") == "yes";
     std::int64_t gone_since_ = 0;
     std::int64_t retry_at_ = 0;
-    bool over_ = false;  // no more is taken
+    bool stopping_ = false;  // take no more messages
     bool timed_out_ = false;
-    int obeyed_ = 0;  // how often it was told to end
+    int stop_requests_ = 0;  // stop signals handled so far
     std::int64_t idle_since_ = 0;
     std::int64_t lease_span_ = 0;
-    std::int64_t lease_asked_ = 0;
+    std::int64_t lease_read_at_ = 0;
     std::uint64_t taken_ = 0;
     std::uint64_t acked_ = 0;
     std::uint64_t nacked_ = 0;

@@ -1,4 +1,4 @@
-// Which file and which frame the options of `send` and `pub` ask for. One thread.
+// Chooses the file and builds the frame for the options of `send` and `pub`. One thread.
 #include <array>
 #include <span>
 
@@ -46,7 +46,7 @@ void set_type(Framing& framing, const std::string& text) {
     }
     fail(kUsage, escape_controls(text) +
                      " is not a type: data, event, request, response, error, control, or a content "
-                     "type as text/plain");
+                     "type such as text/plain");
 }
 
 void add_text(Framing& framing, ExtensionType type, std::string_view text, const char* what) {
@@ -91,7 +91,8 @@ std::string Framing::frame(std::string_view message) const {
     if (!framed) return std::string(message);
     std::vector<std::byte> out;
     auto body = std::as_bytes(std::span(message.data(), message.size()));
-    if (!encode(header_now(), extensions, body, out)) fail(kError, "cannot make a frame of that");
+    if (!encode(header_now(), extensions, body, out))
+        fail(kError, "cannot make a frame: a header field is invalid");
     return {reinterpret_cast<const char*>(out.data()), out.size()};
 }
 

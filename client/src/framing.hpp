@@ -1,4 +1,4 @@
-// How messages are sent: which file they go to, and the frame around them, if any. One thread.
+// How messages are sent: the file they go to, and their frame, if any. One thread.
 #pragma once
 
 #include <cstddef>
@@ -14,18 +14,18 @@ namespace ipcfs::client {
 
 struct FramingOptions {
     std::string priority;
-    std::string type;  // a frame type, or a media type when it has a slash
+    std::string type;  // a frame type, or a media type if it has a slash
     std::string method;
     std::string group;
     std::optional<std::int64_t> ttl;
 };
 
 struct Framing {
-    // Fails with a usage error.
+    // Throws a usage Failure for invalid options.
     explicit Framing(const FramingOptions& options);
 
     std::string frame(std::string_view message) const;
-    // The header of a message that is sent now, before its length is known.
+    // The header of a message sent now, before its length is known.
     FrameHeader header_now() const;
 
     std::string file = "queue";

@@ -1,4 +1,4 @@
-// The look into /proc. See proc(5) for what is parsed here.
+// Reads /proc; see proc(5) for the formats parsed here.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -57,7 +57,7 @@ std::string_view field(std::string_view text, std::string_view key) {
     return {};
 }
 
-// Takes the next word and the blanks after it off a line.
+// Removes the next word and the blanks after it from a line.
 std::string_view take_word(std::string_view& line) {
     std::string_view word = line.substr(0, line.find(' '));
     line.remove_prefix(word.size());
@@ -65,7 +65,7 @@ std::string_view take_word(std::string_view& line) {
     return word;
 }
 
-// Whether a file of the tree is one that memory is behind.
+// Whether a file of the tree refers to shared memory.
 bool holds_memory(std::string_view below) {
     auto slash = below.rfind('/');
     if (slash == std::string_view::npos) return false;
@@ -86,7 +86,7 @@ public:
         look_at_daemon();
         for_each_entry("/proc", [&](const std::string& name) {
             auto pid = parse_number(name);
-            if (pid) look_at(static_cast<pid_t>(*pid), "/proc/" + name);
+            if (pid) inspect(static_cast<pid_t>(*pid), "/proc/" + name);
         });
         for (auto& [key, held] : held_) survey_.held.push_back(std::move(held));
         return std::move(survey_);
@@ -99,7 +99,7 @@ private:
         bool nameless;
     };
 
-    // What a path of maps or a link of fd/ names; nothing for all that is not ours.
+    // Identifies a path from maps or a link from fd/; empty if it is not ours.
     std::optional<Found> identify(std::string_view path, bool of_mount) const {
         bool gone = path.ends_with(kDeleted);
         if (gone) path.remove_suffix(kDeleted.size());
@@ -153,7 +153,7 @@ private:
         });
     }
 
-    void look_at(pid_t pid, const std::string& process) {
+    void inspect(pid_t pid, const std::string& process) {
         if (pid == daemon_ || pid == ::getpid()) return;
         bool allowed = for_each_entry(process + "/fd", [&](const std::string& name) {
             auto found = identify(link_of(process + "/fd/" + name), false);
@@ -164,24 +164,24 @@ private:
             Holder& each = holder(*found, inode, pid, process);
             ++each.opens;
             if ((number(field(info, "flags"), 8) & 3) != 0) each.writes = true;
-            struct stat about {};  // a memfd's answers at once
+            struct stat about {};  // stat on a memfd never blocks
             if (found->memory && ::stat((process + "/fd/" + name).c_str(), &about) == 0) {
                 held_[{true, inode}].size = static_cast<std::uint64_t>(about.st_size);
             }
         });
         if (!allowed) {
-            // A thread of the kernel and a zombie have no memory, so they hold none of ours.
+            // Kernel threads and zombies have no memory, so they hold none of ours.
             bool refused = errno == EACCES || errno == EPERM;
             std::string status = refused ? read_file(process + "/status").value_or("") : "";
             if (!field(status, "VmSize").empty()) ++survey_.unseen;
             return;
         }
         std::string maps = read_file(process + "/maps").value_or("");
-        for (std::string_view line : split(maps, '\n')) look_at_mapping(line, pid, process);
+        for (std::string_view line : split(maps, '\n')) inspect_mapping(line, pid, process);
     }
 
     // address perms offset dev inode path
-    void look_at_mapping(std::string_view line, pid_t pid, const std::string& process) {
+    void inspect_mapping(std::string_view line, pid_t pid, const std::string& process) {
         std::string_view range = take_word(line);
         std::string_view rights = take_word(line);
         std::string_view offset = take_word(line);
@@ -201,7 +201,7 @@ private:
             number(range.substr(dash + 1), 16) - number(range.substr(0, dash), 16);
         Holder& each = holder(*found, number(inode, 10), pid, process);
         each.mapped += length;
-        // A private mapping that is written to is the process' own copy.
+        // A writable private mapping changes only the process's own copy.
         if (rights.size() == 4 && rights[1] == 'w' && rights[3] == 's') each.writes = true;
         Held& held = held_[{found->memory, number(inode, 10)}];
         if (found->memory && !held.known) {
@@ -212,7 +212,7 @@ private:
     const std::string root_;
     const pid_t daemon_;
     dev_t device_ = 0;
-    std::map<std::uint64_t, std::uint64_t> daemons_;  // memfds of the daemon: inode, size
+    std::map<std::uint64_t, std::uint64_t> daemons_;  // the daemon's memfds: inode, size
     std::map<std::pair<bool, std::uint64_t>, Held> held_;
     Survey survey_;
 };

@@ -1,6 +1,6 @@
-// Who has memory of the tree open or mapped: a look into /proc/*/maps and /proc/*/fd of all
-// processes that may be looked into. Nothing found there is opened or touched, since a file of
-// somebody's may hang; what a process closes meanwhile is passed over. One thread.
+// Finds the processes that have memory of the tree open or mapped, from /proc/*/maps and
+// /proc/*/fd. Opens and touches nothing found there, since another process's file may block;
+// ignores what disappears meanwhile. One thread.
 #pragma once
 
 #include <cstdint>
@@ -19,24 +19,24 @@ struct Holder {
     std::uint64_t mapped = 0;  // bytes, in whole pages
 };
 
-// A file of payload/ or share/, an open `put`, or a memfd with a name of ours.
+// A file of payload/ or share/, an open `put`, or a memfd with one of our names.
 struct Held {
     bool memory = false;  // a memfd
-    bool known = false;   // the daemon has that memfd, too: it belongs to this tree
+    bool known = false;   // the daemon has this memfd, so it belongs to this tree
     std::uint64_t inode = 0;
-    std::string name;        // below the mount; of a memfd its name, as "ipcfs-pool"
-    bool nameless = false;   // the file has gone from the tree
-    std::uint64_t size = 0;  // of a memfd; 0: could not be found out
+    std::string name;        // path below the mount; a memfd's name, such as "ipcfs-pool"
+    bool nameless = false;   // the file was removed from the tree
+    std::uint64_t size = 0;  // of a memfd; 0 if unknown
     std::vector<Holder> holders;
 };
 
 struct Survey {
     std::vector<Held> held;
-    bool daemon_seen = false;  // else nothing is `known`
-    std::uint64_t unseen = 0;  // processes that may not be looked into
+    bool daemon_seen = false;  // if false, nothing is `known`
+    std::uint64_t unseen = 0;  // processes that we may not inspect
 };
 
-// `root`: the mount point; `daemon` is left out.
+// `root` is the mount point; the process `daemon` is excluded.
 Survey survey(const std::string& root, pid_t daemon);
 
 }  // namespace ipcfs::client

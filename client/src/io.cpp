@@ -16,7 +16,7 @@
 namespace ipcfs::client {
 namespace {
 
-// Read and written by the signal handlers, which run on this same thread.
+// Shared with the signal handlers, which run on this thread.
 volatile std::sig_atomic_t g_held_signal = 0;
 volatile std::sig_atomic_t g_holding = 0;
 volatile std::sig_atomic_t g_progress_shown = 0;
@@ -24,8 +24,8 @@ bool g_quiet = false;
 bool g_stdout_terminal = false;
 bool g_stderr_terminal = false;
 
-// Wakes a Hold's read again and again once it should end: a signal that comes before the read has
-// begun does not interrupt it.
+// Interrupts a Hold's read repeatedly from the deadline on: one signal could come before the read
+// starts.
 timer_t g_alarm{};
 bool g_alarm_made = false;
 constexpr std::int64_t kAlarmInterval = 20'000'000;
@@ -36,7 +36,7 @@ extern "C" void end_now(int signal) {
     if (g_progress_shown != 0) {
         [[maybe_unused]] auto n = ::write(STDERR_FILENO, kClearLine.data(), kClearLine.size());
     }
-    // By the signal itself: a message that is being written to `put` is not to be sent.
+    // End by the signal itself, so that a message being written to `put` is not sent.
     sigset_t just;
     ::sigemptyset(&just);
     ::sigaddset(&just, signal);
@@ -46,7 +46,7 @@ extern "C" void end_now(int signal) {
     ::_exit(128 + signal);
 }
 
-// 0: never.
+// `first` in ns; 0: never.
 void set_alarm(std::int64_t first) {
     itimerspec times{};
     times.it_value = {first / 1'000'000'000, first % 1'000'000'000};
@@ -57,7 +57,7 @@ void set_alarm(std::int64_t first) {
 extern "C" void on_alarm(int) {}
 
 extern "C" void hold_signal(int signal) {
-    // The second Ctrl-C does not wait for a held message: its reader may have stopped for ever.
+    // A second Ctrl-C does not wait for a held message, whose reader may have stopped for ever.
     if (g_held_signal != 0) end_now(signal);
     g_held_signal = signal;
     int error = errno;
@@ -71,7 +71,7 @@ void set_handlers(void (*handler)(int)) {
     for (int signal : {SIGINT, SIGTERM}) {
         struct sigaction before {};
         ::sigaction(signal, nullptr, &before);
-        // nohup and background jobs of a shell without job control ignore it on purpose.
+        // Keep SIG_IGN: nohup, and shells without job control, set it on purpose.
         if (before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);
     }
 }
@@ -175,7 +175,8 @@ std::string read_all(int fd, std::size_t limit, const std::string& shown) {
         if (n == 0) return text;
         if (n < 0 && errno != EINTR) fail_errno(shown, errno);
         if (text.size() > limit) {
-            fail(kError, shown + ": longer than a message may be (" + std::to_string(limit) +
+            fail(kError, shown + ": too long for a message, which may have at most (" +
+                             std::to_string(limit) +
                              " bytes); send it in pieces, or by lines with --lines");
         }
     }
@@ -236,7 +237,8 @@ std::int64_t Deadline::left(std::int64_t most) const {
 }
 
 short poll_one(int fd, short events, std::int64_t wait) {
-    // Only here can a progress line be on the screen, and only here is nothing lost by ending.
+    // The progress line is shown only here, and only here can the process end without losing
+    // anything.
     struct Ending {
         Ending() {
             if (g_holding == 0) set_handlers(end_now);

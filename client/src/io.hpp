@@ -1,8 +1,8 @@
 // Descriptors, whole files, waiting with a deadline, standard output, and Ctrl-C.
 //
-// Ctrl-C and SIGTERM keep their default action, but for two places: while it polls they wipe the
-// progress line and end the process (130 to the shell for Ctrl-C), and while a Hold is alive they end
-// a waiting read but are otherwise obeyed only when a message that was taken has been printed.
+// Ctrl-C and SIGTERM keep their default action, with two exceptions. While polling, they erase the
+// progress line and end the process (130 to the shell for Ctrl-C). While a Hold is alive, they end
+// a waiting read, but the process ends only after a message that was taken has been printed.
 #pragma once
 
 #include <cstdint>
@@ -18,53 +18,54 @@ namespace ipcfs::client {
 
 using detail::Fd;
 
-// Ends in a Failure that begins with `shown`.
+// Opens a file; throws a Failure that begins with `shown` on an error.
 Fd open_or_fail(const std::string& path, int flags, const std::string& shown);
-// The whole file, or empty with errno set. At most 64 MiB are read.
+// Reads a whole file, at most 64 MiB; empty with errno set on an error.
 std::optional<std::string> read_file(const std::string& path);
 std::string read_file_or_fail(const std::string& path, const std::string& shown);
-// All of a descriptor up to end of file; fails when there is more than `limit`.
+// Reads a descriptor up to end of file; throws a Failure above `limit` bytes.
 std::string read_all(int fd, std::size_t limit, const std::string& shown);
-// The whole text in one write(2). 0 or the errno.
+// Writes the whole text by one write(2). Returns 0 or the errno.
 int write_once(const std::string& path, std::string_view text);
-// To standard output, unbuffered. A reader that went away ends the command as SIGPIPE would.
+// Writes to standard output, unbuffered. If the reader has gone, the command ends as by SIGPIPE.
 void print(std::string_view text);
-// The same to any descriptor; errors begin with `shown`.
+// Writes to any descriptor; errors begin with `shown`.
 void write_all(int fd, std::string_view text, const std::string& shown);
-// To standard error, if it is a terminal and not --quiet; a line that the next one replaces.
+// Shows a line on standard error that the next one replaces; only on a terminal and without
+// --quiet.
 void show_progress(std::string_view line);
 void clear_progress();
 
-// Remembers --quiet and looks which descriptors are terminals.
+// Stores --quiet and finds out which descriptors are terminals.
 void set_up_terminal(bool quiet);
 bool quiet();
 bool output_is_terminal();
-// Text for standard output: made safe when that is a terminal, as it is otherwise.
+// Escapes text if standard output is a terminal; otherwise returns it unchanged.
 std::string for_output(std::string_view text);
 
 // ns of CLOCK_MONOTONIC, and of CLOCK_REALTIME.
 std::int64_t now();
 std::int64_t wall_clock();
 
-// A moment, or never.
+// A point in time, or never.
 class Deadline {
 public:
     explicit Deadline(std::optional<std::int64_t> wait)
         : at_(wait ? std::optional(now() + *wait) : std::nullopt) {}
     bool set() const { return at_.has_value(); }
     bool passed() const { return at_ && now() >= *at_; }
-    // Not more than `most` ns, not less than 0.
+    // The remaining ns, from 0 to `most`.
     std::int64_t left(std::int64_t most) const;
 
 private:
     std::optional<std::int64_t> at_;
 };
 
-// poll(2) of one descriptor for at most `wait` ns: revents, 0 when the time is over.
+// poll(2) of one descriptor for at most `wait` ns. Returns revents; 0 on timeout.
 short poll_one(int fd, short events, std::int64_t wait);
 
-// Not to be nested. A read(2) that waits within it ends with EINTR at Ctrl-C, SIGTERM and the
-// deadline, even when these came just before the read; the destructor then obeys the signal.
+// While it lives, Ctrl-C, SIGTERM and the deadline end a waiting read(2) with EINTR, even if they
+// come just before the read; the destructor then obeys the signal. Must not be nested.
 class Hold {
 public:
     explicit Hold(const Deadline& deadline);
@@ -72,7 +73,7 @@ public:
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
 
-    // A signal came: leave off.
+    // Whether a signal came, so that the caller must stop.
     bool interrupted() const;
 };
 

@@ -1,4 +1,4 @@
-// Writes JSON text as it goes along.
+// A streaming JSON writer.
 #include <array>
 #include <cstdio>
 #include <utility>

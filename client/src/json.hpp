@@ -1,5 +1,4 @@
-// Writes JSON text as it goes along; output only, so that no parser is compiled in. Strings that
-// are not UTF-8 get their stray bytes as U+FFFD.
+// A streaming JSON writer; there is no parser. Bytes that are not UTF-8 become U+FFFD.
 #pragma once
 
 #include <cstdint>
@@ -22,14 +21,14 @@ public:
     Json& value(std::uint64_t number) { return raw(std::to_string(number)); }
     Json& value(bool yes) { return raw(yes ? "true" : "false"); }
     Json& null() { return raw("null"); }
-    // A number when the text is one (a whole decimal that fits 64 bits), else a string.
+    // Writes a number if the text is one (a decimal integer of 64 bits), else a string.
     Json& cell(std::string_view text);
 
     Json& object(const Pairs& pairs);
-    // An array of objects, one a row.
+    // Writes an array of objects, one for each row.
     Json& array(const Table& table);
 
-    // The text so far, with a newline; the writer starts afresh.
+    // Returns the text so far, with a newline, and starts anew.
     std::string take();
 
 private:

@@ -1,4 +1,4 @@
-// `ipcfs lease`, `dead` and `redrive`: one message on trial, and those that failed for good. One thread.
+// `ipcfs lease`, `dead` and `redrive`: one leased message, and dead letters. One thread.
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
@@ -24,27 +24,27 @@ struct LeaseOptions {
     std::string channel;
     bool acknowledge = false;
     std::string nack;  // the delay
-    bool bury = false;
+    bool dead = false;
     std::optional<std::int64_t> timeout;
     std::optional<std::int64_t> hold;
-    std::string command;  // for a shell, which decides in place of these
+    std::string command;  // run by a shell; its exit code decides
     PrintOptions print;
 };
 
-// Tells what became of the message, or fails saying why that came too late.
+// Ends the lease by `words`; throws a Failure if it had ended already.
 void end_lease(MessageReader& lease, const Channel& channel, const std::string& words) {
-    int error = lease.tell(words);
+    int error = lease.command(words);
     if (error == 0) return;
     if (error == ESTALE) {
         fail(kError, channel.shown() +
-                         ": the lease had ended before; the message may have gone to "
-                         "somebody else");
+                         ": the lease had already ended; the message may have been "
+                         "redelivered");
     }
     fail_errno(channel.shown("lease"), error);
 }
 
-// Keeps the lease for so long, however short it is. Ctrl-C ends the command, and with it the lease.
-void hold_on(MessageReader& lease, const Channel& channel, std::int64_t hold) {
+// Renews the lease for `hold` ns. Ctrl-C ends the command, and with it the lease.
+void keep_lease(MessageReader& lease, const Channel& channel, std::int64_t hold) {
     std::int64_t time = lease_time(channel);
     Deadline end(hold);
     for (;;) {
@@ -58,8 +58,8 @@ void hold_on(MessageReader& lease, const Channel& channel, std::int64_t hold) {
     }
 }
 
-std::string last_words(const LeaseOptions& options) {
-    if (options.bury) return "dead";
+std::string final_command(const LeaseOptions& options) {
+    if (options.dead) return "dead";
     if (options.nack.empty()) return "ack";
     auto delay = parse_duration(options.nack);
     if (!delay) fail(kUsage, escape_controls(options.nack) + " is not a duration");
@@ -74,9 +74,10 @@ int nothing_came(const Globals& globals, const Channel& channel,
     return kNothing;
 }
 
-// One dead letter, taken. False when there is none.
+// Takes one dead letter. False if there is none.
 bool take_dead(const Channel& channel, std::string& body) {
-    // One open file, one message, and then its end: also where the message is larger than a read.
+    // One open file delivers one message and then ends, even if the message is larger than one
+    // read.
     Fd file =
         open_or_fail(channel.file("dead/next"), O_RDONLY | O_NONBLOCK, channel.shown("dead/next"));
     constexpr std::size_t kRead = std::size_t{1} << 20;
@@ -90,14 +91,14 @@ bool take_dead(const Channel& channel, std::string& body) {
         body.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
         if (error == EAGAIN && first) return false;
         if (error != 0 && error != EINTR) fail_errno(channel.shown("dead/next"), error);
-        // A message may be empty; the end of the channel cannot be told from that, and is found out
-        // by the next open.
+        // A read of 0 bytes is an empty message or the end of the channel; the next open shows
+        // which.
         if (n == 0) return true;
     }
 }
 
 int lease(const Globals& globals, const LeaseOptions& options) {
-    const std::string words = last_words(options);
+    const std::string words = final_command(options);
     if (!options.command.empty()) {
         WorkOptions once;
         once.channel = options.channel;
@@ -118,22 +119,22 @@ int lease(const Globals& globals, const LeaseOptions& options) {
         Hold hold(deadline);
         FrameView frame;
         if (!reader.receive(hold, deadline, frame)) {
-            if (hold.interrupted()) return kInterrupted;  // by the signal itself, when `hold` goes
+            if (hold.interrupted()) return kInterrupted;  // `hold` then obeys the signal
             return nothing_came(globals, channel, options.timeout);
         }
         printer.show(frame, true);
-        // What is printed is done, even if Ctrl-C came meanwhile; but not where it is to be held.
+        // A printed message is done, even if Ctrl-C came meanwhile, unless it is to be held.
         if (!options.hold) end_lease(reader, channel, words);
     }
     if (options.hold) {
-        hold_on(reader, channel, *options.hold);
+        keep_lease(reader, channel, *options.hold);
         end_lease(reader, channel, words);
     }
     return kOk;
 }
 
 Registration<LeaseOptions> g_lease(
-    Group::kLeases, "lease", "Take one message on trial, print it, and say what becomes of it",
+    Group::kLeases, "lease", "Lease one message, print it, then acknowledge it or give it back",
     "  ipcfs lease jobs                     # printed, then acknowledged\n"
     "  ipcfs lease jobs --nack              # a look: it goes back to the front\n"
     "  ipcfs lease jobs --nack=30s          # and comes again in 30 s\n"
@@ -142,19 +143,20 @@ Registration<LeaseOptions> g_lease(
     "  ipcfs lease jobs --command 'grep -q ok'   # ack if that succeeds",
     [](Command& takes, LeaseOptions& options) {
         takes.queue(options.channel);
-        takes.flag("--ack", options.acknowledge, "Acknowledge it when it is printed (default)");
+        takes.flag("--ack", options.acknowledge,
+                   "Acknowledge the message once it is printed (default)");
         takes
             .add("--nack{0}", &options.nack, "[=DELAY]",
-                 "Give it back when it is printed, at once or after DELAY")
+                 "Give the message back once it is printed; redeliver it at once or after DELAY")
             .excludes("--ack");
-        takes.flag("--dead", options.bury, "Make it a dead letter")
+        takes.flag("--dead", options.dead, "Make it a dead letter")
             .excludes("--ack")
             .excludes("--nack");
-        takes.add("--hold", &options.hold, "DURATION", "Hold it for DURATION before that is done");
+        takes.add("--hold", &options.hold, "DURATION", "Hold the lease for DURATION before that");
         takes
             .add("--command", &options.command, "COMMAND",
-                 "Run this by sh(1) with the message as standard input; acknowledge it if it\n"
-                 "succeeds, else give it back")
+                 "Run COMMAND by sh(1) with the message as standard input; acknowledge it on exit\n"
+                 "code 0, else give it back")
             .excludes("--ack")
             .excludes("--nack")
             .excludes("--dead");

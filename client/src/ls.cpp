@@ -35,8 +35,8 @@ std::string octal(mode_t mode) {
     return text.data();
 }
 
-// What is known of channels: one read of stats/channels for all of them, and the `status` of those
-// that it does not show.
+// The state of channels: one read of stats/channels, and the `status` of channels that it does not
+// list.
 class Facts {
 public:
     explicit Facts(const Tree& tree)
@@ -71,8 +71,7 @@ void collect(const Tree& tree, const Channel& parent, bool recursive, std::vecto
         try {
             collect(tree, Channel(out[self]), true, out);
         } catch (const Failure&) {
-            // A channel that may not be entered, or is gone by now: its own line is shown all the
-            // same.
+            // A channel that may not be entered or was removed meanwhile still gets its own line.
         }
     }
 }
@@ -100,7 +99,7 @@ Table describe_all(const Facts& facts, const std::vector<Channel>& channels, boo
         for (const char* directory : {"payload", "share"}) {
             row.push_back(std::to_string(names_in(channel.file(directory)).size()));
         }
-        // What its type does not have is none.
+        // Show 0 for what the channel's type does not have.
         for (std::string_view key : {"leased", "dead", "subscribers"}) {
             auto value = find(known, key);
             row.emplace_back(value.empty() ? "0" : value);
@@ -111,7 +110,7 @@ Table describe_all(const Facts& facts, const std::vector<Channel>& channels, boo
     return table;
 }
 
-// The columns of the short form.
+// The columns without -l.
 Table columns_of_channels(const Table& full) {
     Table table;
     table.columns = {"type", "depth", "bytes", "channel"};

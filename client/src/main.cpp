@@ -1,5 +1,5 @@
-// `ipcfs`: the command. Finds the subcommand that the command line names and runs it; here its
-// failures become an error message and an exit code. One thread.
+// `ipcfs`: runs the chosen subcommand and turns a Failure into an error message and an exit code.
+// One thread.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -30,7 +30,7 @@ namespace {
 
 int run(int argc, char** argv) {
     const auto commands = Command::all();
-    // Asked by the shell's completion; what follows are somebody's unfinished words.
+    // Called by shell completion: the arguments are unfinished words.
     if (argc > 1 && argv[1] == std::string_view("complete")) {
         return complete(commands, {argv + 2, argv + argc});
     }

@@ -1,5 +1,6 @@
-// `ipcfs maps`: who holds what of the large payloads, pools and shared regions. The tree tells what
-// there is, /proc who has it open or mapped (holders.hpp), and kern/ipc/stats/mappings the sums.
+// `ipcfs maps`: who holds large payloads, pools and shared regions. The tree lists the objects,
+// /proc shows who has them open or mapped (holders.hpp), and kern/ipc/stats/mappings has the
+// totals.
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -25,8 +26,8 @@ namespace {
 
 struct Object {
     std::string kind;     // payload, region, put, pool, ledger, lazy
-    std::string name;     // below its channel, or a memfd's
-    std::string channel;  // empty: not known
+    std::string name;     // path below its channel, or a memfd's name
+    std::string channel;  // empty if unknown
     std::uint64_t size = 0;
     bool sized = false;
     bool nameless = false;
@@ -40,13 +41,13 @@ struct Object {
     }
 };
 
-// What every channel's payload/ and share/ list, by inode number, and channels by theirs.
+// The files of every channel's payload/ and share/, and the channels, by inode number.
 class Inventory {
 public:
     Inventory(const Tree& tree, const Channel& top) : tree_(tree) { walk(top); }
 
     std::map<std::uint64_t, Object> objects;
-    // An inode number is the number of the channel times 256, and the kind of file.
+    // An inode number is 256 times the channel's number plus the kind of file.
     std::map<std::uint64_t, std::string> channels;
 
 private:
@@ -62,7 +63,7 @@ private:
                 walk({channel.name.empty() ? name : channel.name + "/" + name, channel.file(name)});
             }
         } catch (const Failure&) {
-            // One that may not be entered, or is gone by now.
+            // The channel may not be entered, or was removed meanwhile.
         }
     }
 
@@ -88,7 +89,8 @@ private:
     const Tree& tree_;
 };
 
-// A memfd by its name: "ipcfs-put-3" was filled in channel 3, "ipcfs-pool" is a pool's chunks.
+// Identifies a memfd by its name: "ipcfs-put-3" was filled in channel 3, "ipcfs-pool" is a pool's
+// chunks.
 Object of_memory(const Held& held, const Inventory& inventory) {
     struct Meaning {
         std::string_view name, kind;
@@ -120,7 +122,7 @@ Object of_memory(const Held& held, const Inventory& inventory) {
     return made;
 }
 
-// A file of the tree that the inventory does not have: `put`, or one that is gone.
+// A file of the tree that is not in the inventory: `put`, or a removed one.
 Object of_file(const Held& held) {
     Object made;
     made.nameless = held.nameless;
@@ -154,7 +156,7 @@ std::vector<Object> all_objects(const Survey& survey, Inventory& inventory,
             at->second.holders = held.holders;
             continue;
         }
-        // Another tree's, or a client's own that it has not handed over yet.
+        // Skip memfds of another tree, or of a client that has not handed them over yet.
         if (held.memory && survey.daemon_seen && !held.known && !all) continue;
         Object made = held.memory ? of_memory(held, inventory) : of_file(held);
         made.holders = held.holders;
@@ -225,7 +227,7 @@ void write_json(const std::vector<Object>& objects, const Table& totals, std::ui
     print(json.end().take());
 }
 
-// Lines that count something, with sizes for people.
+// The totals with a nonzero count, with sizes for people.
 Table columns_of_totals(const Table& totals) {
     Table out;
     out.columns = totals.columns;
@@ -267,7 +269,7 @@ int maps(const Globals& globals, const MapsOptions& options) {
     std::string out;
     if (!objects.empty()) out = render(for_people(objects), output_is_terminal());
     Table sums = columns_of_totals(totals);
-    // The sums are the whole tree's.
+    // The totals cover the whole tree.
     if (top.name.empty() && !sums.rows.empty()) {
         out += (out.empty() ? "" : "\n") + render(sums, output_is_terminal());
     }
@@ -275,7 +277,7 @@ int maps(const Globals& globals, const MapsOptions& options) {
     if (found.unseen > 0 && !globals.quiet) {
         std::fprintf(
             stderr,
-            "ipcfs: %llu processes of other users could not be looked into; root sees all\n",
+            "ipcfs: %llu processes of other users could not be inspected; run as root to see all\n",
             static_cast<unsigned long long>(found.unseen));
     }
     return kOk;

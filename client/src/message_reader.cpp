@@ -1,4 +1,4 @@
-// Messages one by one from a file of framed/. One thread.
+// Reads messages one by one from a file of framed/. One thread.
 #include <cerrno>
 #include <span>
 #include <unistd.h>
@@ -31,7 +31,7 @@ MessageReader::Step MessageReader::step(std::size_t& have, FrameView& frame, int
     auto wrong = decode(std::span(buffer_).first(have), frame, used);
     if (wrong == FrameError::kNone) return Step::kFrame;
     if (wrong == FrameError::kTruncated && n > 0 && have < kMaxFrame) return Step::kMore;
-    fail(kError, shown_ + ": the daemon sent what is no message: " + to_string(wrong));
+    fail(kError, shown_ + ": the daemon sent an invalid message: " + to_string(wrong));
 }
 
 bool MessageReader::receive(const Hold& hold, const Deadline& deadline, FrameView& frame) {
@@ -43,7 +43,7 @@ bool MessageReader::receive(const Hold& hold, const Deadline& deadline, FrameVie
             case Step::kMore: continue;
             case Step::kNothing: break;
         }
-        // Only a read that took nothing is interrupted; the rest of a message never waits.
+        // EINTR means that nothing was taken; the rest of a message never waits.
         if (error == EINTR && (hold.interrupted() || deadline.passed())) return false;
         if (error == EINTR) continue;
         if (error == EAGAIN && have == 0) return false;
@@ -62,7 +62,7 @@ int MessageReader::try_receive(FrameView& frame) {
     }
 }
 
-int MessageReader::tell(std::string_view words) {
+int MessageReader::command(std::string_view words) {
     for (;;) {
         ssize_t n =
             detail::again_if_undone([&] { return ::write(fd_.get(), words.data(), words.size()); });

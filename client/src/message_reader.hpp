@@ -1,5 +1,5 @@
-// Messages one by one from a file of framed/: stream, where each is taken, or lease, where each is held
-// until it is told what became of it. One thread.
+// Reads messages one by one from a file of framed/: from stream, which takes each message, or from
+// lease, which holds each until a command ends the lease. One thread.
 #pragma once
 
 #include <cstddef>
@@ -16,25 +16,24 @@ namespace ipcfs::client {
 
 class MessageReader {
 public:
-    // `file` as "framed/stream"; flags of open(2). Fails as open_or_fail.
+    // `file` is for example "framed/stream"; `flags` are those of open(2). Fails like open_or_fail.
     MessageReader(const Channel& channel, std::string_view file, int flags);
 
     int fd() const { return fd_.get(); }
 
-    // The next message, valid until the next call. False when there was none until the deadline, when a
-    // signal came (as `hold` says) or, opened with O_NONBLOCK, at once. Fails with kGone at the end of
-    // the channel.
+    // Receives the next message, valid until the next call. False at the deadline, after a signal
+    // (see `hold`), or with O_NONBLOCK if there is none. Throws kGone if the channel is removed.
     bool receive(const Hold& hold, const Deadline& deadline, FrameView& frame);
-    // The same for one that was opened with O_NONBLOCK; the errno in place of a failure, 0: one, EAGAIN:
-    // none, EPIPE: the channel is gone.
+    // Like receive() for a file opened with O_NONBLOCK. Returns 0 with a message, EAGAIN without,
+    // EPIPE if the channel is gone, or another errno.
     int try_receive(FrameView& frame);
 
-    // `ack`, `nack DELAY`, `extend TIME` or `dead`, on framed/lease. 0 or the errno: ESTALE when the lease
-    // has ended.
-    int tell(std::string_view words);
+    // Writes `ack`, `nack DELAY`, `extend TIME` or `dead` to framed/lease. Returns 0 or the errno;
+    // ESTALE if the lease has ended.
+    int command(std::string_view words);
 
 private:
-    // One read into the buffer at `have`: what is there now is a whole frame, or not yet, or an errno.
+    // Reads once into the buffer at `have`: completes a frame, needs more, or sets `error`.
     enum class Step { kFrame, kMore, kNothing };
     Step step(std::size_t& have, FrameView& frame, int& error);
 
@@ -45,9 +44,9 @@ private:
 
 // "nack 500000000ns"
 std::string with_time(std::string_view word, std::int64_t nanos);
-// How long a lease of this channel holds, ns; 30 s where `ctl` cannot be read.
+// The channel's lease time in ns; 30 s if `ctl` cannot be read.
 std::int64_t lease_time(const Channel& channel);
-// Fails with advice unless the channel has leases.
+// Throws a Failure with advice if the channel has no leases.
 void require_leases(const Channel& channel);
 
 }  // namespace ipcfs::client

@@ -1,4 +1,4 @@
-// `ipcfs mkdir`: makes channels, with their parents and settings. One thread.
+// `ipcfs mkdir`: creates channels, with parents and settings. One thread.
 #include <cerrno>
 #include <string>
 #include <sys/stat.h>
@@ -29,7 +29,7 @@ std::string settings_text(const MakeOptions& options) {
     for (const std::string& setting : options.settings) {
         auto equals = setting.find('=');
         if (equals == std::string::npos || equals == 0) {
-            fail(kUsage, "--set wants KEY=VALUE, not " + escape_controls(setting));
+            fail(kUsage, "--set needs KEY=VALUE, not " + escape_controls(setting));
         }
         text += setting.substr(0, equals) + " " + setting.substr(equals + 1) + "\n";
     }
@@ -59,7 +59,7 @@ void make_one(const Tree& tree, const MakeOptions& options, const Channel& chann
     }
     if (error == ENOENT) {
         fail(kError,
-             channel.shown() + ": its parent does not exist; make it too with: ipcfs mkdir -p");
+             channel.shown() + ": its parent does not exist; to create it, too: ipcfs mkdir -p");
     }
     if (error != 0 && !existed) fail_errno(channel.shown(), error);
     if (settings.empty()) return;
@@ -69,7 +69,8 @@ void make_one(const Tree& tree, const MakeOptions& options, const Channel& chann
     if (!existed) ::rmdir(channel.path.c_str());
     std::string why =
         error == EINVAL && !reason.empty() ? escape_controls(reason) : describe(error);
-    fail(kError, channel.shown("ctl") + ": " + why + (existed ? "" : "; the channel was not made"));
+    fail(kError,
+         channel.shown("ctl") + ": " + why + (existed ? "" : "; the channel was not created"));
 }
 
 int make(const Globals& globals, const MakeOptions& options) {
@@ -82,7 +83,7 @@ int make(const Globals& globals, const MakeOptions& options) {
 }
 
 Registration<MakeOptions> g_mkdir(
-    Group::kChannels, "mkdir", "Make channels",
+    Group::kChannels, "mkdir", "Create channels",
     "  ipcfs mkdir jobs\n"
     "  ipcfs mkdir -p build/linux/x86 -m 770\n"
     "  ipcfs mkdir ticks --set capacity=10 --set overflow=drop-oldest\n"
@@ -90,7 +91,7 @@ Registration<MakeOptions> g_mkdir(
     [](Command& takes, MakeOptions& options) {
         takes.add("channel", &options.channels, "CHANNEL", "The channels").require();
         takes.flag("-p,--parents", options.parents,
-                   "Make parents as needed; no error if the channel exists");
+                   "Create parents as needed; no error if the channel exists");
         takes.add("-m,--mode", &options.mode, "MODE", "Permissions, octal, as for mkdir(1)");
         takes
             .add("-t,--type", &options.type, "TYPE",
@@ -98,7 +99,7 @@ Registration<MakeOptions> g_mkdir(
             .offer("queue sync batch topic multicast stream");
         takes
             .add("-s,--set", &options.settings, "KEY=VALUE",
-                 "A setting (see ipcfs ctl); may be repeated")
+                 "Set KEY (see ipcfs ctl); may be repeated")
             .offer("@setting");
     },
     make);

@@ -1,4 +1,4 @@
-// Messages as they are printed. One thread.
+// Prints messages. One thread.
 #include <cerrno>
 #include <fcntl.h>
 #include <span>
@@ -10,14 +10,14 @@
 namespace ipcfs::client {
 namespace {
 
-// Of bodies larger than this JSON is written without having them whole.
+// Larger bodies are streamed to JSON instead of loaded completely.
 constexpr std::size_t kInlineJson = std::size_t{1} << 20;
 
 std::string_view text_of(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// All but the body, which is to be appended: the object is open.
+// Everything but the body, which the caller appends: the object is still open.
 Json head_as_json(const FrameView& frame, const Content& content) {
     const FrameHeader& header = frame.header;
     Json json;
@@ -68,7 +68,7 @@ void print_json(const FrameView& frame, const Content& content) {
     constexpr std::string_view kEnd = "\"}\n";
     text.resize(text.size() - kEnd.size());
     print(text);
-    std::string rest;  // of the piece before, up to two bytes: base64 takes three at a time
+    std::string rest;  // up to two bytes of the last piece: base64 encodes three at a time
     content.for_each_piece([&](std::string_view piece) {
         rest += piece;
         std::size_t whole = rest.size() / 3 * 3;
@@ -135,7 +135,7 @@ void Printer::write_content(const Content& content, int fd, const std::string& s
         return content.copy_to(fd, shown);
     }
     char last = 0;
-    // A small one goes out in one write, with its ending.
+    // Write a small message and its terminator at once.
     std::string small;
     content.for_each_piece([&](std::string_view piece) {
         last = piece.back();

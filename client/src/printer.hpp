@@ -1,4 +1,4 @@
-// Messages as they are printed: raw, or as JSON, to standard output or into a file. One thread.
+// Prints messages, raw or as JSON, to standard output or a file. One thread.
 #pragma once
 
 #include <string>
@@ -14,25 +14,25 @@
 namespace ipcfs::client {
 
 struct PrintOptions {
-    bool nul = false;      // ends each message
-    bool newline = false;  // ends each that has none
-    std::string output;    // a file in place of standard output
+    bool nul = false;      // end each message with NUL
+    bool newline = false;  // end each message with a newline if it has none
+    std::string output;    // write to this file instead of standard output
 };
 
 class Printer {
 public:
-    // Creates the file.
+    // Creates the output file, if there is one.
     Printer(const Channel& channel, const PrintOptions& options, bool json);
 
     void show(const FrameView& frame, bool leased = false) const;
-    // A body of which there is no header.
+    // Prints a body without a header.
     void show(std::string_view body) const;
 
 private:
     void write_content(const Content& content, int fd, const std::string& shown,
                        bool terminal) const;
     bool ends_line(bool terminal) const;
-    // Where bodies go, if not into JSON.
+    // Where raw bodies go.
     int target() const { return output_ ? output_.get() : STDOUT_FILENO; }
     std::string shown_target() const;
 

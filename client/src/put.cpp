@@ -15,11 +15,11 @@ namespace ipcfs::client {
 namespace {
 
 constexpr std::size_t kPiece = std::size_t{1} << 20;
-constexpr std::int64_t kProgressEvery = 500'000'000;  // of the progress line, ns
-// A byte here makes a message longer than any max-payload allows, so that the daemon drops it.
-constexpr off_t kTooFar = off_t{1} << 50;
+constexpr std::int64_t kProgressEvery = 500'000'000;  // ns between updates of the progress line
+// Writing a byte here exceeds any max-payload, so that the daemon drops the message.
+constexpr off_t kBeyondMaxPayload = off_t{1} << 50;
 
-// The size of a regular file, 0 of anything else.
+// The size of a regular file; 0 for anything else.
 std::uint64_t size_of(int fd) {
     struct stat about {};
     if (::fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) return 0;
@@ -41,13 +41,14 @@ LargeWrite::LargeWrite(const Channel& channel, std::string_view file, bool nonbl
       framed_(file != "put") {}
 
 LargeWrite::~LargeWrite() {
-    if (fd_) drop();
+    if (fd_) discard();
 }
 
-// Of a frame that is longer than it says nothing comes, nor of one that is not whole.
-void LargeWrite::drop() {
+// Makes the daemon drop the message: it discards frames that are incomplete or longer than their
+// header says.
+void LargeWrite::discard() {
     [[maybe_unused]] auto n =
-        framed_ ? ::write(fd_.get(), "", 1) : ::pwrite(fd_.get(), "", 1, kTooFar);
+        framed_ ? ::write(fd_.get(), "", 1) : ::pwrite(fd_.get(), "", 1, kBeyondMaxPayload);
 }
 
 int LargeWrite::write(std::string_view bytes) {
@@ -62,11 +63,11 @@ int LargeWrite::write(std::string_view bytes) {
 }
 
 int LargeWrite::finish() {
-    if (error_ != 0) drop();
-    // The descriptor is gone whatever close(2) says.
+    if (error_ != 0) discard();
+    // close(2) releases the descriptor even if it fails.
     int at_close = ::close(fd_.release()) == 0 ? 0 : errno;
-    // Where writes go past the daemon it can only seal what has become too much: EPERM, and its
-    // reason at the close.
+    // With passthrough the daemon can only seal a message that has become too large: the write
+    // fails with EPERM, and close(2) returns the reason.
     return error_ == 0 || (error_ == EPERM && at_close != 0) ? at_close : error_;
 }
 

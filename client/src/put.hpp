@@ -1,5 +1,5 @@
-// A message that does not fit one write(2): through `put`, which makes one message of everything that
-// is written between open and close. One thread.
+// Sends a message that does not fit one write(2) through `put`, which joins all that is written
+// between open and close into one message. One thread.
 #pragma once
 
 #include <cstdint>
@@ -11,20 +11,20 @@
 
 namespace ipcfs::client {
 
-// What a large message is made of: `start`, then the rest of a descriptor, if there is one.
+// The source of a large message: `start`, then the rest of a descriptor, if any.
 struct LargeBody {
     std::string_view start;
     int rest = -1;
     std::string shown = {};  // how an error names the descriptor
-    // Rewinds it, to be sent once more. False: it cannot be.
+    // Rewinds the descriptor to send it again; false if that is impossible.
     bool rewind();
 };
 
-// One message being written. Until finish() has been called and succeeded nothing is sent: whatever
-// ends this before, an exception or a signal, drops it.
+// A message being written. It is sent only when finish() succeeds; if an exception or a signal ends
+// it before, it is dropped.
 class LargeWrite {
 public:
-    // `file`: put or framed/put. With `nonblocking` neither open nor finish() waits for room.
+    // `file` is put or framed/put. With `nonblocking`, neither open nor finish() waits for room.
     LargeWrite(const Channel& channel, std::string_view file, bool nonblocking);
     ~LargeWrite();
     LargeWrite(const LargeWrite&) = delete;
@@ -32,13 +32,14 @@ public:
 
     int fd() const { return fd_.get(); }
     std::uint64_t written() const { return written_; }
-    // 0, or the errno for which nothing can come of it; finish() tells better.
+    // Returns 0, or an errno after which the message cannot be sent; finish() gives the better
+    // reason.
     int write(std::string_view bytes);
-    // Closes it: the message is queued, or the errno says why not.
+    // Closes the file, which enqueues the message. Returns 0 or the errno.
     int finish();
 
 private:
-    void drop();
+    void discard();
 
     Fd fd_;
     const bool framed_;
@@ -46,10 +47,11 @@ private:
     int error_ = 0;
 };
 
-// `body` written into it, with progress on a terminal; stops at an error. Fails if the source does.
+// Writes `body`, with progress on a terminal; stops at an error. Throws a Failure if the source
+// cannot be read.
 int write_body(LargeWrite& out, const LargeBody& body, std::int64_t started);
 
-// The rest of a descriptor in memory, since a header that comes first has to say how long it is.
+// Copies the rest of a descriptor to memory, since a header must state the length first.
 Fd hold_rest(int source, const std::string& shown);
 
 }  // namespace ipcfs::client

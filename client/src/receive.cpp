@@ -1,7 +1,7 @@
-// `ipcfs recv` and `ipcfs follow`. Both read framed/stream, one message a read, so the end of a
-// message is known, and an empty message from the channel's end. The read waits, not poll: waiting
-// reads are served first come, first served, wake nobody in vain, and are what a writer of a
-// channel of type sync looks for. A payload is passed on piece by piece. One thread.
+// `ipcfs recv` and `ipcfs follow`. Both read framed/stream, one message a read, which distinguishes
+// an empty message from the end of the channel. They wait in read instead of poll: waiting reads
+// are served in order, wake no reader in vain, and are what a writer on type sync waits for.
+// Payloads are passed on piece by piece. One thread.
 #include <fcntl.h>
 #include <string>
 
@@ -21,7 +21,7 @@ int receive_from(const Globals& globals, const Channel& channel, const ReceiveOp
     Printer printer(channel, options.print, globals.json);
     MessageReader reader(channel, "framed/stream", O_RDONLY | (waits ? 0 : O_NONBLOCK));
     for (std::uint64_t n = 0; drain || n < options.count.value_or(UINT64_MAX); ++n) {
-        // Without waiting there is no deadline to be early for: it takes what is there, or nothing.
+        // Without waiting there is no deadline: take what is queued, or nothing.
         Deadline deadline(waits ? options.timeout : std::nullopt);
         Hold hold(deadline);
         FrameView frame;
@@ -30,7 +30,7 @@ int receive_from(const Globals& globals, const Channel& channel, const ReceiveOp
             continue;
         }
         if (drain) return kOk;
-        if (hold.interrupted()) return kInterrupted;  // by the signal itself, when `hold` goes
+        if (hold.interrupted()) return kInterrupted;  // `hold` then obeys the signal
         if (!globals.quiet && options.timeout.value_or(0) > 0) {
             fail(kNothing,
                  channel.shown() + ": no message within " + human_duration(*options.timeout));
@@ -50,7 +50,7 @@ Registration<ReceiveOptions> g_recv(
     Group::kMessages, "recv", "Receive messages; waits for one by default",
     "  job=$(ipcfs recv jobs)\n"
     "  ipcfs recv jobs --timeout 10s || echo nothing\n"
-    "  ipcfs recv jobs -n 0               # what is there, without waiting\n"
+    "  ipcfs recv jobs -n 0               # all queued messages, without waiting\n"
     "  ipcfs recv jobs -n 5 -0 | xargs -0 -n1 echo\n"
     "  ipcfs recv jobs --output film.mkv\n"
     "  ipcfs recv jobs --json",
@@ -58,7 +58,7 @@ Registration<ReceiveOptions> g_recv(
         takes.queue(options.channel, "The channel");
         options.count = 1;
         takes.add("-n,--count", &options.count, "N",
-                  "Receive N messages; 0: those that are there now");
+                  "Receive N messages; 0: all that are queued now");
         takes.add("-t,--timeout", &options.timeout, "DURATION",
                   "Wait at most DURATION for each message, then exit 3");
         takes.printing(options.print);
@@ -66,7 +66,7 @@ Registration<ReceiveOptions> g_recv(
     receive);
 
 Registration<ReceiveOptions> g_follow(
-    Group::kMessages, "follow", "Print messages as they come, without end",
+    Group::kMessages, "follow", "Print messages as they arrive, until interrupted",
     "  ipcfs follow jobs\n  ipcfs follow jobs --json",
     [](Command& takes, ReceiveOptions& options) {
         takes.queue(options.channel, "The channel");

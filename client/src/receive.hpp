@@ -1,4 +1,4 @@
-// What `recv`, `follow` and `sub` have in common. One thread.
+// Shared by `recv`, `follow` and `sub`. One thread.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ namespace ipcfs::client {
 
 struct ReceiveOptions {
     std::string channel;
-    std::optional<std::uint64_t> count;  // 0: what is there; none: for ever
+    std::optional<std::uint64_t> count;  // 0: what is queued; empty: for ever
     std::optional<std::int64_t> timeout;
     PrintOptions print;
 };
 
-// Prints messages of framed/stream. The exit code.
+// Prints messages of framed/stream. Returns the exit code.
 int receive_from(const Globals& globals, const Channel& channel, const ReceiveOptions& options);
 
 }  // namespace ipcfs::client

@@ -1,4 +1,4 @@
-// `ipcfs rm`: removes channels, with all that is in them where that is asked for. One thread.
+// `ipcfs rm`: removes channels, on request with their content. One thread.
 #include <cerrno>
 #include <cstdint>
 #include <string>
@@ -46,7 +46,7 @@ public:
 
 private:
     int remove_one(const Channel& channel) {
-        // Between purge and rmdir a sender may add another message; not for ever.
+        // A sender may add a message between purge and rmdir: retry, but not for ever.
         for (int attempt = 0;; ++attempt) {
             if (options_.force) {
                 int error = write_once(channel.file("ctl"), "purge\n");
@@ -65,22 +65,24 @@ private:
 
     [[noreturn]] void explain(const Channel& channel) const {
         if (!tree_.children(channel).empty()) {
-            fail(kError, channel.shown() + " has sub-channels; remove them too with: ipcfs rm -r");
+            fail(kError, channel.shown() + " has sub-channels; to remove them, too: ipcfs rm -r");
         }
         if (!channel.subscriptions().empty()) {
             fail(kError, channel.shown() +
-                             " has subscriptions; remove them too with: ipcfs rm -r, and what they "
-                             "hold with: ipcfs rm -rf");
+                             " has subscriptions; to remove them, too: ipcfs rm -r; with their "
+                             "messages: ipcfs rm -rf");
         }
         if (auto regions = names_in(channel.file("share")); !regions.empty()) {
             fail(kError, channel.shown() + " has " + std::to_string(regions.size()) +
                              (regions.size() == 1 ? " region" : " regions") +
-                             " in share/; to remove it with all that: ipcfs rm --force");
+                             " in share/; to remove everything: ipcfs rm --force");
         }
         if (options_.force)
-            fail(kError, channel.shown() + ": messages come in faster than they can be purged");
+            fail(kError,
+                 channel.shown() +
+                     ": messages arrive faster than they can be purged; stop the senders first");
         fail(kError, channel.shown() + " holds " + held(channel) +
-                         "; to remove it with all that: ipcfs rm --force");
+                         "; to remove everything: ipcfs rm --force");
     }
 
     // "3 messages, 1 leased, 2 dead"
@@ -117,13 +119,12 @@ int remove(const Globals& globals, const RemoveOptions& options) {
 }
 
 Registration<RemoveOptions> g_rm(
-    Group::kChannels, "rm", "Remove channels that are empty",
-    "  ipcfs rm jobs\n  ipcfs rm -rf build",
+    Group::kChannels, "rm", "Remove empty channels", "  ipcfs rm jobs\n  ipcfs rm -rf build",
     [](Command& takes, RemoveOptions& options) {
         takes.add("channel", &options.channels, "CHANNEL", "The channels").require();
         takes.flag("-r,--recursive", options.recursive, "Remove sub-channels first, deepest first");
         takes.flag("-f,--force", options.force,
-                   "Discard the messages and shared regions that are left; no error if\n"
+                   "Discard remaining messages and shared regions; no error if\n"
                    "there is no such channel");
     },
     remove);

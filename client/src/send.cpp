@@ -1,6 +1,6 @@
-// `ipcfs send` and `pub`. Opens without blocking and waits with poll, so that a full channel is waited for
-// without a limit and Ctrl-C ends the wait. What does not fit one write goes through `put`. One
-// thread.
+// `ipcfs send` and `pub`. Opens without blocking and waits with poll, so that it can wait for a
+// full channel without limit and Ctrl-C ends the wait. Messages that do not fit one write go
+// through `put`. One thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -30,12 +30,12 @@
 namespace ipcfs::client {
 namespace {
 
-// What the kernel never splits, header and body, bytes.
+// The largest write that the kernel does not split, in bytes: header and body.
 constexpr std::size_t kMaxWrite = 1044480;
 constexpr std::size_t kMaxLine = std::size_t{64} << 20;
-constexpr std::int64_t kRefresh = 500 * kMillisecond;  // of the progress line
+constexpr std::int64_t kRefresh = 500 * kMillisecond;  // ns between updates of the progress line
 
-// Sends messages one after the other over one open file.
+// Sends messages one after the other through one open file.
 class Sender {
 public:
     Sender(const Channel& channel, const FramingOptions& framing,
@@ -59,7 +59,7 @@ public:
             ssize_t n = detail::again_if_undone(
                 [&] { return ::write(fd_.get(), bytes.data(), bytes.size()); });
             if (n == static_cast<ssize_t>(bytes.size())) break;
-            if (n >= 0) fail(kError, channel_.shown() + ": only a part was written");
+            if (n >= 0) fail(kError, channel_.shown() + ": only a part of the message was written");
             if (errno == EINTR) continue;
             if (errno == EMSGSIZE) return send_large({message});
             if (errno != EAGAIN) fail_errno(channel_.shown() + after_some(), errno);
@@ -69,7 +69,7 @@ public:
         ++sent_;
     }
 
-    // All of a descriptor: as a plain message if it is short enough.
+    // Sends all of a descriptor as one message, by a plain write if it is short enough.
     void send_all(int source, const std::string& shown) {
         std::string start;
         while (start.size() <= kMaxWrite) {
@@ -108,8 +108,8 @@ private:
         return sent_ == 0 ? "" : " (after " + std::to_string(sent_) + " messages)";
     }
 
-    // One attempt: 0, or the errno of the close, or of the write before it. A message that waits to be
-    // written lets room pass by, so room is waited for before and after.
+    // Makes one attempt. Returns 0, or the errno of the write or close. An unfinished message
+    // reserves no room, so the caller waits for room before and after.
     int try_large(LargeBody& body, const Deadline& deadline, std::int64_t started) {
         bool refuses = find(read_settings(), "overflow") == "reject";
         if (!refuses) wait_for_room(fd_.get(), deadline, started);
@@ -132,7 +132,7 @@ private:
             struct stat about {};
             ::fstat(body.rest, &about);
             if (!S_ISREG(about.st_mode)) {
-                // Its length comes first, and only its end tells that.
+                // The header needs the length, which only the end of the input shows.
                 body.rest = (spool_ = hold_rest(body.rest, body.shown)).get();
                 spooled_start_ = body.start;
                 ::fstat(body.rest, &about);
@@ -142,10 +142,10 @@ private:
             length = body.start.size() + static_cast<std::uint64_t>(std::max<off_t>(left, 0));
         }
         FrameHeader header = framing_.header_now();
-        // Its checksum would have to be known before the first byte of the body.
+        // The checksum would be needed before the first byte of the body.
         header.flags |= kFrameNoChecksum;
         if (encode_header(header, framing_.extensions, {}) == 0) {
-            fail(kError, "cannot make a frame of that");
+            fail(kError, "cannot make a frame: a header field is invalid");
         }
         header.body_length = framed_length_ = length;
         auto fixed = std::as_bytes(std::span(&header, 1));
@@ -164,8 +164,8 @@ private:
                              " is too long; max-payload is " + limit);
         }
         if (error == ENOSPC) {
-            fail(kError, what + ": the machine's memory is too short for " + human_size(written_) +
-                             " and more; payload.reserve of the daemon keeps some of it free");
+            fail(kError, what + ": too little memory is available for " + human_size(written_) +
+                             " or more; the daemon's payload.reserve keeps some of it free");
         }
         fail_errno(what, error);
     }
@@ -179,7 +179,7 @@ private:
         return parse_pairs(read_file(channel_.file("ctl")).value_or(""));
     }
 
-    // Until there may be room. Room that somebody else took at once is retried less and less often.
+    // Waits until there may be room. Backs off if other senders take the room first.
     void wait(int fd, const Deadline& deadline, std::int64_t started, std::int64_t& backoff) {
         for (;;) {
             if (deadline.passed()) {
@@ -190,7 +190,7 @@ private:
             std::int64_t turn = now();
             short ready = poll_one(fd, POLLOUT, deadline.left(kRefresh));
             if (detail::is_gone(ready)) fail_errno(channel_.shown(), EPIPE);
-            if ((ready & (POLLOUT | POLLERR)) != 0) {  // of an error the write tells more
+            if ((ready & (POLLOUT | POLLERR)) != 0) {  // the write gives the reason of an error
                 backoff = now() - turn < kMillisecond
                               ? std::min(2 * backoff + kMillisecond, 100 * kMillisecond)
                               : 0;
@@ -204,12 +204,12 @@ private:
         }
     }
 
-    // Why it cannot be sent now: "jobs is full (800 of 1000)".
+    // Why the message cannot be sent now, such as "jobs is full (800 of 1000)".
     std::string reason() const {
         Pairs state = read_status(channel_);
         Pairs settings = read_settings();
         if (find(settings, "type") == "sync") return channel_.shown() + " has no reader waiting";
-        // It pauses by itself when it is full; `why` tells the two apart.
+        // A full channel also pauses; `why` distinguishes that from the command.
         bool held =
             find(state, "state") == "paused" && find(state, "why").starts_with("by command");
         std::string text = channel_.shown() + (held ? " is paused" : " is full");
@@ -228,14 +228,14 @@ private:
     std::optional<std::int64_t> timeout_;
     Fd fd_;
     std::uint64_t sent_ = 0;
-    std::uint64_t written_ = 0;        // of the last large one, as far as it was known
-    std::uint64_t framed_length_ = 0;  // as its header says
-    // The rest of a descriptor, where its length has to be known; and what came before it.
+    std::uint64_t written_ = 0;        // bytes of the last large message, as far as known
+    std::uint64_t framed_length_ = 0;  // its length according to its header
+    // The input, copied to memory if its length must be known first.
     Fd spool_;
     std::string_view spooled_start_;
 };
 
-// One message a line, as the lines come; a line's newline is not part of it.
+// Sends one message for each line as it arrives, without the newline.
 void send_lines(Sender& sender, int fd, const std::string& shown) {
     std::string pending;
     std::string chunk(65536, '\0');
@@ -247,7 +247,7 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
         std::size_t start = 0;
         for (auto end = pending.find('\n'); end != std::string::npos;
              end = pending.find('\n', start)) {
-            // An empty line is no message: the kernel does not hand over a write of nothing.
+            // Skip empty lines: the kernel does not pass on empty writes.
             if (end > start) sender.send(std::string_view(pending).substr(start, end - start));
             start = end + 1;
         }
@@ -260,12 +260,13 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
     if (!pending.empty()) sender.send(pending);
 }
 
-// Publishing where nobody can subscribe is a mistake; where nobody does, it may be.
-void look_at_topic(const Globals& globals, const Channel& channel) {
+// Publishing to a channel that is no topic is an error; to one without subscribers, perhaps a
+// mistake.
+void check_topic(const Globals& globals, const Channel& channel) {
     std::string type = channel.setting("type");
     if (!type.empty() && type != "topic" && type != "multicast") {
         fail(kError, channel.shown() + " is no topic, its type is " + type +
-                         "; a message is sent there with: ipcfs send " + channel.shown());
+                         "; to send a message there: ipcfs send " + channel.shown());
     }
     bool none = find(read_status(channel), "subscribers") == "0";
     if (none && !globals.quiet && ::isatty(STDERR_FILENO) == 1) {
@@ -302,7 +303,7 @@ int send(const Globals& globals, const SendOptions& options) {
     }
     Tree tree(globals.mount);
     Channel channel = tree.channel(options.channel);
-    if (options.publish) look_at_topic(globals, channel);
+    if (options.publish) check_topic(globals, channel);
     Sender sender(channel, options.framing, options.timeout);
     if (messages.empty() || (messages.size() == 1 && messages.front() == "-")) {
         send_input(sender, options.file, options.lines);
@@ -319,16 +320,17 @@ int send(const Globals& globals, const SendOptions& options) {
 void declare_send(Command& takes, SendOptions& options) {
     takes.channel(options.channel);
     takes.add("message", &options.messages, "MESSAGE",
-              "Each is one message; none, or -: all of standard input is one");
+              "Each is one message; none, or -: standard input is one message");
     takes
         .add("-p,--priority", &options.framing.priority, "PRIORITY",
              "critical, high, normal, low or 0..255")
         .offer("critical high normal low");
-    takes.add("--ttl", &options.framing.ttl, "DURATION", "Do not deliver it after DURATION");
+    takes.add("--ttl", &options.framing.ttl, "DURATION",
+              "Drop the message if it is not delivered within DURATION");
     takes
         .add("--type", &options.framing.type, "TYPE",
              "data (default), event, request, response, error, control;\n"
-             "or a content type as text/plain")
+             "or a content type such as text/plain")
         .offer("data event request response error control text/plain application/json");
     takes.flag("-l,--lines", options.lines,
                "Send each line of standard input or of --file as a message");
@@ -336,7 +338,7 @@ void declare_send(Command& takes, SendOptions& options) {
     takes.add("-t,--timeout", &options.timeout, "DURATION",
               "Wait at most DURATION for room, for each message, then exit 3");
     takes.add("--method", &options.framing.method, "NAME",
-              "What it asks for; filters can look at it");
+              "The method requested; filters can match it");
 }
 
 Registration<SendOptions> g_send(
@@ -347,12 +349,12 @@ Registration<SendOptions> g_send(
     "  seq 1000 | ipcfs send jobs --lines  # one message a line\n"
     "  ipcfs send jobs --file film.mkv     # of any size up to max-payload\n"
     "  ipcfs send jobs -p critical stop\n"
-    "  ipcfs send jobs --ttl 30s --type text/plain 'worthless soon'\n"
+    "  ipcfs send jobs --ttl 30s --type text/plain 'soon obsolete'\n"
     "  ipcfs send jobs --timeout 0 build   # exit 3 instead of waiting",
     declare_send, send);
 
 Registration<SendOptions> g_pub(
-    Group::kTopics, "pub", "Publish to a topic: every subscription that wants it gets it",
+    Group::kTopics, "pub", "Publish to a topic, for every matching subscription",
     "  ipcfs mkdir logs --type topic\n"
     "  ipcfs pub logs 'disk is full' -p high\n"
     "  journalctl -f | ipcfs pub logs --lines\n"

@@ -1,4 +1,4 @@
-// `ipcfs up`, `down` and `version`: the daemon as a process. One thread.
+// `ipcfs up`, `down` and `version`: starts, stops and describes the daemon. One thread.
 #include <algorithm>
 #include <cerrno>
 #include <climits>
@@ -25,8 +25,8 @@
 namespace ipcfs::client {
 namespace {
 
-// Runs a program and gives its exit code, or 128 + the signal that ended it; 127 if it is not
-// there.
+// Runs a program. Returns its exit code, 128 + the signal that killed it, or 127 if it does not
+// exist.
 int execute(const std::vector<std::string>& words) {
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
@@ -44,7 +44,7 @@ int execute(const std::vector<std::string>& words) {
     return WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
 }
 
-// Beside this program first: what was built or installed together belongs together.
+// Look beside this program first, so that a build or installation uses its own daemon.
 std::string daemon_program() {
     std::string self(PATH_MAX, '\0');
     ssize_t n = ::readlink("/proc/self/exe", self.data(), self.size());
@@ -64,7 +64,8 @@ std::string mount_option(const std::vector<std::string>& options) {
     return {};
 }
 
-// Waits until the mounts of this namespace change: mountinfo reports that by POLLERR | POLLPRI.
+// Waits until the mounts of this namespace change, which poll on mountinfo reports by POLLERR |
+// POLLPRI.
 class MountWatch {
 public:
     MountWatch() : fd_(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)) {}
@@ -74,7 +75,7 @@ private:
     Fd fd_;
 };
 
-// Returns when the daemon is ready and has gone to the background. `mount` may be empty.
+// Starts the daemon; returns when it is ready and in the background. `mount` may be empty.
 void start_daemon(const std::string& mount, const std::vector<std::string>& options) {
     std::vector<std::string> words{daemon_program()};
     if (!mount.empty()) words.insert(words.end(), {"--mount", mount});
@@ -86,11 +87,11 @@ void start_daemon(const std::string& mount, const std::vector<std::string>& opti
     }
     if (code != 0) {
         fail(kError, "ipcfsd did not start (exit code " + std::to_string(code) +
-                         "); its reason is above or in its log, \"ipcfs doctor\" may know more");
+                         "); see the message above, its log, or \"ipcfs doctor\"");
     }
 }
 
-// Where no mount was chosen the new one becomes the root.
+// Waits until the tree is mounted. If no mount point was chosen, sets `root` to the new mount.
 void wait_for_mount(std::string& root, bool chosen, const std::vector<Mount>& before) {
     Deadline deadline(10 * kSecond);
     MountWatch watch;
@@ -108,8 +109,8 @@ void wait_for_mount(std::string& root, bool chosen, const std::vector<Mount>& be
     }
 }
 
-// The path as the kernel and the daemon name the mount: links resolved, but the mount point itself
-// not touched, which would fail on a dead mount.
+// The canonical path of the mount: links resolved without touching the mount point itself, which
+// would fail on a dead mount.
 std::string canonical(const std::string& root) {
     namespace fs = std::filesystem;
     std::error_code error;
@@ -126,7 +127,7 @@ std::string canonical(const std::string& root) {
     return path.string();
 }
 
-// The name of a mount's lock file, as told in ipcfsd(8).
+// The name of a mount's lock file; see ipcfsd(8).
 std::string lock_name(const std::string& root) {
     std::string name;
     for (char c : root) {
@@ -144,7 +145,7 @@ bool mounted_at(const std::string& root) {
     return std::any_of(all.begin(), all.end(), [&](const Mount& m) { return m.path == root; });
 }
 
-// The directories where a daemon keeps the lock of a mount, as told in ipcfsd(8).
+// The directories that may hold a mount's lock; see ipcfsd(8).
 std::vector<std::string> lock_directories(const std::string& root) {
     std::vector<uid_t> users{::getuid()};
     for (const Mount& mount : mounts()) {
@@ -164,10 +165,10 @@ std::vector<std::string> lock_directories(const std::string& root) {
 
 struct Lock {
     std::string path;
-    pid_t pid = 0;  // 0: nobody holds it
+    pid_t pid = 0;  // 0 if nobody holds it
 };
 
-// A lock counts only in a directory that root or this mount's user alone could have made.
+// Accepts a lock only in a directory that only root or the mount's user could have created.
 Lock find_lock(const std::string& root) {
     std::string name = lock_name(root);
     for (const std::string& directory : lock_directories(root)) {
@@ -182,9 +183,9 @@ Lock find_lock(const std::string& root) {
         std::string text = read_all(fd.get(), 4096, lock.path);
         text.erase(text.find_last_not_of(" \n") + 1);
         auto pid = parse_number(text);
-        if (text.empty()) fail(kError, "the daemon of " + root + " is just starting; try again");
+        if (text.empty()) fail(kError, "the daemon of " + root + " is still starting; try again");
         if (!pid || *pid < 2 || *pid > INT_MAX) {
-            fail(kError, lock.path + ": does not name the daemon's process");
+            fail(kError, lock.path + ": contains no process id of a daemon");
         }
         lock.pid = static_cast<pid_t>(*pid);
         return lock;
@@ -208,28 +209,28 @@ void stop_daemon(const std::string& root, const Lock& lock, std::int64_t timeout
     }
     if (poll_one(process.get(), POLLIN, timeout) == 0) {
         fail(kError, shown + " has not ended within " + human_duration(timeout) +
-                         "; see its log for what holds it");
+                         "; its log says what it waits for");
     }
 }
 
-// A mount whose daemon died answers ENOTCONN for ever.
+// Detaches a mount whose daemon died; otherwise it fails with ENOTCONN for ever.
 bool detach(const std::string& root) {
     if (::umount2(root.c_str(), MNT_DETACH) == 0) return true;
     return execute({"fusermount3", "-u", "-z", "--", root}) == 0;
 }
 
-// The daemon does it when it ends; what a dead one left is removed here.
+// Waits until the ending daemon has unmounted, or removes the mount of a dead one.
 void unmount(const std::string& root, const Deadline& deadline) {
     MountWatch watch;
     while (mounted_at(root) && health(root) != Health::kDead) {
         if (deadline.passed()) {
-            fail(kError, root + " is still mounted, and its daemon is not to be found" +
+            fail(kError, root + " is still mounted, but its daemon cannot be found" +
                              (::getuid() == 0 ? "" : " by you; run as root or as its user"));
         }
         watch.wait(deadline.left(kSecond / 5));
     }
     if (mounted_at(root) && !detach(root)) {
-        fail(kError, root + ": a dead mount is left and cannot be removed" +
+        fail(kError, root + ": the dead mount cannot be removed" +
                          (::getuid() == 0 ? "" : "; run as root or as its user"));
     }
 }
@@ -261,7 +262,7 @@ int up(const Globals& globals, const UpOptions& options) {
 }
 
 Registration<UpOptions> g_up(
-    Group::kDaemon, "up", "Start the daemon and mount the tree, unless it runs",
+    Group::kDaemon, "up", "Start the daemon and mount the tree, unless it is running",
     "  ipcfs up\n"
     "  ipcfs --mount ~/ipc up\n"
     "  ipcfs up -- --config /etc/ipcfs.toml",

@@ -1,4 +1,5 @@
-// `ipcfs status`, `peek`, `stats` and `ctl`: the tree's own text files, for people and as JSON. One thread.
+// `ipcfs status`, `peek`, `stats` and `ctl`: show the tree's text files, for people or as JSON. One
+// thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -18,7 +19,7 @@
 namespace ipcfs::client {
 namespace {
 
-// A time of the tree (ns since the epoch) as local time, to the millisecond.
+// Formats ns since the epoch as local time, to the millisecond.
 std::string local_time(std::uint64_t nanos) {
     auto seconds = static_cast<time_t>(nanos / 1'000'000'000);
     tm parts{};
@@ -30,7 +31,7 @@ std::string local_time(std::uint64_t nanos) {
     return text.data();
 }
 
-// Times and durations as people read them; columns in which nothing but 0 stands left out.
+// Formats times and durations for people, and omits columns that are all 0.
 Table for_people(const Table& table) {
     constexpr std::array<std::string_view, 8> kAlways{"channel",  "depth", "bytes", "size",
                                                       "priority", "used",  "id",    "uid"};
@@ -75,7 +76,7 @@ void show(const Globals& globals, const Pairs& pairs) {
 void show(const Globals& globals, const Table& table) {
     if (globals.json) return print(Json().array(table).take());
     Table shown = for_people(table);
-    // One row of many columns, as a channel's own `stats`, is easier to read downwards.
+    // Show a single row with many columns, such as a channel's `stats`, vertically.
     if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
         Pairs pairs;
         for (std::size_t c = 0; c < shown.columns.size(); ++c) {
@@ -88,7 +89,7 @@ void show(const Globals& globals, const Table& table) {
 
 namespace {
 
-// A column of numbers, added up.
+// The sum of a column of numbers.
 std::uint64_t total(const Table& table, std::string_view column) {
     std::uint64_t sum = 0;
     for (const auto& row : table.rows) sum += parse_number(table.cell(row, column)).value_or(0);
@@ -123,7 +124,7 @@ Pairs summary(const Tree& tree) {
     return pairs;
 }
 
-// A table in the header/data form, or key-value lines; the tree has both.
+// Shows a file that is a table or key-value lines.
 void show_file(const Globals& globals, const std::string& path, const std::string& shown) {
     std::string text = read_file_or_fail(path, shown);
     bool table = text.substr(0, text.find('\n')).find('\t') != std::string::npos;
@@ -194,7 +195,7 @@ int stats(const Globals& globals, const StatsOptions& options) {
         if (options.watch && output_is_terminal() && !globals.json) print("\033[H\033[2J");
         show_file(globals, path, shown);
         if (!options.watch) return kOk;
-        // Not below 10 ms: every turn is a snapshot of all channels.
+        // At least 10 ms: each refresh takes a snapshot of all channels.
         poll_one(-1, 0, std::max<std::int64_t>(*options.watch, 10'000'000));
     }
 }

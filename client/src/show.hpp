@@ -1,4 +1,4 @@
-// What the tree says, as people read it and as JSON, to standard output. One thread.
+// Prints the tree's data to standard output, for people or as JSON. One thread.
 #pragma once
 
 #include <command.hpp>
@@ -7,7 +7,7 @@
 namespace ipcfs::client {
 
 void show(const Globals& globals, const Pairs& pairs);
-// For people with times and durations as they read them.
+// For people, with formatted times and durations.
 void show(const Globals& globals, const Table& table);
 
 }  // namespace ipcfs::client

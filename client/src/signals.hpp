@@ -1,5 +1,5 @@
-// Ctrl-C, SIGTERM and the end of children, for a command that is at work on several things: they come only
-// within wait_for(). One thread, one object a process.
+// Handles Ctrl-C, SIGTERM and the end of children for a command with several tasks. Signals are
+// blocked outside wait_for(). One thread, one object a process.
 #pragma once
 
 #include <cerrno>
@@ -26,11 +26,11 @@ public:
         for (int signal : {SIGINT, SIGTERM}) {
             struct sigaction before {};
             ::sigaction(signal, nullptr, &before);
-            if (before.sa_handler != SIG_IGN) handle(signal, be_told);
+            if (before.sa_handler != SIG_IGN) handle(signal, on_stop);
         }
     }
 
-    // ppoll(2), which a signal ends.
+    // Waits with ppoll(2) for at most `time` ns; a signal ends the wait.
     void wait_for(std::vector<pollfd>& files, std::int64_t time) const {
         timespec limit{time / kSecond, time % kSecond};
         if (::ppoll(files.data(), files.size(), &limit, &while_waiting_) < 0 && errno != EINTR) {
@@ -38,11 +38,11 @@ public:
         }
     }
 
-    // How often the process was told to end, and by which signal last.
-    static int times_told() { return times_told_; }
-    static int told() { return told_; }
+    // How many stop signals came, and which came last.
+    static int stop_count() { return stop_count_; }
+    static int last_stop_signal() { return last_stop_signal_; }
 
-    // Ends the process as the signal does.
+    // Ends the process by the signal's default action.
     [[noreturn]] static void obey(int signal) {
         handle(signal, SIG_DFL);
         sigset_t just;
@@ -59,13 +59,13 @@ private:
         action.sa_handler = handler;
         ::sigaction(signal, &action, nullptr);
     }
-    static void be_told(int signal) {
-        told_ = signal;
-        times_told_ = times_told_ + 1;
+    static void on_stop(int signal) {
+        last_stop_signal_ = signal;
+        stop_count_ = stop_count_ + 1;
     }
 
-    inline static volatile std::sig_atomic_t times_told_ = 0;
-    inline static volatile std::sig_atomic_t told_ = 0;
+    inline static volatile std::sig_atomic_t stop_count_ = 0;
+    inline static volatile std::sig_atomic_t last_stop_signal_ = 0;
     sigset_t while_waiting_{};
 };
 

@@ -1,4 +1,4 @@
-// `ipcfs sub`: follows a topic, or makes, lists, removes and reads the subscriptions that last, which are
+// `ipcfs sub`: follows a topic, or creates, lists, removes and reads named subscriptions, which are
 // directories below TOPIC/subs. One thread.
 #include <algorithm>
 #include <cerrno>
@@ -36,11 +36,11 @@ void require_topic(const Channel& channel) {
     std::string type = channel.setting("type");
     if (type.empty() || type == "topic" || type == "multicast") return;
     fail(kError, channel.shown() + " is no topic, its type is " + type +
-                     "; while it is empty and unused that can be changed: ipcfs ctl " +
-                     channel.shown() + " type topic");
+                     "; to change it while it is empty and unused: ipcfs ctl " + channel.shown() +
+                     " type topic");
 }
 
-// What the options say, as the file `filter` takes it.
+// The options in the syntax of the file `filter`.
 std::string filter_text(const SubscribeOptions& options) {
     std::string text;
     for (const std::string& line : options.filter) {
@@ -74,8 +74,8 @@ int remove_subscription(const Globals& globals, const Channel& subscription) {
             std::string depth(find(read_status(subscription), "depth"));
             fail(kError, subscription.shown() + " still holds messages" +
                              (depth.empty() ? "" : " (" + depth + ")") +
-                             "; take them with: ipcfs recv " + subscription.shown() +
-                             " -n 0, or throw them away with: ipcfs ctl " + subscription.shown() +
+                             "; to take them: ipcfs recv " + subscription.shown() +
+                             " -n 0; to discard them: ipcfs ctl " + subscription.shown() +
                              " purge");
         }
         fail_errno(subscription.shown(), errno);
@@ -119,16 +119,17 @@ void check(const SubscribeOptions& options) {
     if (!lasting &&
         (options.create || options.remove || !options.filter.empty() || options.recursive)) {
         fail(kUsage,
-             "--create, --remove, --filter and --recursive are for a subscription that lasts: "
-             "give it a --name");
+             "--create, --remove, --filter and --recursive are for a named subscription: "
+             "add --name NAME");
     }
     if (options.remove && (options.create || !options.filter.empty() || options.recursive)) {
-        fail(kUsage, "--remove goes with no other option but --name");
+        fail(kUsage, "--remove allows no other option except --name");
     }
-    if (lasting && options.list) fail(kUsage, "--list shows all of them, it takes no --name");
+    if (lasting && options.list)
+        fail(kUsage, "--list shows all subscriptions, so it allows no --name");
     if (options.name.find('/') != std::string::npos || options.name == "." ||
         options.name == "..") {
-        fail(kUsage, escape_controls(options.name) + " cannot be the name of a subscription");
+        fail(kUsage, escape_controls(options.name) + " is not a valid name of a subscription");
     }
 }
 
@@ -145,7 +146,7 @@ int subscribe(const Globals& globals, const SubscribeOptions& options) {
     if (!made && !is_channel(subscription.path)) {
         if (errno != ENOENT) fail_errno(subscription.shown(), errno);
         fail(kError, topic.shown() + " has no subscription " + escape_controls(options.name) +
-                         "; make it with: ipcfs sub " + topic.shown() + " --name " +
+                         "; to create it: ipcfs sub " + topic.shown() + " --name " +
                          escape_controls(options.name) + " --create");
     }
     if (!options.filter.empty() || options.recursive) {
@@ -160,11 +161,11 @@ int subscribe(const Globals& globals, const SubscribeOptions& options) {
 }
 
 Registration<SubscribeOptions> g_sub(
-    Group::kTopics, "sub", "Subscribe to a topic, and print what is published",
+    Group::kTopics, "sub", "Subscribe to a topic and print what is published",
     "  ipcfs sub logs                        # from now on, until Ctrl-C\n"
-    "  ipcfs sub logs --name alice --create  # lasts: nothing is missed between two "
+    "  ipcfs sub logs --name alice --create  # persistent: nothing is missed between "
     "calls\n"
-    "  ipcfs sub logs --name alice -n 0      # what came meanwhile\n"
+    "  ipcfs sub logs --name alice -n 0      # what arrived meanwhile\n"
     "  ipcfs sub logs --name pager --create --filter 'priority high-critical' -n 0\n"
     "  ipcfs sub logs --name all --create --recursive   # logs/web, logs/db ... too\n"
     "  ipcfs sub logs --list\n"
@@ -172,23 +173,23 @@ Registration<SubscribeOptions> g_sub(
     "  ipcfs work logs/subs/pager -- ./page-me          # a subscription is a queue",
     [](Command& takes, SubscribeOptions& options) {
         takes.channel(options.channel, "The topic");
-        takes.add("--name", &options.name, "NAME", "A subscription that lasts: TOPIC/subs/NAME")
+        takes.add("--name", &options.name, "NAME", "Use the named subscription TOPIC/subs/NAME")
             .offer("@subscription");
-        takes.flag("-c,--create", options.create, "Make the subscription unless it exists");
+        takes.flag("-c,--create", options.create, "Create the subscription if it does not exist");
         takes
             .add(
                 "-f,--filter", &options.filter, "CONDITION",
                 "Deliver only messages that meet all CONDITIONs, one an option: priority\n"
                 "high-critical, type event, method GLOB, sender user NAME, prefix TEXT, regex RE,\n"
-                "channel GLOB, group NAME; '' is everything. Replaces the filter there is")
+                "channel GLOB, group NAME; '' is everything. Replaces the present filter")
             .offer("priority type method sender prefix regex channel recursive group");
         takes.flag("-R,--recursive", options.recursive,
-                   "Also what is published to topics below this one");
+                   "Also deliver what is published to topics below this one");
         takes.add("-m,--mode", &options.mode, "MODE", "With --create: permissions, octal");
         takes.flag("--remove", options.remove, "Remove the subscription; it must be empty");
-        takes.flag("--list", options.list, "List the subscriptions that last");
+        takes.flag("--list", options.list, "List the named subscriptions");
         takes.add("-n,--count", &options.receive.count, "N",
-                  "End after N messages; 0: those that are there now");
+                  "End after N messages; 0: all that are queued now");
         takes.add("-t,--timeout", &options.receive.timeout, "DURATION",
                   "Wait at most DURATION for each message, then exit 3");
         takes.printing(options.receive.print);

@@ -1,4 +1,4 @@
-// Text as the tree writes it and as people read it. Pure functions.
+// Parsing and formatting of text. Pure functions.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kHex = "0123456789abcdef";
 
-// The length of the UTF-8 sequence at `at` and its code point, or {0, 0} when it is malformed,
+// Decodes the UTF-8 sequence at `at`: its length and code point; {0, 0} if it is malformed,
 // overlong, a surrogate or beyond U+10FFFF.
 std::pair<std::size_t, char32_t> decode_utf8(std::string_view bytes, std::size_t at) {
     auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
@@ -135,7 +135,7 @@ std::string render(const Table& table, bool escape) {
     for (std::size_t l = 0; l < lines.size(); ++l) {
         lines[l].resize(count);
         for (std::size_t c = 0; c < count; ++c) {
-            // An embedded newline would break the table, so it is shown escaped everywhere.
+            // A newline in a cell would break the table, so it is always escaped.
             std::string& cell = lines[l][c];
             if (escape || cell.find_first_of("\n\t\r") != std::string::npos) {
                 cell = escape_controls(cell);

@@ -1,5 +1,5 @@
-// Text as the tree writes it and as people read it: key-value lines, tab-separated tables, sizes,
-// durations, names made safe for a terminal. Pure functions.
+// Parses the tree's text (key-value lines, tab-separated tables) and formats sizes, durations and
+// names for a terminal. Pure functions.
 #pragma once
 
 #include <cstddef>
@@ -17,40 +17,43 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
-// `key value` lines; the value is all that follows the first blank.
+// Parses `key value` lines; the value is everything after the first blank.
 Pairs parse_pairs(std::string_view text);
-// The first value of `key`, or empty.
+// The first value of `key`; empty if there is none.
 std::string_view find(const Pairs& pairs, std::string_view key);
 
-// A header line and data lines, tab-separated; cells come unescaped (\n \t \\ \xHH).
+// A parsed table: a header line and data lines, tab-separated; cells are unescaped (\n \t \ and
+// \xHH).
 struct Table {
     std::vector<std::string> columns;
     std::vector<std::vector<std::string>> rows;
 
     std::optional<std::size_t> column(std::string_view name) const;
-    // The cell, or empty when the column or the cell is not there.
+    // The cell; empty if the column or the cell is missing.
     std::string_view cell(const std::vector<std::string>& row, std::string_view name) const;
 };
 Table parse_table(std::string_view text);
-// Columns aligned, numbers to the right. `escape` makes every cell safe for a terminal.
+// Formats a table with aligned columns, numbers to the right. `escape` makes every cell safe for a
+// terminal.
 std::string render(const Table& table, bool escape);
 std::string render(const Pairs& pairs, bool escape);
 
 std::vector<std::string_view> split(std::string_view text, char separator);
 
-// A plain decimal number without sign, or empty.
+// Parses an unsigned decimal number; empty for anything else.
 std::optional<std::uint64_t> parse_number(std::string_view text);
-// "30s", "5ms", "1h"; a plain number, whole or with a fraction, counts seconds. In ns, below 2^62.
+// Parses "30s", "5ms" or "1h" into ns, below 2^62; a plain number, also with a fraction, means
+// seconds.
 std::optional<std::int64_t> parse_duration(std::string_view text);
-// "1.5K", "20M"; exact below 1024.
+// Formats a size such as "1.5K" or "20M"; exact below 1024.
 std::string human_size(std::uint64_t bytes);
-// "3.2s", "2m05s", for progress lines.
+// Formats a duration such as "3.2s" or "2m05s".
 std::string human_duration(std::int64_t nanos);
 
 bool is_utf8(std::string_view bytes);
 std::string base64(std::string_view bytes);
-// Control characters, bytes that are not UTF-8 and bidirectional overrides become \n, \xHH: what is
-// printed cannot move the cursor, retitle a terminal or hide itself.
+// Escapes control characters, bytes that are not UTF-8 and bidirectional overrides as \n and \xHH,
+// so that text cannot move the cursor, change the terminal's title or hide itself.
 std::string escape_controls(std::string_view text);
 
 }  // namespace ipcfs::client

@@ -1,4 +1,4 @@
-// Where the tree is mounted, and what a channel argument means in it. One thread.
+// Finds the tree's mount point and resolves channel arguments. One thread.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -19,7 +19,7 @@ namespace ipcfs::client {
 namespace {
 
 constexpr std::string_view kDefaultRoot = "/ipc";
-// Directories that belong to a channel, or to the system at the root.
+// Directory names that belong to a channel, or to the system at the root.
 constexpr std::array<std::string_view, 10> kReserved{
     "priority", "framed", "dead", "payload", "subs", "instances", "share", "kern", "cap", "net"};
 
@@ -27,7 +27,7 @@ struct CloseDirectory {
     void operator()(DIR* directory) const { ::closedir(directory); }
 };
 
-// mountinfo writes blanks, tabs, newlines and backslashes as \ooo.
+// mountinfo escapes blanks, tabs, newlines and backslashes as \ooo.
 std::string unescape_octal(std::string_view text) {
     std::string out;
     for (std::size_t i = 0; i < text.size(); ++i) {
@@ -46,7 +46,7 @@ std::string working_directory() {
     return here.get();
 }
 
-// Lexically: no empty parts, no `.`, and `..` taken back. Absolute, "" for the root directory.
+// Removes empty components, `.` and `..` lexically. Absolute; "" for the root directory.
 std::string normalize(std::string_view path) {
     std::vector<std::string_view> parts;
     for (std::string_view part : split(path, '/')) {
@@ -67,7 +67,7 @@ std::string absolute(std::string_view path) {
     return normalize(working_directory() + "/" + std::string(path));
 }
 
-// The part of `path` below `root`, or nothing when it is elsewhere.
+// The part of `path` below `root`; empty optional if it is elsewhere.
 std::optional<std::string> below(const std::string& root, const std::string& path) {
     if (path == root) return "";
     if (!path.starts_with(root + "/")) return std::nullopt;
@@ -96,7 +96,7 @@ std::vector<Mount> mounts() {
 }
 
 Health health(const std::string& root) {
-    // statfs asks the daemon itself; names and attributes the kernel may answer from its cache.
+    // statfs reaches the daemon; the kernel may answer names and attributes from its cache.
     struct statfs about {};
     std::string version = root + "/kern/ipc/version";
     if (::statfs(root.c_str(), &about) == 0 && ::access(version.c_str(), F_OK) == 0) {
@@ -112,7 +112,7 @@ std::string choose_root(std::string_view option) {
     }
     std::string usual(kDefaultRoot);
     if (health(usual) == Health::kMounted) return usual;
-    // Root's own tree is /ipc; others that it has mounted are somebody's experiments.
+    // Root's tree is /ipc; trees of other users do not count.
     if (::getuid() == 0) return usual;
     std::string dead;
     for (const Mount& mount : mounts()) {
@@ -165,7 +165,7 @@ Channel Tree::locate(std::string_view argument) const {
     std::string path;
     bool here = argument == "." || argument == ".." || argument.starts_with("./") ||
                 argument.starts_with("../");
-    if (argument.empty()) fail(kUsage, "a channel's name cannot be empty");
+    if (argument.empty()) fail(kUsage, "a channel's name must not be empty");
     if (here || argument.starts_with('/')) {
         path = absolute(argument);
         // Within the tree, links of the path to the mount are already resolved in neither.
@@ -175,14 +175,14 @@ Channel Tree::locate(std::string_view argument) const {
             auto rest = real ? below(real.get(), path) : std::nullopt;
             if (!rest) {
                 fail(kUsage, std::string(argument) + " is not below " + root_ +
-                                 "; name a channel as \"jobs\", \"a/b\" or \"" + root_ +
+                                 "; name a channel \"jobs\", \"a/b\" or \"" + root_ +
                                  "/jobs\", or the tree with --mount");
             }
             path = normalize(root_ + "/" + *rest);
         }
     } else {
         path = normalize(root_ + "/" + std::string(argument));
-        if (!below(root_, path)) fail(kUsage, std::string(argument) + " leaves the tree");
+        if (!below(root_, path)) fail(kUsage, std::string(argument) + " is outside the tree");
     }
     return Channel{*below(root_, path), path};
 }
@@ -201,7 +201,7 @@ Channel Tree::channel(std::string_view argument) const {
         fail(kError, channel.shown() + " is not a channel");
     }
     if (errno != ENOENT) fail_errno(channel.shown(), errno);
-    fail(kError, "there is no channel " + channel.shown() + "; make it with: ipcfs mkdir " +
+    fail(kError, "there is no channel " + channel.shown() + "; create it with: ipcfs mkdir " +
                      channel.shown());
 }
 
@@ -215,7 +215,8 @@ std::vector<std::string> Tree::children(const Channel& parent) const {
         if (name == "." || name == ".." || !directory_like) continue;
         bool reserved = std::find(kReserved.begin(), kReserved.end(), name) != kReserved.end();
         if (reserved) continue;
-        // One that may not be entered cannot be told from a channel, and is one.
+        // A directory that may not be entered cannot be distinguished from a channel; treat it as
+        // one.
         if (is_channel(parent.file(name)) || errno == EACCES) names.emplace_back(name);
     }
     std::sort(names.begin(), names.end());
@@ -228,10 +229,10 @@ int make_directory(const std::string& path, const std::string& text) {
     unsigned long mode = std::strtoul(text.c_str(), &end, 8);
     if (text.empty() || *end != '\0' || text.find_first_not_of("01234567") != std::string::npos ||
         mode > 07777) {
-        fail(kUsage, escape_controls(text) + " is not an octal mode as 750");
+        fail(kUsage, escape_controls(text) + " is not an octal mode such as 750");
     }
-    // The files of the channel take their modes from the directory's at once, so the mode must be
-    // right from the start; mkdir(2) alone applies the umask to it.
+    // The channel's files get their modes from the directory at creation, so the mode must be right
+    // from the start; mkdir(2) would apply the umask.
     mode_t mask = ::umask(0);
     int error = ::mkdir(path.c_str(), static_cast<mode_t>(mode)) == 0 ? 0 : errno;
     ::umask(mask);

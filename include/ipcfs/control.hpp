@@ -1,11 +1,12 @@
-// The control socket: what cannot go through a file, above all descriptors. SOCK_SEQPACKET, found
-// through the symbolic link kern/ipc/control; one request or one reply a packet, little-endian:
-// ControlHeader, the structure of its operation, then the texts that this names (no terminators), with
-// descriptors as SCM_RIGHTS. This is an ABI shared by daemon and client header; structures only grow
-// at their end, which older readers ignore. Plain structs and constants; any thread.
+// The protocol of the control socket, which carries what files cannot, above all descriptors. It is
+// a SOCK_SEQPACKET socket, found through the symbolic link kern/ipc/control, with one request or
+// reply a packet. A packet is a ControlHeader, the structure of its operation, and the texts whose
+// lengths that structure gives (no terminators), all little-endian; descriptors come as SCM_RIGHTS.
+// This is an ABI shared by daemon and client header: structures only grow at their end, and older
+// readers ignore what follows. Plain structs and constants; any thread.
 //
-// Replies come in the order they are ready, told apart by `tag`. Who asks is what SO_PEERCRED and
-// SO_PEERGROUPS said when the connection was made. Rights are those that open(2) would find.
+// Replies may come in any order; `tag` matches them to requests. The client's identity is that of
+// SO_PEERCRED and SO_PEERGROUPS at connect(2). Rights are those that open(2) would check.
 #pragma once
 
 #include <bit>
@@ -18,7 +19,7 @@ namespace ipcfs {
 inline constexpr std::uint32_t kControlMagic = 0x43435049;  // the bytes I P C C
 inline constexpr std::uint16_t kControlVersion = 1;
 inline constexpr std::size_t kMaxControlPacket = 16384;  // bytes
-inline constexpr std::size_t kMaxControlFds = 4;         // descriptors a packet; more: EINVAL
+inline constexpr std::size_t kMaxControlFds = 4;         // descriptors a packet; more is EINVAL
 
 enum class ControlOp : std::uint16_t {
     kHello = 1,        // ControlHello -> ControlWelcome, then the mount point
@@ -29,25 +30,23 @@ enum class ControlOp : std::uint16_t {
     kEventFd = 6,      // ControlWatch, channel path, filter; fd: eventfd -> ControlId
     kUnwatch = 7,      // ControlId of kEventFd or kSignal
     kSignal = 8,       // ControlWatch, channel path, filter -> ControlId
-    kLazyOffer = 9,    // ControlSend (size in `size`), channel path, extensions -> ControlSent
-    kLazyAttach = 10,  // ControlLazy; fds: userfaultfd or memfd, socket of the receiver
+    kLazyOffer = 9,    // ControlSend (with `size`), channel path, extensions -> ControlSent
+    kLazyAttach = 10,  // ControlLazy; fds: userfaultfd or memfd, the receiver's socket
     kLazyReport = 11,  // ControlLazyReport, by the producer; no reply
     kHandoff = 12,     // ControlHandoff, channel path, region name, target path -> ControlSent
-    kClaim =
-        13,  // ControlId of a handoff that this process received -> ControlId (its size); fd: memfd
+    kClaim = 13,       // ControlId of a received handoff -> ControlId (its size); fd: memfd
     kPayloadFd = 14,  // ControlId of a sealed payload -> ControlId (its size); fd: memfd, read-only
-    kReply = 0x8000,  // set in a reply to the operation in the other bits
-    kLazyServe = 0x4001,  // to a producer: ControlLazy; the fds of the receiver's kLazyAttach
-    kLazyGone = 0x4002,   // to a producer: ControlId; nobody can ask for it any more
+    kReply = 0x8000,  // set in replies, beside the operation's bits
+    kLazyServe = 0x4001,  // to a producer: ControlLazy; fds of the receiver's kLazyAttach
+    kLazyGone = 0x4002,   // to a producer: ControlId; no receiver can ask for it any more
 };
 
 struct ControlHeader {
     std::uint32_t magic = kControlMagic;
     std::uint16_t version = kControlVersion;
-    std::uint16_t op = 0;   // ControlOp
-    std::uint32_t tag = 0;  // the client's choice; comes back in the reply; 0 in what is no reply
-    std::int32_t error =
-        0;  // replies: an errno, 0 for success; then a text may follow in place of the structure
+    std::uint16_t op = 0;    // ControlOp
+    std::uint32_t tag = 0;   // chosen by the client and returned in the reply; else 0
+    std::int32_t error = 0;  // replies: 0, or an errno, which a text may follow, not the structure
 };
 
 struct ControlHello {
@@ -65,12 +64,12 @@ struct ControlId {
     std::uint64_t id = 0;
 };
 
-// As in FrameHeader.
+// Fields as in FrameHeader.
 struct ControlSend {
     std::uint64_t message_id = 0;
     std::uint64_t correlation_id = 0;
     std::uint64_t deadline = 0;  // ns since the epoch; 0: none
-    std::uint64_t size = 0;      // kSend: 0, or what the memfd must measure
+    std::uint64_t size = 0;      // bytes; kSend: 0, or the size that the memfd must have
     std::uint16_t flags = 0;     // kFrameExpires
     std::uint8_t priority = 128;
     std::uint8_t type = 2;          // FrameType
@@ -84,10 +83,10 @@ struct ControlSent {
 };
 
 struct ControlPoolOpen {
-    std::uint64_t chunk_size = 0;   // bytes that one loan may have
-    std::uint64_t stride = 0;       // distance of two chunks in the memfd; a multiple of a page
+    std::uint64_t chunk_size = 0;   // the most bytes of one loan
+    std::uint64_t stride = 0;       // bytes from chunk to chunk; a multiple of the page size
     std::uint32_t chunk_count = 0;  // 1 to kMaxPoolChunks
-    std::uint32_t path_length = 0;  // of the channel the pool is for
+    std::uint32_t path_length = 0;  // of the channel that the pool serves
 };
 struct ControlPool {
     std::uint64_t id = 0;
@@ -98,23 +97,22 @@ struct ControlPool {
 };
 
 struct ControlWatch {
-    std::uint32_t signal = 0;  // kSignal: its number
+    std::uint32_t signal = 0;  // kSignal: the signal's number
     std::uint32_t path_length = 0;
     std::uint32_t filter_length = 0;  // words as written to `notify`: events=arrival,high ...
     std::uint32_t reserved = 0;
 };
 
 enum class LazyMode : std::uint32_t {
-    kFaults =
-        0,  // first descriptor: a userfaultfd of the receiver's, on which the range is registered
-    kWhole = 1,  // first descriptor: a memfd of `length` bytes to be filled whole
+    kFaults = 0,  // first descriptor: the receiver's userfaultfd, on which the range is registered
+    kWhole = 1,   // first descriptor: a memfd of `length` bytes to fill completely
 };
 struct ControlLazy {
     std::uint64_t payload_id = 0;
     std::uint64_t address = 0;  // of the range in the receiver
-    std::uint64_t length = 0;   // bytes, a multiple of a page
+    std::uint64_t length = 0;   // bytes, a multiple of the page size
     LazyMode mode = LazyMode::kFaults;
-    std::uint32_t uid = 0;  // kLazyServe: of the receiver, from the kernel's word
+    std::uint32_t uid = 0;  // kLazyServe: the receiver's, from the kernel
     std::uint32_t pid = 0;
     std::uint32_t reserved = 0;
 };
@@ -127,16 +125,16 @@ struct ControlLazyReport {
 struct ControlHandoff {
     ControlSend send;                 // path_length: of the channel whose share/ has the region
     std::uint32_t name_length = 0;    // of the region
-    std::uint32_t target_length = 0;  // of the channel the message goes to
+    std::uint32_t target_length = 0;  // of the channel to which the message goes
 };
 
-// What a frame says of a body that is not in it: the value of its extension kPayload. Stamped by the
-// daemon; a client writes it for a chunk of its pool only.
+// The value of a frame's extension kPayload, for a body kept outside the frame. The daemon sets it;
+// a client writes it only for a chunk of its own pool.
 enum class PayloadKind : std::uint8_t {
     kSealed = 1,   // payload/<payload_id>
     kPooled = 2,   // a chunk of a pool: kPoolMap
-    kLazy = 3,     // filled by the producer as it is touched: kLazyAttach
-    kHandoff = 4,  // a region that has changed hands: kClaim
+    kLazy = 3,     // filled by the producer on access: kLazyAttach
+    kHandoff = 4,  // a region that was handed over: kClaim
 };
 struct PayloadRef {
     PayloadKind kind = PayloadKind::kSealed;

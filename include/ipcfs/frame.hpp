@@ -1,9 +1,9 @@
-// The frame: the header that goes in front of every message on the files of framed/, on the wire
-// and in the client header. This is an ABI: offsets and meanings below never change within version
-// 1; what comes later comes as extensions (see docs/frames.md, which has the same layout for C).
-// Header-only and free-standing but for libstdc++. Pure functions and views: any thread, no
-// allocation except in `encode` and `append_extension`. Input is hostile: nothing is believed
-// before it was checked, and a view never reaches outside the bytes it was decoded from.
+// The frame: the header of every message on the files of framed/, on the wire and in the client
+// header. This is an ABI: offsets and meanings never change within version 1; additions come as
+// extensions. docs/frames.md has the same layout for C. Header-only; depends only on the standard
+// library. Pure functions and views: any thread, no allocation except in `encode` and
+// `append_extension`. Input is not trusted: every field is checked before use, and a view never
+// exceeds the bytes it was decoded from.
 #pragma once
 
 #include <array>
@@ -29,58 +29,61 @@ static_assert(std::endian::native == std::endian::little,
 
 inline constexpr std::uint32_t kFrameMagic = 0x46435049;  // the bytes I P C F
 inline constexpr std::uint8_t kFrameVersion = 1;
-inline constexpr std::size_t kMaxFrameHeader = 4096;  // fixed part and extensions, bytes
+inline constexpr std::size_t kMaxFrameHeader = 4096;  // bytes: fixed part and extensions
 inline constexpr std::size_t kMaxFrameExtensions = 64;
 inline constexpr std::uint64_t kMaxFrameBody = std::uint64_t{4} << 30;  // bytes; larger: payload_id
 
 enum class FrameType : std::uint8_t {
-    kControl = 1,     // between the two sides of ipcfs itself
+    kControl = 1,     // between the client library and the daemon
     kData = 2,        // a message
     kEvent = 3,       // a notification
-    kCapability = 4,  // a capability is passed; capability_id says which
-    kHandoff = 5,     // the content is in a payload; payload_id says which
+    kCapability = 4,  // passes the capability capability_id
+    kHandoff = 5,     // the content is in payload payload_id
     kRequest = 6,     // expects a kResponse or kError with the same correlation_id
     kResponse = 7,
-    kError = 8,  // the body is a text for a person
+    kError = 8,  // the body is text for people
 };
 
-// The low byte changes how a frame must be treated: a set bit that is not known there is refused.
-// The high byte informs only: unknown bits there are kept and ignored.
+// Flags in the low byte change how a frame must be handled: unknown ones are refused. Flags in the
+// high byte are informative: unknown ones are kept and ignored.
 enum FrameFlags : std::uint16_t {
     kFrameNoChecksum = 1U << 0,   // crc32c is 0 and unchecked (frames written by shell tools)
-    kFrameExpires = 1U << 1,      // worthless after `deadline`: drop it instead of delivering late
-    kFrameRedelivered = 1U << 8,  // set by the daemon: somebody may have seen it before
+    kFrameExpires = 1U << 1,      // drop the frame after `deadline` instead of delivering it late
+    kFrameRedelivered = 1U << 8,  // set by the daemon: may have been delivered before
 };
 inline constexpr std::uint16_t kFrameKnownCriticalFlags = kFrameNoChecksum | kFrameExpires;
 inline constexpr std::uint16_t kFrameCriticalFlags = 0x00ff;
 
-// On an open file of framed/: from now on one read gives as many whole frames as are queued and fit,
-// at least one, at most this many (0: one a read again; most: kMaxReadBatch, else EINVAL).
+// ioctl on an open file of framed/: from now on, one read returns as many whole frames as are
+// queued and fit, at least one, at most the given number. 0 restores one frame a read; above
+// kMaxReadBatch is EINVAL.
 inline constexpr unsigned long kIoctlReadBatch = _IOW('i', 1, std::uint32_t);
 inline constexpr std::uint32_t kMaxReadBatch = 256;
 
-// On an open framed/queue, with the address of whole frames of `size` bytes in all: sends them as one write
-// of them would, to the same answers, 0 in place of their size. Unlike a write it holds no lock of the
-// file in the kernel, so that senders who wait for a disk wait for it together. ENOTTY on other files.
+// ioctl on an open framed/queue, with the address of whole frames of `size` bytes in total: sends
+// them like one write, with the same errors, but returns 0. Unlike a write it holds no kernel lock
+// of the file, so that senders on a durable channel can wait for the disk together. ENOTTY on other
+// files.
 inline constexpr unsigned long kIoctlSend = _IOC(_IOC_WRITE, 'i', 2, 0);
-inline constexpr std::size_t kMaxIoctlSend = 15 << 10;  // bytes; 14 bits of a request say how many
+inline constexpr std::size_t kMaxIoctlSend =
+    15 << 10;  // bytes; the request encodes the size in 14 bits
 constexpr unsigned long ioctl_send(std::size_t size) noexcept {
     return kIoctlSend | static_cast<unsigned long>(size) << _IOC_SIZESHIFT;
 }
 
-// Types of extensions. Unknown ones are skipped by readers and kept by the daemon. 0 is invalid.
+// Extension types. Readers skip unknown ones, the daemon keeps them. 0 is invalid.
 enum class ExtensionType : std::uint16_t {
-    kMethod = 1,       // of a request, text
-    kContentType = 2,  // a media type, text
-    kSession = 3,      // sticky sessions, opaque
+    kMethod = 1,       // text: the method of a request
+    kContentType = 2,  // text: a media type
+    kSession = 3,      // opaque: the key of a sticky session
     kCacheKey = 4,     // opaque
     kTraceId = 5,      // 16 bytes of a trace id, or text
-    kPayload = 6,      // the body is elsewhere: a PayloadRef (control.hpp)
-    kGroup = 7,        // on a multicast: the group it is for, text; may come several times
+    kPayload = 6,      // a PayloadRef (control.hpp): where the body is kept
+    kGroup = 7,        // text: a group that a multicast is for; may repeat
 };
 
-// The fixed part, 96 bytes, without padding. sequence, time and sender_* are stamped by the daemon
-// from the kernel's word; what a client writes there is overwritten, and may be zero.
+// The fixed part: 96 bytes without padding. The daemon sets sequence, time and sender_* from what
+// the kernel says, whatever the client writes there.
 struct FrameHeader {
     std::uint32_t magic = kFrameMagic;
     std::uint8_t version = kFrameVersion;
@@ -91,9 +94,9 @@ struct FrameHeader {
     std::uint8_t reserved = 0;
     std::uint32_t crc32c = 0;          // of header (this field 0), extensions and body
     std::uint64_t sequence = 0;        // of the message in its channel, from 1
-    std::uint64_t message_id = 0;      // the sender's choice
+    std::uint64_t message_id = 0;      // chosen by the sender
     std::uint64_t correlation_id = 0;  // ties a response to its request
-    std::uint64_t time = 0;            // of arrival, ns since the epoch (CLOCK_REALTIME)
+    std::uint64_t time = 0;            // time of arrival, ns since the epoch (CLOCK_REALTIME)
     std::uint64_t deadline = 0;        // ns since the epoch; 0: none
     std::uint32_t sender_pid = 0;
     std::uint32_t sender_tid = 0;
@@ -123,7 +126,7 @@ static_assert(offsetof(FrameHeader, payload_id) == 80 && offsetof(FrameHeader, b
 
 enum class FrameError {
     kNone,
-    kTruncated,  // more bytes are needed; nothing else is wrong so far
+    kTruncated,  // more bytes are needed; correct so far
     kBadMagic,
     kBadVersion,
     kBadType,
@@ -225,7 +228,8 @@ constexpr std::size_t padded_extension(std::size_t length) noexcept {
 
 }  // namespace detail
 
-// CRC-32C (Castagnoli; RFC 3720 appendix B.4). Chains: crc32c(b, crc32c(a)) is that of a then b.
+// CRC-32C (Castagnoli; RFC 3720 appendix B.4). Can be chained: crc32c(b, crc32c(a)) is the checksum
+// of a followed by b.
 inline std::uint32_t crc32c(std::span<const std::byte> data, std::uint32_t before = 0) noexcept {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("sse4.2")) return ~detail::crc32c_sse42(data, ~before);
@@ -238,8 +242,8 @@ struct Extension {
     std::span<const std::byte> value;
 };
 
-// Takes the first extension off `rest`. False if it is malformed; padding must be zero, so that
-// there is one encoding of everything.
+// Removes the first extension from `rest`. False if it is malformed. Padding must be zero, so that
+// every extension has exactly one encoding.
 inline bool take_extension(std::span<const std::byte>& rest, Extension& out) noexcept {
     std::uint16_t type = 0;
     std::uint16_t length = 0;
@@ -255,7 +259,7 @@ inline bool take_extension(std::span<const std::byte>& rest, Extension& out) noe
     return true;
 }
 
-// Whether `extensions` is a well-formed sequence within the limits of a header.
+// Whether `extensions` is well-formed and within the limits of a header.
 inline bool valid_extensions(std::span<const std::byte> extensions) noexcept {
     if (extensions.size() > kMaxFrameHeader - sizeof(FrameHeader)) return false;
     Extension each;
@@ -264,13 +268,14 @@ inline bool valid_extensions(std::span<const std::byte> extensions) noexcept {
     return true;
 }
 
-// A decoded frame. The spans point into the bytes given to `decode` and live as long as those.
+// A decoded frame. The spans point into the bytes given to decode() and are valid as long as those.
 struct FrameView {
     FrameHeader header;
     std::span<const std::byte> extensions;  // valid_extensions() holds
     std::span<const std::byte> body;
 
-    // Calls use(const Extension&) for each in order; a `false` from one that returns bool ends it.
+    // Calls use(const Extension&) for each extension in order. If `use` returns bool, false stops
+    // the iteration.
     template <std::invocable<const Extension&> F>
     void for_each_extension(F&& use) const {
         std::span<const std::byte> rest = extensions;
@@ -284,7 +289,7 @@ struct FrameView {
         }
     }
 
-    // The value of the first extension of that type.
+    // The value of the first extension of this type; empty if there is none.
     std::optional<std::span<const std::byte>> extension(ExtensionType type) const {
         std::optional<std::span<const std::byte>> found;
         for_each_extension([&](const Extension& each) {
@@ -297,7 +302,7 @@ struct FrameView {
 
 namespace detail {
 
-// What can be said of a header alone; `header_length` is checked apart.
+// Checks the header alone, except header_length.
 inline FrameError check_fixed(const FrameHeader& header) noexcept {
     if (header.version != kFrameVersion) return FrameError::kBadVersion;
     if (header.type < FrameType::kControl || header.type > FrameType::kError)
@@ -316,12 +321,13 @@ inline std::uint32_t frame_crc(FrameHeader header, std::span<const std::byte> ex
 
 }  // namespace detail
 
-// Decodes the frame at the start of `in`; several may follow each other. On kNone `out` holds it
-// and `consumed` its length; else both are left alone. `max_body` bounds body_length, in bytes.
+// Decodes the frame at the start of `in`, which other frames may follow. On kNone, sets `out` and
+// its length `consumed`; on an error, leaves both unchanged. `max_body` bounds body_length, in
+// bytes.
 inline FrameError decode(std::span<const std::byte> in, FrameView& out, std::size_t& consumed,
                          std::uint64_t max_body = kMaxFrameBody) noexcept {
     const std::size_t visible = in.size() < sizeof kFrameMagic ? in.size() : sizeof kFrameMagic;
-    // Even a few bytes tell a shell user's plain text from a frame that is cut short.
+    // A few bytes suffice to distinguish a shell user's plain text from a truncated frame.
     if (visible != 0 && std::memcmp(in.data(), &kFrameMagic, visible) != 0)
         return FrameError::kBadMagic;
     if (in.size() < sizeof(FrameHeader)) return FrameError::kTruncated;
@@ -347,10 +353,10 @@ inline FrameError decode(std::span<const std::byte> in, FrameView& out, std::siz
     return FrameError::kNone;
 }
 
-// Fills magic, version, the reserved byte, both lengths and the checksum (0 with kFrameNoChecksum)
-// of `header` so that header, extensions and body, written one after the other, are a frame.
-// Returns the length of that frame in bytes, or 0 if `decode` would refuse it (extensions malformed
-// or too long, unknown type or flags, body over kMaxFrameBody); the header is then unusable.
+// Sets magic, version, reserved byte, both lengths and the checksum (0 with kFrameNoChecksum), so
+// that header, extensions and body, written in this order, form a frame. Returns the frame's length
+// in bytes, or 0 if decode() would refuse it (malformed or too long extensions, unknown type or
+// flags, body over kMaxFrameBody); the header is then unusable.
 inline std::size_t encode_header(FrameHeader& header, std::span<const std::byte> extensions,
                                  std::span<const std::byte> body) noexcept {
     if (!valid_extensions(extensions) || body.size() > kMaxFrameBody) return 0;
@@ -366,8 +372,8 @@ inline std::size_t encode_header(FrameHeader& header, std::span<const std::byte>
     return header.header_length + body.size();
 }
 
-// Appends one extension with its padding. False, with nothing appended, when type is 0, or the
-// result would not fit a header.
+// Appends one padded extension. False if type is 0 or the result would not fit in a header; then
+// nothing is appended.
 inline bool append_extension(std::vector<std::byte>& extensions, ExtensionType type,
                              std::span<const std::byte> value) {
     constexpr std::size_t kRoom = kMaxFrameHeader - sizeof(FrameHeader);
@@ -383,8 +389,8 @@ inline bool append_extension(std::vector<std::byte>& extensions, ExtensionType t
     return true;
 }
 
-// Appends the whole frame to `out`. `header` gives the fields; lengths and checksum are computed.
-// False, with nothing appended, where encode_header gives 0.
+// Appends the whole frame to `out`, computing lengths and checksum of `header`. False, with nothing
+// appended, if encode_header() returns 0.
 inline bool encode(FrameHeader header, std::span<const std::byte> extensions,
                    std::span<const std::byte> body, std::vector<std::byte>& out) {
     const std::size_t length = encode_header(header, extensions, body);

@@ -1,12 +1,14 @@
-// The ledger of a pool: memory that the sender, its receivers and the daemon share and in which they
-// count who has a chunk, so that giving one back costs an atomic operation and no call. The chunks
-// themselves are in another memfd, which only the sender maps writable (F_SEAL_FUTURE_WRITE).
-// An ABI. Any thread of any of the processes; a peer that writes nonsense here can spoil this pool for
-// those who share it (a channel's `payloads pooled` says that they trust each other), never the daemon.
+// The ledger of a pool: memory shared by sender, receivers and daemon, which holds the reference
+// count of each chunk, so that giving a chunk back is one atomic operation instead of a call. The
+// chunks are in another memfd, which only the sender maps writable (F_SEAL_FUTURE_WRITE). This is
+// an ABI. Any thread of any of the processes. A peer that writes nonsense here can corrupt this
+// pool for those who share it (a channel's `payloads pooled` says that they trust each other), but
+// not the daemon.
 //
-// A chunk's word is generation << 32 | references. The sender takes a free chunk (references 0) by
-// making it generation + 1 with one reference; with the message that reference goes to the receiver,
-// who gives it back. Whoever finds another generation than the one it was lent touches nothing.
+// A chunk's word is generation << 32 | references. The sender takes a free chunk (0 references) by
+// setting generation + 1 with one reference. The reference passes to the receiver with the message;
+// the receiver gives it back. A process that finds another generation than the one it was lent must
+// change nothing.
 #pragma once
 
 #include <atomic>
@@ -25,13 +27,13 @@ struct alignas(64) PoolChunk {
 struct alignas(64) PoolLedger {
     std::uint32_t magic = kPoolMagic;
     std::uint32_t version = 1;
-    std::uint64_t chunk_size = 0;  // for information: believe the daemon's ControlPool
+    std::uint64_t chunk_size = 0;  // for information only: use the daemon's ControlPool
     std::uint64_t stride = 0;
     std::uint32_t chunk_count = 0;
     std::uint32_t reserved = 0;
     alignas(64) std::atomic<std::uint64_t> hits{0};  // loans that found a chunk at once
-    std::atomic<std::uint64_t> misses{0};            // loans that had to wait or to look elsewhere
-    // Bumped with every chunk that becomes free, and a futex: `waiters` says whether to wake.
+    std::atomic<std::uint64_t> misses{0};            // loans that had to wait or use other memory
+    // A futex, incremented with each freed chunk. `waiters` says whether to wake.
     alignas(64) std::atomic<std::uint32_t> freed{0};
     std::atomic<std::uint32_t> waiters{0};
 
@@ -51,7 +53,7 @@ constexpr std::uint32_t pool_references(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word);
 }
 
-// The sender's: takes the chunk if it is free. Returns its new generation, 0 if it is not free.
+// Called by the sender: takes a free chunk. Returns its new generation, or 0 if it is not free.
 inline std::uint32_t pool_take(PoolChunk& chunk) noexcept {
     std::uint64_t word = chunk.word.load(std::memory_order_relaxed);
     if (pool_references(word) != 0) return 0;
@@ -62,7 +64,7 @@ inline std::uint32_t pool_take(PoolChunk& chunk) noexcept {
                                                                                       : 0;
 }
 
-// Gives back one reference of that generation. True if the chunk became free by it.
+// Gives back one reference of `generation`. True if that freed the chunk.
 inline bool pool_give_back(PoolChunk& chunk, std::uint32_t generation) noexcept {
     std::uint64_t word = chunk.word.load(std::memory_order_relaxed);
     do {

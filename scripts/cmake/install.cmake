@@ -1,8 +1,8 @@
-# What `cmake --install` puts where, beside the programs, manuals and completion, and what programs
-# are built with (client/package), which their own folders install. Included by the top CMakeLists.txt,
-# after all targets are made.
+# Installs what belongs to no folder; programs, manuals, completion and the development files
+# (client/package) are installed by their own folders. Included by the top CMakeLists.txt,
+# after all targets are defined.
 
-# A privately built libfuse goes along, found relative to the daemon: the build tree may then go.
+# Install a privately built libfuse, which the daemon finds by a relative path, so that the build tree may be deleted.
 if(IPCFS_FUSE_PREFIX AND TARGET ipcfsd)
   install(DIRECTORY ${IPCFS_FUSE_PREFIX}/lib/ DESTINATION ${CMAKE_INSTALL_LIBDIR}/ipcfs
     FILES_MATCHING PATTERN "libfuse3.so.*" PATTERN "pkgconfig" EXCLUDE PATTERN "udev" EXCLUDE)

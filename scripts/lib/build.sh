@@ -3,12 +3,12 @@
 
 jobs=$(nproc)
 
-# Clones and builds share compiler cache entries: paths below the repository count as relative.
+# Clones and builds share compiler cache entries: paths below the repository are made relative.
 export CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1
 
-# configure PRESET FUSE_PREFIX [-DNAME=VALUE...]: configures build/PRESET, anew when the libfuse to
-# build against is another one than last time (CMake would keep what it found then). Warnings are errors in
-# every script alike, since the flag is part of what the compiler cache knows an object by.
+# configure PRESET FUSE_PREFIX [-DNAME=VALUE...]: configures build/PRESET, from scratch if libfuse has
+# changed, since CMake would keep the old one. All scripts make warnings errors, since the flag is part of
+# the compiler cache's key.
 configure() {
     local preset=$1 fuse=$2 before
     local dir=$build_root/$preset

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What every script shares: where things are and how to speak. Sourced, never run.
-# shellcheck disable=SC2034  # used by those who source it
+# Shared by all scripts: paths and messages. Sourced, never run.
+# shellcheck disable=SC2034  # used by the scripts that source it
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 build_root=$repo/build
@@ -15,7 +15,7 @@ die() { printf '%serror:%s %s\n' "$red" "$plain" "$*" >&2; exit 1; }
 
 is_root() { [[ $(id -u) -eq 0 ]]; }
 
-# quietly LOG COMMAND...: the output goes to LOG and is shown (its end) only when COMMAND fails.
+# quietly LOG COMMAND...: writes the output to LOG and shows its end only if COMMAND fails.
 quietly() {
     local log=$1 status=0
     shift
@@ -29,7 +29,7 @@ quietly() {
     return "$status"
 }
 
-# usage: prints the comment that opens the calling script, without its first line, and ends.
+# usage: prints the calling script's opening comment, without its first line, and exits.
 usage() {
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
     exit "${1:-0}"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Debian packages the build and the tests need; installs what is missing. Sourced after common.sh.
+# Debian packages that the build and the tests need; installs missing ones. Sourced after common.sh.
 
 # clang 16, not Debian 12's default 14, which cannot parse g++ 12's C++20 library; it runs the fuzz
 # targets and clang-tidy. clang-format stays 14: its output differs between versions.
@@ -12,12 +12,12 @@ libfuse_packages=(meson ninja-build pkg-config xz-utils)
 test_packages=(
     bats inotify-tools acl attr strace util-linux bsdextrautils man-db procps clang-format-14 shellcheck
 )
-# What only `scripts/test --all` needs: clang-tidy and the fuzz targets.
+# Needed only by `scripts/test --all`: clang-tidy and the fuzz targets.
 all_test_packages=(clang-16 clang-tidy-16 libclang-rt-16-dev)
-# What the benchmarks compare ipcfs with. Installed without being started, see install_servers.
+# The servers that the benchmarks compare ipcfs with. Installed but not started, see install_servers.
 bench_packages=(redis-server nats-server dbus-daemon)
 
-# missing_packages NAME...: those of the named packages that are not installed, one a line.
+# missing_packages NAME...: prints those of the packages that are not installed, one a line.
 missing_packages() {
     local name
     for name in "$@"; do
@@ -25,7 +25,7 @@ missing_packages() {
     done
 }
 
-# install_packages NAME...: makes sure that they are there. Quick when they are.
+# install_packages NAME...: installs missing packages; quick if there are none.
 install_packages() {
     local -a missing
     if ! command -v dpkg-query >/dev/null; then
@@ -45,8 +45,8 @@ install_packages() {
         die "could not install the packages"
 }
 
-# install_servers NAME...: the same for packages that bring services: none is started or enabled. The
-# benchmarks start servers of their own.
+# install_servers NAME...: the same for packages with services, which are neither started nor enabled.
+# The benchmarks start their own servers.
 install_servers() {
     local -a missing=()
     ! command -v dpkg-query >/dev/null || mapfile -t missing < <(missing_packages "$@")

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The kernel's side: the fuse module, its io_uring switch, mounts. Sourced after common.sh.
+# Kernel settings: the fuse module, its io_uring switch, mounts. Sourced after common.sh.
 
 uring_switch=/sys/module/fuse/parameters/enable_uring
 
-# prepare_fuse: loads the module when needed. Fails when /dev/fuse cannot be had.
+# prepare_fuse: loads the module if needed. Fails if /dev/fuse stays unavailable.
 prepare_fuse() {
     [[ -e /dev/fuse ]] && return 0
     if is_root && modprobe fuse 2>/dev/null; then
@@ -15,8 +15,8 @@ prepare_fuse() {
     [[ -e /dev/fuse ]]
 }
 
-# enable_uring: switches FUSE over io_uring on until the next boot, when kernel and rights allow.
-# Succeeds when it is on.
+# enable_uring: enables FUSE over io_uring until the next boot, if kernel and permissions allow.
+# Succeeds if it is enabled.
 enable_uring() {
     if [[ ! -e $uring_switch ]]; then
         note "this kernel has no FUSE over io_uring: the classic transport it is"
@@ -27,7 +27,7 @@ enable_uring() {
         note "switched FUSE's io_uring on until the next boot (for ever: conf/ipcfs-modprobe.conf)"
         return 0
     fi
-    note "FUSE's io_uring is off; as root: echo Y > $uring_switch (for ever: conf/ipcfs-modprobe.conf)"
+    note "FUSE over io_uring is off; as root: echo Y > $uring_switch (permanently: conf/ipcfs-modprobe.conf)"
     return 1
 }
 

@@ -2,9 +2,9 @@
 # libfuse >= 3.18 (passthrough) in a private prefix, built once from the source package of
 # a newer Debian suite when the installed one is older. Sourced after common.sh and deps.sh.
 #
-# The mirror is the one that this machine's apt already uses; the suite's index is fetched by apt
-# into a private state directory, so apt checks the archive's signature and the checksums, and the
-# system's own sources stay as they are. The version that we know is pinned by checksum besides.
+# It uses the mirror of this machine's apt. apt fetches the suite's index into a private state
+# directory, so that it checks the archive's signature and the checksums while the system's own
+# sources stay unchanged. The known version is also pinned by checksum.
 
 libfuse_wanted=3.18
 libfuse_pinned=3.18.3
@@ -18,19 +18,19 @@ at_least() { [[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]];
 debian_mirror() {
     local codename uri keyring
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    # apt reads both forms of its sources for us; security and updates suites live elsewhere.
+    # Let apt parse both formats of its sources; security and updates suites are on other servers.
     # shellcheck disable=SC2016  # apt's own placeholders
     uri=$(apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)' |
         awk -v codename="$codename" '$1 == "Packages" && $4 == "main" &&
             ($3 == codename || $3 == "stable" || $3 == "oldstable") { print $2; exit }')
     [[ -n $uri ]] || return 1
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    [[ -r $keyring ]] || keyring='' # then apt's own trusted keys decide
+    [[ -r $keyring ]] || keyring='' # then apt uses its own trusted keys
     echo "$uri $keyring"
 }
 
-# libfuse_fetch DIR: leaves the upstream tarball in DIR and prints "VERSION TARBALL".
-# Says on stderr how it was verified.
+# libfuse_fetch DIR: fetches the upstream tarball into DIR and prints "VERSION TARBALL".
+# Reports on stderr how it was verified.
 libfuse_fetch() {
     local dir=$1 uri keyring suite version best tarball sum
     local -a apt
@@ -46,7 +46,7 @@ libfuse_fetch() {
             -o "Dir::State::Lists=$dir/apt/lists" -o "Dir::Cache=$dir/apt/cache"
             -o Acquire::Languages=none -o Acquire::Retries=1 -o Acquire::http::Timeout=30
             -o APT::Sandbox::User=root -o Debug::NoLocking=1)
-        # An unsigned or wrongly signed index fails here: nothing below trusts an unverified one.
+        # An unsigned or wrongly signed index fails here, so the rest uses a verified one.
         quietly "$build_root/log/libfuse-apt-$suite.log" \
             apt-get "${apt[@]}" -o APT::Update::Error-Mode=any update || continue
         best=''
@@ -90,7 +90,7 @@ libfuse_build() {
     local version=$1 tarball=$2 prefix=$3 work=$2.d
     mkdir -p "$work"
     tar -xf "$tarball" -C "$work" --strip-components=1 &&
-        # Our own rings run through libfuse's custom io, so its io_uring (and libnuma) stays out.
+        # Our own rings use libfuse's custom io, so build it without its io_uring (and libnuma).
         (cd "$work" && quietly "$build_root/log/libfuse-meson.log" \
             meson setup build --prefix "$prefix" --libdir=lib --buildtype=release \
             -Dexamples=false -Dtests=false -Dutils=false -Duseroot=false \
@@ -100,8 +100,8 @@ libfuse_build() {
     echo "$version" >"$prefix/.complete"
 }
 
-# libfuse_prefix: prints the private prefix, building it when needed; prints nothing when the
-# system's libfuse is new enough or when there is no way to a newer one (which it says).
+# libfuse_prefix: prints the private prefix and builds it if needed. Prints nothing if the
+# system's libfuse is new enough, or, with a warning, if no newer one can be obtained.
 libfuse_prefix() {
     local system stamp work version tarball prefix
     system=$(pkg-config --modversion fuse3 2>/dev/null || echo 0)
@@ -113,7 +113,7 @@ libfuse_prefix() {
         fi
     done
     say "libfuse $system is older than $libfuse_wanted: building a newer one, once"
-    # In a subshell: what cannot be installed ends it, and only it.
+    # In a subshell, so that a package that cannot be installed ends only the subshell.
     (install_packages "${libfuse_packages[@]}") || {
         warn "libfuse cannot be built here: going on with $system (no passthrough; everything else is the same)"
         return 0

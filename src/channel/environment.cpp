@@ -8,7 +8,7 @@ namespace ipcfs::channel {
 
 Environment::Environment(const Clock& its_clock, TimerQueue& its_timers,
                          queue::MessagePool& its_messages, access::Ledger& its_ledger,
-                         store::Store* its_store, payload::Worker* its_worker, bool lingers)
+                         store::Store* its_store, Executor* its_worker, bool lingers)
     : clock(its_clock),
       timers(its_timers),
       messages(its_messages),

@@ -16,9 +16,9 @@
 #include <channel/keeper.hpp>
 #include <queue/message.hpp>
 
-namespace ipcfs::payload {
-class Worker;
-}  // namespace ipcfs::payload
+namespace ipcfs {
+class Executor;
+}  // namespace ipcfs
 
 namespace ipcfs::channel {
 
@@ -77,14 +77,14 @@ struct Environment {
     // moment when it says that they are sent, so what was delivered is erased some time later.
     Environment(const Clock& its_clock, TimerQueue& its_timers, queue::MessagePool& its_messages,
                 access::Ledger& its_ledger, store::Store* its_store = nullptr,
-                payload::Worker* its_worker = nullptr, bool lingers = false);
+                Executor* its_worker = nullptr, bool lingers = false);
 
     const Clock& clock;
     TimerQueue& timers;
     queue::MessagePool& messages;
     access::Ledger& ledger;
     store::Store* const store;  // null: no channel is durable
-    payload::Worker* const worker;
+    Executor* const worker;
     const std::shared_ptr<Lingering> lingering;
     BellWire bell;
     LeaseWatch leases;

@@ -1,4 +1,4 @@
-// Transport and end of a connection; what requests do is in operations.cpp. On the loop, but for
+// A connection's transport and its end; operations.cpp performs the requests. On the loop, except
 // Mailbox.
 #include <array>
 #include <cstring>
@@ -10,7 +10,7 @@
 namespace ipcfs::control {
 namespace asio = boost::asio;
 
-Connection::Connection(Surroundings& around, Fd socket, Fd process, tree::Caller caller,
+Connection::Connection(ServerContext& around, Fd socket, Fd process, tree::Caller caller,
                        access::Charge charge)
     : around_(around),
       socket_(around.loop, socket.release()),
@@ -23,27 +23,27 @@ Connection::Connection(Surroundings& around, Fd socket, Fd process, tree::Caller
 void Connection::start() {
     await_packets();
     if (!process_.is_open()) return;
-    // A child that was forked may still hold the socket: it is its parent's that ends here.
+    // End the connection with its process: a forked child may still hold the socket open.
     process_.async_wait(asio::posix::descriptor_base::wait_read,
                         [weak = weak_from_this()](const boost::system::error_code& failed) {
                             auto self = weak.lock();
-                            if (self && !failed) self->cut({});
+                            if (self && !failed) self->close({});
                         });
 }
 
-void Connection::cut(std::string_view why) noexcept {
+void Connection::close(std::string_view why) noexcept {
     if (!open()) return;
     if (!why.empty()) {
         around_.log.warn("control: connection of pid ", caller_.subject.pid, ", uid ",
-                         caller_.subject.uid, " cut: ", why);
-        ++around_.counters.cut;
+                         caller_.subject.uid, " closed: ", why);
+        ++around_.counters.aborted;
     }
     if (process_.is_open()) ::close(process_.release());
     const int socket = socket_.release();
     if (shut_down(socket)) {
         ::close(socket);
     } else {
-        around_.crew->add(caller_.subject.uid, [socket] { ::close(socket); });
+        around_.executor->add(caller_.subject.uid, [socket] { ::close(socket); });
     }
     if (mailbox_) mailbox_->close();
     outgoing_.clear();
@@ -63,48 +63,50 @@ void Connection::await_packets() {
                            if (!self || failed || !self->open()) return;
                            try {
                                self->read_packets();
-                           } catch (const std::exception& lack) {
-                               self->cut(lack.what());  // of memory
+                           } catch (const std::exception& failure) {
+                               self->close(failure.what());  // out of memory
                            }
                        });
 }
 
-// A turn: what is left after it waits for the other connections' turns.
+// Handles at most kPacketsPerTurn packets, then lets other connections run.
 void Connection::read_packets() {
     static thread_local std::array<std::byte, kMaxControlPacket> buffer;
-    for (std::size_t count = 0; count < kPacketsATurn; ++count) {
+    for (std::size_t count = 0; count < kPacketsPerTurn; ++count) {
         Received got = receive(socket_.native_handle(), buffer);
         std::vector<Guest> fds;
         fds.reserve(got.fds.size());
         bool foreign = false;
         for (Fd& fd : got.fds) {
-            fds.emplace_back(std::move(fd), around_.crew, caller_.subject.uid);
+            fds.emplace_back(std::move(fd), around_.executor, caller_.subject.uid);
             if (!fds.back().is_foreign()) continue;
             foreign = true;
             ++around_.counters.foreign;
         }
         if (got.what == Received::What::kNothing) break;
-        if (got.what == Received::What::kEnd) return cut({});
+        if (got.what == Received::What::kEnd) return close({});
         ++around_.counters.packets;
         const auto packet = std::span<const std::byte>(buffer).first(got.size);
         if (got.truncated) {
             refuse(op_of(packet), tag_of(packet), Fault{EMSGSIZE, "control packet: too long"});
         } else if (got.lost_fds) {
             refuse(op_of(packet), tag_of(packet),
-                   Fault{EINVAL, "control packet: its descriptors did not all arrive"});
+                   Fault{EINVAL,
+                         "control packet: some descriptors were lost; the daemon may have too many "
+                         "open files"});
         } else {
-            take(packet, fds);
+            handle_packet(packet, fds);
         }
         fds.clear();
-        if (foreign && open() && around_.crew->overrun(caller_.subject.uid)) {
-            return cut("this user's descriptors take too long to close");
+        if (foreign && open() && around_.executor->is_overloaded(caller_.subject.uid)) {
+            return close("this user's descriptors take too long to close");
         }
         if (!open() || sealing_) return;
     }
     await_packets();
 }
 
-void Connection::take(std::span<const std::byte> packet, std::vector<Guest>& fds) {
+void Connection::handle_packet(std::span<const std::byte> packet, std::vector<Guest>& fds) {
     auto request = parse_request(packet, fds.size());
     if (!request) return refuse(op_of(packet), tag_of(packet), request.error());
     perform(*request, packet, fds);
@@ -112,7 +114,7 @@ void Connection::take(std::span<const std::byte> packet, std::vector<Guest>& fds
 
 void Connection::enqueue(Packet packet, std::vector<Guest> fds) {
     if (!open()) return;
-    if (outgoing_.size() >= kMaxOutgoing) return cut("it does not read its replies");
+    if (outgoing_.size() >= kMaxOutgoing) return close("the client does not read its replies");
     outgoing_.push_back({std::move(packet), std::move(fds)});
     if (!writing_) flush();
 }
@@ -133,8 +135,8 @@ void Connection::flush() {
         const Sent sent = send(socket_.native_handle(), first.packet,
                                std::span<const int>(fds).first(first.fds.size()));
         if (sent == Sent::kFailed) {
-            // Descriptors on their way to those who do not read are counted (ETOOMANYREFS).
-            return cut(errno == EPIPE || errno == ECONNRESET ? "" : std::strerror(errno));
+            // ETOOMANYREFS: the kernel limits descriptors that are sent but not received.
+            return close(errno == EPIPE || errno == ECONNRESET ? "" : std::strerror(errno));
         }
         if (sent == Sent::kFull) break;
         if (op_of(first.packet) == static_cast<std::uint16_t>(ControlOp::kLazyServe))
@@ -162,14 +164,14 @@ void Connection::serve(const ControlLazy& wanted, Guest memory, Guest link) {
 
 void Connection::payload_gone(std::uint64_t payload) {
     if (!open()) return;
-    gone_.push_back(payload);  // no more than it offered
+    gone_.push_back(payload);  // bounded by the payloads it offered
     if (!writing_) flush();
 }
 
 bool Mailbox::serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept {
     try {
-        Guest first(std::move(memory), crew_, wanted.uid);
-        Guest second(std::move(link), crew_, wanted.uid);
+        Guest first(std::move(memory), executor_, wanted.uid);
+        Guest second(std::move(link), executor_, wanted.uid);
         if (!is_open_) return false;
         if (++serves_ > kMaxServes) {
             --serves_;
@@ -193,7 +195,7 @@ void Mailbox::gone(std::uint64_t payload) noexcept {
             if (auto connection = to.lock()) connection->payload_gone(payload);
         });
     } catch (const std::exception&) {
-        // It keeps what nobody can ask for any more until it closes.
+        // Out of memory: the producer keeps the payload until its connection closes.
     }
 }
 

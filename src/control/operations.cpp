@@ -1,4 +1,4 @@
-// What the requests of a connection do. On the loop.
+// Performs the requests of a connection. On the loop.
 #include <algorithm>
 #include <csignal>
 #include <fcntl.h>
@@ -18,7 +18,7 @@ Fault too_many(const char* what) {
     return Fault{EDQUOT, std::string("control: too many ") + what + " of one connection"};
 }
 
-// Whether nothing is left to be added: a question without a lock.
+// Whether all seals are set already; the question takes no lock.
 bool is_sealed(int memory, payload::Sealing sealing) {
     const auto seals = static_cast<unsigned>(::fcntl(memory, F_GET_SEALS));
     constexpr unsigned kSize = F_SEAL_SHRINK | F_SEAL_GROW;
@@ -57,7 +57,7 @@ void Connection::refuse(std::uint16_t op, std::uint32_t tag, const Fault& why) {
 void Connection::perform(const Request& request, std::span<const std::byte> packet,
                          std::vector<Guest>& fds) {
     tree::Exchange& exchange = around_.exchange;
-    // An operation that gives memory, by id.
+    // Replies with a memory descriptor.
     const auto give = [&](Result<tree::Claimed> claimed) {
         if (!claimed) return refuse(request, claimed.error());
         std::vector<Guest> memory;
@@ -74,7 +74,7 @@ void Connection::perform(const Request& request, std::span<const std::byte> pack
         case ControlOp::kSend:
         case ControlOp::kPoolOpen:
             if (fds[0].kind() != FdKind::kMemory)
-                return refuse(request, Fault{EPERM, "the descriptor is not a memfd's"});
+                return refuse(request, Fault{EPERM, "the descriptor is not a memfd"});
             return seal_then(request, packet, std::move(fds[0]));
         case ControlOp::kPoolMap: {
             auto grant = exchange.map_pool(caller_, request.as<ControlId>().id);
@@ -115,24 +115,24 @@ void Connection::perform(const Request& request, std::span<const std::byte> pack
     }
 }
 
-// Adding seals takes the file's lock, which somebody may hold for as long as he likes. So the crew
-// does it; what is sealed already goes straight on.
+// Adding seals takes the file's lock, which a client may hold for ever, so an executor does it. Memory
+// that is sealed already proceeds at once.
 void Connection::seal_then(const Request& request, std::span<const std::byte> packet,
                            Guest memory) {
     const auto sealing =
         request.op == ControlOp::kSend ? payload::Sealing::kWhole : payload::Sealing::kPool;
     if (is_sealed(memory.get(), sealing)) return with_memory(request, std::move(memory));
-    if (around_.crew->overrun(caller_.subject.uid)) {
+    if (around_.executor->is_overloaded(caller_.subject.uid)) {
         return refuse(request, Fault{EBUSY, "this user's descriptors take too long to seal"});
     }
     sealing_ = true;
     auto job = std::make_shared<Deferred>();
     job->packet.assign(packet.begin(), packet.end());
     job->memory = std::move(memory);
-    around_.crew->add(
+    around_.executor->add(
         caller_.subject.uid, [job, sealing, &loop = around_.loop, weak = weak_from_this()] {
             job->sealed = payload::check_sealed(job->memory.get(), sealing);
-            if (weak.expired()) return;  // the loop may be gone, too
+            if (weak.expired()) return;  // then the loop may be gone, too
             asio::post(loop, [job, weak] {
                 auto self = weak.lock();
                 if (!self || !self->open()) return;
@@ -182,31 +182,39 @@ void Connection::attach(const Request& request, std::vector<Guest>& fds) {
     ControlLazy wanted = request.as<ControlLazy>();
     const FdKind memory = wanted.mode == LazyMode::kWhole ? FdKind::kMemory : FdKind::kUserFault;
     if (fds[0].kind() != memory)
-        return refuse(request, Fault{EINVAL, "the first descriptor is not what the mode says"});
+        return refuse(
+            request,
+            Fault{EINVAL,
+                  "the first descriptor does not fit the mode: send a userfaultfd or a memfd"});
     if (fds[1].kind() != FdKind::kSocket || !is_unix_socket(fds[1].get()))
         return refuse(request, Fault{EINVAL, "the second descriptor is not a Unix socket"});
     auto producer = around_.exchange.lazy_producer(caller_, wanted);
     if (!producer) return refuse(request, producer.error());
     wanted.uid = caller_.subject.uid;
     wanted.pid = static_cast<std::uint32_t>(std::max(caller_.subject.pid, 0));
-    // It takes them, whatever comes of it.
+    // serve() takes both descriptors, even if it fails.
     if (!(*producer)->serve(wanted, fds[0].release(), fds[1].release()))
-        return refuse(request, Fault{ECONNRESET, "the producer is gone or does not keep up"});
+        return refuse(request,
+                      Fault{ECONNRESET, "the producer is gone or has too many requests waiting"});
     answer(request, ControlId{wanted.payload_id});
 }
 
-// At once where nothing has to be written to a disk.
+// Replies at once unless the message must be written to disk.
 void Connection::enqueue_memory(const Request& request, Guest memory) {
     if (pending_ >= kMaxPending)
-        return refuse(request, Fault{EAGAIN, "too many messages of this connection at once"});
+        return refuse(
+            request,
+            Fault{
+                EAGAIN,
+                "this connection has too many messages waiting: read replies before sending more"});
     around_.exchange.send(caller_, request.path, request.as<ControlSend>(), request.extensions,
-                          memory.release(), later(request));
+                          memory.release(), deferred_reply(request));
 }
 
-// For what may answer later, from any thread: by way of the loop.
-tree::Exchange::Done Connection::later(const Request& request) {
+// A reply that may be given later, on any thread; it is posted to the loop.
+tree::Exchange::Done Connection::deferred_reply(const Request& request) {
     ++pending_;
-    Request plain = request;  // op and tag; the texts are gone by the time it is answered
+    Request plain = request;  // op and tag; the texts will be gone
     plain.path = plain.text = plain.target = {};
     plain.extensions = {};
     return [plain, &loop = around_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
@@ -222,10 +230,12 @@ tree::Exchange::Done Connection::later(const Request& request) {
 
 void Connection::hand_off(const Request& request) {
     if (pending_ >= kMaxPending)
-        return refuse(request, Fault{EAGAIN, "too many hand-offs of this connection at once"});
+        return refuse(request, Fault{EAGAIN,
+                                     "this connection has too many hand-offs waiting: read replies "
+                                     "before sending more"});
     const auto& wanted = request.as<ControlHandoff>();
     around_.exchange.hand_off(caller_, request.path, request.text, request.target, wanted.send,
-                              request.extensions, later(request));
+                              request.extensions, deferred_reply(request));
 }
 
 }  // namespace ipcfs::control

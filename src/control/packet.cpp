@@ -1,4 +1,4 @@
-// Pure functions over bytes that a client sent.
+// Parsing and building of packets. Pure functions; a client's bytes are not trusted.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -14,34 +14,34 @@ Fault malformed(const char* why) {
     return Fault{EINVAL, std::string("control packet: ") + why};
 }
 
-// Cuts a packet into pieces from its front.
-class Cutter {
+// Reads a packet from its front; every read checks the remaining length.
+class PacketReader {
 public:
-    explicit Cutter(std::span<const std::byte> rest) : rest_(rest) {}
+    explicit PacketReader(std::span<const std::byte> rest) : rest_(rest) {}
 
     template <class T>
-    bool cut(T& into) {
+    bool read(T& into) {
         if (rest_.size() < sizeof(T)) return false;
         std::memcpy(&into, rest_.data(), sizeof(T));
         rest_ = rest_.subspan(sizeof(T));
         return true;
     }
-    bool cut(std::uint32_t length, std::span<const std::byte>& into) {
+    bool read(std::uint32_t length, std::span<const std::byte>& into) {
         if (length > rest_.size()) return false;
         into = rest_.first(length);
         rest_ = rest_.subspan(length);
         return true;
     }
-    // A text without NUL.
-    bool cut(std::uint32_t length, std::string_view& into) {
+    // A string without NUL.
+    bool read(std::uint32_t length, std::string_view& into) {
         std::span<const std::byte> bytes;
-        if (!cut(length, bytes)) return false;
+        if (!read(length, bytes)) return false;
         into = {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
         return into.find('\0') == std::string_view::npos;
     }
-    // Of a file of the tree, below the mount.
-    bool cut_path(std::uint32_t length, std::string_view& into) {
-        return cut(length, into) && !into.empty() && into.front() != '/';
+    // A path below the mount: not empty, not absolute.
+    bool read_path(std::uint32_t length, std::string_view& into) {
+        return read(length, into) && !into.empty() && into.front() != '/';
     }
     bool empty() const { return rest_.empty(); }
 
@@ -49,54 +49,54 @@ private:
     std::span<const std::byte> rest_;
 };
 
-bool cut_send(Cutter& in, Request& out) {
+bool parse_send(PacketReader& in, Request& out) {
     ControlSend send;
-    if (!in.cut(send) || send.reserved != 0) return false;
+    if (!in.read(send) || send.reserved != 0) return false;
     out.body = send;
-    return in.cut_path(send.path_length, out.path) &&
-           in.cut(send.extensions_length, out.extensions);
+    return in.read_path(send.path_length, out.path) &&
+           in.read(send.extensions_length, out.extensions);
 }
 
-bool cut_pool(Cutter& in, Request& out) {
+bool parse_pool(PacketReader& in, Request& out) {
     ControlPoolOpen open;
-    if (!in.cut(open)) return false;
+    if (!in.read(open)) return false;
     out.body = open;
-    return in.cut_path(open.path_length, out.path);
+    return in.read_path(open.path_length, out.path);
 }
 
-bool cut_watch(Cutter& in, Request& out) {
+bool parse_watch(PacketReader& in, Request& out) {
     ControlWatch watch;
-    if (!in.cut(watch) || watch.reserved != 0) return false;
+    if (!in.read(watch) || watch.reserved != 0) return false;
     // An eventfd has no signal.
     if (out.op == ControlOp::kEventFd && watch.signal != 0) return false;
     out.body = watch;
-    return in.cut_path(watch.path_length, out.path) && in.cut(watch.filter_length, out.text);
+    return in.read_path(watch.path_length, out.path) && in.read(watch.filter_length, out.text);
 }
 
-bool cut_lazy(Cutter& in, Request& out) {
+bool parse_lazy(PacketReader& in, Request& out) {
     ControlLazy lazy;
-    if (!in.cut(lazy) || lazy.reserved != 0 || lazy.uid != 0 || lazy.pid != 0) return false;
+    if (!in.read(lazy) || lazy.reserved != 0 || lazy.uid != 0 || lazy.pid != 0) return false;
     if (lazy.mode != LazyMode::kFaults && lazy.mode != LazyMode::kWhole) return false;
     if (lazy.length == 0 || lazy.address > UINT64_MAX - lazy.length) return false;
     out.body = lazy;
     return true;
 }
 
-// The texts in the order of the structure's comment, then the extensions.
-bool cut_handoff(Cutter& in, Request& out) {
+// The texts come in the order given at the structure, then the extensions.
+bool parse_handoff(PacketReader& in, Request& out) {
     ControlHandoff handoff;
-    if (!in.cut(handoff) || handoff.send.reserved != 0) return false;
+    if (!in.read(handoff) || handoff.send.reserved != 0) return false;
     out.body = handoff;
-    return in.cut_path(handoff.send.path_length, out.path) &&
-           in.cut(handoff.name_length, out.text) && !out.text.empty() &&
-           in.cut_path(handoff.target_length, out.target) &&
-           in.cut(handoff.send.extensions_length, out.extensions);
+    return in.read_path(handoff.send.path_length, out.path) &&
+           in.read(handoff.name_length, out.text) && !out.text.empty() &&
+           in.read_path(handoff.target_length, out.target) &&
+           in.read(handoff.send.extensions_length, out.extensions);
 }
 
 template <class T>
-bool cut_plain(Cutter& in, Request& out) {
+bool parse_plain(PacketReader& in, Request& out) {
     T body;
-    if (!in.cut(body)) return false;
+    if (!in.read(body)) return false;
     if constexpr (std::is_same_v<T, ControlHello>) {
         if (body.reserved != 0) return false;
     }
@@ -104,18 +104,18 @@ bool cut_plain(Cutter& in, Request& out) {
     return true;
 }
 
-bool cut_body(Cutter& in, Request& out) {
+bool parse_body(PacketReader& in, Request& out) {
     switch (out.op) {
-        case ControlOp::kHello: return cut_plain<ControlHello>(in, out);
+        case ControlOp::kHello: return parse_plain<ControlHello>(in, out);
         case ControlOp::kSend:
-        case ControlOp::kLazyOffer: return cut_send(in, out);
-        case ControlOp::kPoolOpen: return cut_pool(in, out);
+        case ControlOp::kLazyOffer: return parse_send(in, out);
+        case ControlOp::kPoolOpen: return parse_pool(in, out);
         case ControlOp::kEventFd:
-        case ControlOp::kSignal: return cut_watch(in, out);
-        case ControlOp::kLazyAttach: return cut_lazy(in, out);
-        case ControlOp::kLazyReport: return cut_plain<ControlLazyReport>(in, out);
-        case ControlOp::kHandoff: return cut_handoff(in, out);
-        default: return cut_plain<ControlId>(in, out);
+        case ControlOp::kSignal: return parse_watch(in, out);
+        case ControlOp::kLazyAttach: return parse_lazy(in, out);
+        case ControlOp::kLazyReport: return parse_plain<ControlLazyReport>(in, out);
+        case ControlOp::kHandoff: return parse_handoff(in, out);
+        default: return parse_plain<ControlId>(in, out);
     }
 }
 
@@ -138,30 +138,31 @@ std::size_t wanted_fds(ControlOp op) noexcept {
 
 Result<Request> parse_request(std::span<const std::byte> packet, std::size_t fds) {
     if (packet.size() > kMaxControlPacket) return Fault{EMSGSIZE, "control packet: too long"};
-    Cutter in(packet);
+    PacketReader in(packet);
     ControlHeader header;
-    if (!in.cut(header)) return malformed("shorter than its header");
-    if (header.magic != kControlMagic) return malformed("not one of ipcfs");
-    if (header.version != kControlVersion) return malformed("another version");
-    if (header.error != 0) return malformed("an error in a request");
+    if (!in.read(header)) return malformed("too short for its header");
+    if (header.magic != kControlMagic) return malformed("wrong magic number");
+    if (header.version != kControlVersion) return malformed("unsupported version");
+    if (header.error != 0) return malformed("a request must not carry an error");
     if (!is_request(header.op)) return Fault{EOPNOTSUPP, "control packet: unknown operation"};
     Request out;
     out.op = static_cast<ControlOp>(header.op);
     out.tag = header.tag;
-    if (fds != wanted_fds(out.op)) return malformed("another number of descriptors than it takes");
-    if (!cut_body(in, out)) return malformed("a length or field is wrong");
-    if (!in.empty()) return malformed("longer than it says");
+    if (fds != wanted_fds(out.op))
+        return malformed("wrong number of descriptors for this operation");
+    if (!parse_body(in, out)) return malformed("a length or field is invalid");
+    if (!in.empty()) return malformed("longer than its fields say");
     return out;
 }
 
 std::uint32_t tag_of(std::span<const std::byte> packet) noexcept {
     ControlHeader header;
-    return Cutter(packet).cut(header) ? header.tag : 0;
+    return PacketReader(packet).read(header) ? header.tag : 0;
 }
 
 std::uint16_t op_of(std::span<const std::byte> packet) noexcept {
     ControlHeader header;
-    return Cutter(packet).cut(header) ? header.op : std::uint16_t{0};
+    return PacketReader(packet).read(header) ? header.op : std::uint16_t{0};
 }
 
 Packet make_packet(std::uint16_t op, std::uint32_t tag, int error, std::span<const std::byte> body,

@@ -1,4 +1,5 @@
-// Listening, limits, and who is connected. All on the loop; only stop() comes from elsewhere.
+// Listening, admission limits, and the table of connections. On the loop; only stop() runs on any
+// thread.
 #include <future>
 #include <map>
 #include <sys/socket.h>
@@ -15,8 +16,8 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr int kBacklog = 128;
-constexpr int kAcceptsATurn = 16;
-constexpr auto kBreather = std::chrono::milliseconds(100);
+constexpr int kAcceptsPerTurn = 16;
+constexpr auto kRetryDelay = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -26,21 +27,21 @@ struct Server::State : std::enable_shared_from_this<State> {
         : around(std::move(config), loop, exchange, log),
           ledger(accounts),
           listener(loop),
-          breather(loop) {
+          retry_timer(loop) {
         around.ended = [this](Connection& connection) { forget(connection); };
     }
 
     void await_connections();
     void accept_some();
     void admit(Fd socket);
-    void turn_away(Fd socket, uid_t uid, const Fault& why);
+    void reject(Fd socket, uid_t uid, const Fault& why);
     void forget(Connection& connection);
     void end();
 
-    Surroundings around;
+    ServerContext around;
     access::Ledger& ledger;
     asio::posix::stream_descriptor listener;
-    asio::steady_timer breather;
+    asio::steady_timer retry_timer;
     std::map<Connection*, std::shared_ptr<Connection>> connections;
     std::map<uid_t, std::size_t> of_user;
     std::map<pid_t, std::size_t> of_process;
@@ -58,7 +59,7 @@ void Server::State::await_connections() {
 }
 
 void Server::State::accept_some() {
-    for (int count = 0; count < kAcceptsATurn; ++count) {
+    for (int count = 0; count < kAcceptsPerTurn; ++count) {
         Fd socket(
             ::accept4(listener.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (socket) {
@@ -67,10 +68,10 @@ void Server::State::accept_some() {
         }
         if (errno == EAGAIN) break;
         if (errno == EINTR || errno == ECONNABORTED) continue;
-        // No descriptor or no memory to be had: who waits stays in the backlog.
-        around.log.warn("control: accept: ", std::strerror(errno));
-        breather.expires_after(kBreather);
-        breather.async_wait([weak = weak_from_this()](const boost::system::error_code& failed) {
+        // Out of descriptors or memory: clients stay in the backlog, and accepting is retried.
+        around.log.warn("control: cannot accept a connection, retrying: ", std::strerror(errno));
+        retry_timer.expires_after(kRetryDelay);
+        retry_timer.async_wait([weak = weak_from_this()](const boost::system::error_code& failed) {
             auto self = weak.lock();
             if (self && !failed) self->await_connections();
         });
@@ -89,15 +90,15 @@ void Server::State::admit(Fd socket) {
     const auto mine = of_user.find(uid);
     if (connections.size() >= around.config.max_connections ||
         (uid != 0 && mine != of_user.end() && mine->second >= around.config.max_per_user)) {
-        return turn_away(std::move(socket), uid, Fault{EMFILE, "too many control connections"});
+        return reject(std::move(socket), uid, Fault{EMFILE, "too many control connections"});
     }
-    if (around.crew->overrun(uid)) {
-        return turn_away(std::move(socket), uid,
-                         Fault{EBUSY, "this user's descriptors take too long to close"});
+    if (around.executor->is_overloaded(uid)) {
+        return reject(std::move(socket), uid,
+                      Fault{EBUSY, "this user's descriptors take too long to close"});
     }
     auto charge = access::Charge::take(ledger.account(uid), access::Resource::kOpenFiles, 1);
     if (!charge) {
-        return turn_away(std::move(socket), uid, Fault{EDQUOT, "too many open files of this user"});
+        return reject(std::move(socket), uid, Fault{EDQUOT, "this user has too many open files"});
     }
     const pid_t pid = peer->subject.pid;
     Fd process = peer_process(socket.get(), pid);
@@ -111,14 +112,14 @@ void Server::State::admit(Fd socket) {
     made->start();
 }
 
-// With a word: the first that it reads is the error.
-void Server::State::turn_away(Fd socket, uid_t uid, const Fault& why) {
-    ++around.counters.turned_away;
-    around.log.debug("control: a connection of uid ", uid, " turned away: ", why.operation);
-    const Packet word = make_error(0, 0, why);
-    send(socket.get(), word, {});
+// Sends the error as the first reply, then closes.
+void Server::State::reject(Fd socket, uid_t uid, const Fault& why) {
+    ++around.counters.rejected;
+    around.log.debug("control: a connection of uid ", uid, " rejected: ", why.operation);
+    const Packet reply = make_error(0, 0, why);
+    send(socket.get(), reply, {});
     if (shut_down(socket.get())) return;
-    around.crew->add(uid, [fd = socket.release()] { ::close(fd); });
+    around.executor->add(uid, [fd = socket.release()] { ::close(fd); });
 }
 
 void Server::State::forget(Connection& connection) {
@@ -139,12 +140,12 @@ void Server::State::forget(Connection& connection) {
 void Server::State::end() {
     if (std::exchange(ended, true)) return;
     boost::system::error_code ignored;
-    breather.cancel();
+    retry_timer.cancel();
     listener.close(ignored);
     ::unlink(around.config.path.c_str());
     while (!connections.empty()) {
         auto next = connections.begin()->second;
-        next->cut({});
+        next->close({});
     }
 }
 
@@ -178,8 +179,8 @@ void Server::stop() noexcept {
             state->end();
             done->set_value();
         });
-        // A loop that is stopped meanwhile drops it.
-        while (over.wait_for(kBreather) != std::future_status::ready) {
+        // A loop that stops meanwhile drops the posted work.
+        while (over.wait_for(kRetryDelay) != std::future_status::ready) {
             if (loop.stopped()) return state_->end();
         }
     } catch (const std::exception&) {
@@ -191,7 +192,7 @@ const Counters& Server::counters() const noexcept {
 }
 
 std::size_t Server::stuck() const {
-    return state_->around.crew->stuck();
+    return state_->around.executor->stuck();
 }
 
 }  // namespace ipcfs::control

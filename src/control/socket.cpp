@@ -1,4 +1,4 @@
-// System calls, EINTR retried, every descriptor close-on-exec.
+// System calls; they retry EINTR and open every descriptor close-on-exec.
 #include <array>
 #include <cstring>
 #include <fcntl.h>
@@ -20,7 +20,7 @@
 namespace ipcfs::control {
 namespace {
 
-constexpr std::size_t kMaxFds = 253;  // SCM_MAX_FD: what one packet can carry
+constexpr std::size_t kMaxFds = 253;  // SCM_MAX_FD: the most that one packet can carry
 
 template <class Call>
 auto retried(const Call& call) {
@@ -31,7 +31,8 @@ auto retried(const Call& call) {
     return result;
 }
 
-// `path` as an address. One that is too long is named by its directory, which `directory` keeps open.
+// `path` as a socket address. A path that is too long is reached through /proc/self/fd of its
+// directory, which `directory` keeps open.
 Result<sockaddr_un> address_of(const std::string& path, Fd& directory) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -53,7 +54,8 @@ Result<sockaddr_un> address_of(const std::string& path, Fd& directory) {
 Result<Fd> listen_at(const std::string& path, int backlog) {
     struct stat there {};
     if (::lstat(path.c_str(), &there) == 0) {
-        if (!S_ISSOCK(there.st_mode)) return Fault{EADDRINUSE, path + ": not a socket"};
+        if (!S_ISSOCK(there.st_mode))
+            return Fault{EADDRINUSE, path + ": exists and is not a socket"};
         ::unlink(path.c_str());
     }
     Fd directory;
@@ -63,7 +65,7 @@ Result<Fd> listen_at(const std::string& path, int backlog) {
     if (!listener) return errno_fault("socket");
     if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
         return errno_fault("bind " + path);
-    // Who may do what is decided at each request, as at each open(2).
+    // Everyone may connect: rights are checked at each request, as at open(2).
     if (::chmod(path.c_str(), 0666) != 0) return errno_fault("chmod " + path);
     if (::listen(listener.get(), backlog) != 0) return errno_fault("listen " + path);
     return listener;
@@ -81,7 +83,7 @@ Result<tree::Caller> peer_of(int connection) {
         length = static_cast<socklen_t>(caller.groups.size() * sizeof(gid_t));
         if (::getsockopt(connection, SOL_SOCKET, SO_PEERGROUPS, caller.groups.data(), &length) == 0)
             break;
-        // It says how much it needs.
+        // ERANGE: `length` now says how much is needed.
         if (errno != ERANGE || length <= caller.groups.size() * sizeof(gid_t))
             return errno_fault("SO_PEERGROUPS");
         caller.groups.resize(length / sizeof(gid_t));
@@ -99,8 +101,8 @@ Fd peer_process(int connection, pid_t pid) noexcept {
 }
 
 Received receive(int connection, std::span<std::byte> buffer) {
-    // Room for as many as there can be: those for which there is none the kernel closes, in this
-    // thread, whatever that takes.
+    // Room for all that can come: the kernel closes surplus descriptors in this thread, and closing
+    // may block.
     alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kMaxFds * sizeof(int)) + 128> ancillary;
     iovec data{buffer.data(), buffer.size()};
     msghdr message{};
@@ -127,7 +129,7 @@ Received receive(int connection, std::span<std::byte> buffer) {
     got.truncated = (message.msg_flags & MSG_TRUNC) != 0;
     got.lost_fds = (message.msg_flags & MSG_CTRUNC) != 0;
     got.size = static_cast<std::size_t>(size);
-    // A packet without a byte cannot be told from the end; it is taken as such.
+    // An empty packet looks like the end of the connection and is treated as such.
     got.what = size == 0 ? Received::What::kEnd : Received::What::kPacket;
     return got;
 }
@@ -160,7 +162,7 @@ FdKind kind_of(int fd) noexcept {
     char target[64];
     const ssize_t length = ::readlink(path, target, sizeof target);
     const std::string_view text(target, length > 0 ? static_cast<std::size_t>(length) : 0);
-    // No file of a file system shows like these: their paths begin with a slash.
+    // File system paths begin with a slash, so these texts are unambiguous.
     if (text == "anon_inode:[eventfd]") return FdKind::kEventFd;
     if (text == "anon_inode:[userfaultfd]") return FdKind::kUserFault;
     if (text.starts_with("socket:[")) return FdKind::kSocket;
@@ -175,9 +177,9 @@ bool is_unix_socket(int fd) noexcept {
 
 bool shut_down(int connection) noexcept {
     ::shutdown(connection, SHUT_RDWR);
-    // From here on nothing more comes in. With room for the sender's credentials and no more, a look
-    // at a packet tells whether it has descriptors: MSG_CTRUNC. Credentials tell an empty packet
-    // from the end.
+    // Nothing more arrives from here on. With buffer space only for the sender's credentials,
+    // MSG_CTRUNC shows that a packet carries descriptors; the credentials distinguish an empty
+    // packet from the end.
     const int yes = 1;
     ::setsockopt(connection, SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes);
     for (;;) {

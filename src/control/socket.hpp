@@ -1,5 +1,5 @@
-// The system calls of the control socket: what arrives on it and who sent it, and what kind of
-// descriptor somebody sent. None of them waits for anybody. Any thread.
+// System calls of the control socket: receiving packets, identifying the sender, and classifying
+// descriptors. None blocks on a client. Any thread.
 #pragma once
 
 #include <cstddef>
@@ -14,48 +14,49 @@
 
 namespace ipcfs::control {
 
-// Nonblocking, listening, mode 0666. Takes the place of a socket that a killed daemon left at
-// `path`. EADDRINUSE: there is something else; ENAMETOOLONG: the last part is too long for an address.
+// Creates a listening, nonblocking socket with mode 0666. Replaces a socket that a killed daemon
+// left at `path`. EADDRINUSE: something other than a socket exists there; ENAMETOOLONG: the last
+// component is too long for an address.
 Result<Fd> listen_at(const std::string& path, int backlog);
 
-// Who connected, as of the time it did: SO_PEERCRED and SO_PEERGROUPS (unix(7)).
+// The peer's credentials as of connect(2): SO_PEERCRED and SO_PEERGROUPS (unix(7)).
 Result<tree::Caller> peer_of(int connection);
-// A pidfd of the process that connected; empty where it is not visible from here or has ended.
+// A pidfd of the connected process; empty if it has ended or is in another pid namespace.
 Fd peer_process(int connection, pid_t pid) noexcept;
 
 struct Received {
     enum class What {
         kPacket,
-        kNothing,  // for now
+        kNothing,  // nothing to read now
         kEnd,      // the other end is closed, or it failed
     };
     What what = What::kNothing;
-    std::size_t size = 0;    // of what is in the buffer
+    std::size_t size = 0;    // bytes in the buffer
     bool truncated = false;  // the packet was longer than the buffer
-    bool lost_fds = false;   // this process had no room for all its descriptors
-    std::vector<Fd> fds;     // all there were, up to what one packet can carry
+    bool lost_fds = false;   // some descriptors did not fit in our descriptor table
+    std::vector<Fd> fds;     // all descriptors of the packet
 };
-// One packet. Foreign descriptors: see kind_of.
+// Receives one packet without blocking. Classify its descriptors with kind_of() before use.
 Received receive(int connection, std::span<std::byte> buffer);
 
 enum class Sent { kDone, kFull, kFailed };
-// One packet with at most kMaxControlFds descriptors.
+// Sends one packet with at most kMaxControlFds descriptors, without blocking.
 Sent send(int connection, std::span<const std::byte> packet, std::span<const int> fds) noexcept;
 
-// What a descriptor is that somebody else opened. Only questions that are answered by the kernel
-// alone: fstat(2), even close(2), may wait for the daemon of another file system for ever.
+// The kind of a client's descriptor. Asks only the kernel: fstat(2) and even close(2) may wait for
+// another file system's daemon for ever.
 enum class FdKind { kMemory, kEventFd, kUserFault, kSocket, kOther };
 FdKind kind_of(int fd) noexcept;
-// Whether closing it is certain not to wait either. A socket may linger, and may hold other
-// descriptors; a userfaultfd waits for a lock of its process.
+// Whether close(2) is certain not to block. A socket may linger and may carry other descriptors; a
+// userfaultfd waits for a lock of its process.
 constexpr bool closes_at_once(FdKind kind) noexcept {
     return kind == FdKind::kMemory || kind == FdKind::kEventFd;
 }
-// Whether it is a socket of this machine's processes.
+// Whether `fd` is a Unix socket.
 bool is_unix_socket(int fd) noexcept;
 
-// Ends a connection for both sides without closing what others sent over it: true when nothing
-// unread with descriptors is in it, so that it can be closed here.
+// Shuts a connection down for both sides. Returns true if no unread packet carries descriptors, so
+// that the caller may close it; closing it otherwise may block.
 bool shut_down(int connection) noexcept;
 
 }  // namespace ipcfs::control

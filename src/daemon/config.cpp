@@ -1,4 +1,4 @@
-// Reading, writing and comparing the configuration. Only this file knows toml++.
+// Reading, writing and comparing configurations. Only this file uses toml++.
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -21,7 +21,7 @@ constexpr std::string_view kUserSection = "limits.user.";
 
 std::optional<std::uint32_t> uid_of(const std::string& name) {
     if (auto number = parse_number(name)) {
-        // 2^32-1 is "no user" to the kernel.
+        // The kernel reserves 2^32-1 for "no user".
         if (*number >= UINT32_MAX) return std::nullopt;
         return static_cast<std::uint32_t>(*number);
     }
@@ -59,20 +59,20 @@ Value value_from_node(const toml::node& node) {
     return value;
 }
 
-// The section "fuse" of "fuse.threads"; of a top-level key the empty one.
+// Returns "fuse" for "fuse.threads"; empty for a top-level key.
 std::string_view section_of(std::string_view key) {
     auto dot = key.rfind('.');
     return dot == std::string_view::npos ? std::string_view() : key.substr(0, dot);
 }
 
-std::string known_in(std::string_view section) {
+std::string known_keys_in(std::string_view section) {
     std::string known;
     for (const Key& key : keys()) {
         if (section_of(key.name) != section) continue;
         if (!known.empty()) known += ", ";
         known += section.empty() ? key.name : key.name.substr(section.size() + 1);
     }
-    if (section.empty()) known += ", and the sections fuse, log, limits, payload, channel";
+    if (section.empty()) known += ", and the sections fuse, log, limits, payload, store, channel";
     if (section == "limits") known += ", and limits.user.NAME";
     return known;
 }
@@ -91,7 +91,7 @@ public:
 
 private:
     void defaults() {
-        const Surroundings& around = source_.around;
+        const ProcessEnvironment& around = source_.around;
         Config& config = parsed_.config;
         if (around.uid == 0) {
             config.mount = "/ipc";
@@ -121,7 +121,7 @@ private:
         } catch (const toml::parse_error& failed) {
             error(place(failed.source()), std::string(failed.description()));
         }
-        // toml++ keeps a table by name; people read a file from its top.
+        // toml++ sorts tables by name; report errors in the order of the file.
         std::stable_sort(found_.begin(), found_.end(), [](const Found& a, const Found& b) {
             return std::pair(a.region.begin.line, a.region.begin.column) <
                    std::pair(b.region.begin.line, b.region.begin.column);
@@ -129,7 +129,7 @@ private:
         for (const Found& found : found_) set(found.key, found.value, place(found.region));
     }
 
-    // Lists the leaves; a section that nobody knows is one error, not one for each key in it.
+    // Collects the keys. An unknown section is one error, not one for each key in it.
     void table(const toml::table& content, const std::string& prefix) {
         for (auto&& [name, node] : content) {
             std::string key = prefix + std::string(name.str());
@@ -140,7 +140,8 @@ private:
             if (node.is_table() && (section || of_user)) {
                 table(*node.as_table(), key + '.');
             } else {
-                // A wrong value is pointed at itself, a wrong key at the key.
+                // For a wrong value, report the place of the value; for an unknown key, that of the
+                // key.
                 const bool value = section || known(key);
                 found_.push_back(
                     {key, value_from_node(node), value ? node.source() : name.source()});
@@ -178,8 +179,8 @@ private:
             if (name == section) return refuse(where, name, value, "a section, [" + name + "]");
         }
         std::string_view section = section_of(name);
-        std::string allowed = known_in(section);
-        if (allowed.empty()) allowed = known_in(section = "");
+        std::string allowed = known_keys_in(section);
+        if (allowed.empty()) allowed = known_keys_in(section = "");
         error(where, "unknown key " + toml_string(name) + "; known " +
                          (section.empty() ? "at the top" : "in [" + std::string(section) + "]") +
                          " are: " + allowed);
@@ -202,9 +203,9 @@ private:
         }
         auto [known_as, first] = users_.try_emplace(*uid, user);
         if (!first && known_as->second != user) {
-            return error(where, "limits.user." + user + ": is uid " + std::to_string(*uid) +
-                                    ", whose limits are given as limits.user." + known_as->second +
-                                    " already; give them in one place");
+            return error(where, "limits.user." + user + ": uid " + std::to_string(*uid) +
+                                    " already has limits in limits.user." + known_as->second +
+                                    "; give them in one section");
         }
         for (const UserKey& key : user_keys()) {
             if (key.name != leaf) continue;
@@ -221,7 +222,7 @@ private:
         error(where, name + " = " + value.shown + ": must be " + allowed);
     }
 
-    // What no key shows alone.
+    // Checks that concern several keys.
     void check_whole() {
         channel::simplify(parsed_.config.channel);
         const Config& config = parsed_.config;
@@ -235,7 +236,7 @@ private:
         }
     }
 
-    // Where the first of the two keys that was given at all was given.
+    // The place of the first of two keys that the source gives.
     std::string where(const std::string& first, const std::string& second) const {
         for (const std::string& name : {first, second}) {
             auto found = where_.find(name);
@@ -254,7 +255,7 @@ private:
     Parsed parsed_;
     std::vector<Found> found_;
     std::map<std::string, std::string> where_;
-    std::map<std::uint32_t, std::string> users_;  // as they are called in the source
+    std::map<std::uint32_t, std::string> users_;  // by uid: the name used in the source
     std::set<std::string> unknown_users_;
 };
 
@@ -265,8 +266,8 @@ std::string environment(const char* name) {
 
 }  // namespace
 
-Surroundings surroundings() {
-    Surroundings around;
+ProcessEnvironment process_environment() {
+    ProcessEnvironment around;
     around.uid = geteuid();
     around.home = environment("HOME");
     if (around.home.empty()) {

@@ -1,8 +1,8 @@
-// The configuration: plain data, read once at start (and again on SIGHUP) from a TOML file and from
-// settings of the command line, checked whole before anything is built. This folder (src/daemon) is
-// the program's main: it reads the configuration, builds all the rest, wires it and runs it.
+// The configuration: plain data, read at start and again on SIGHUP from a TOML file and the command
+// line, and checked completely before anything is built. This folder (src/daemon) is the program's
+// main: it reads the configuration, builds everything, connects it and runs it.
 //
-// Every key is documented in conf/ipcfs.toml. Precedence: defaults, file, IPCFS_MOUNT, options.
+// conf/ipcfs.toml documents every key. Later sources win: defaults, file, IPCFS_MOUNT, options.
 // Pure functions over values; any thread.
 #pragma once
 
@@ -24,16 +24,16 @@ enum class Passthrough : std::uint8_t { kAuto, kOff };
 enum class AllowOther : std::uint8_t { kAuto, kYes, kNo };
 enum class LogTarget : std::uint8_t { kAuto, kStderr, kFile, kJournald };
 
-// A limit that is not there; written "unlimited".
+// No limit; written "unlimited".
 constexpr std::uint64_t kUnlimited = UINT64_MAX;
 
 struct FuseConfig {
     Transport transport = Transport::kAuto;
-    std::uint32_t queue_depth = 8192;  // io_uring entries per CPU
-    std::uint32_t threads = 0;         // workers of the classic transport; 0: by the CPUs
-    Passthrough passthrough = Passthrough::kAuto;  // memory given to clients directly
+    std::uint32_t queue_depth = 8192;              // io_uring entries per CPU
+    std::uint32_t threads = 0;                     // readers of the classic transport; 0: one a CPU
+    Passthrough passthrough = Passthrough::kAuto;  // clients access payload memory directly
     AllowOther allow_other = AllowOther::kAuto;
-    bool survive = true;  // a holder keeps the mount, for a daemon after this one
+    bool survive = true;  // a holder keeps the mount for a successor daemon
     Nanos entry_timeout = 3600 * kSecond;
     Nanos attr_timeout = 3600 * kSecond;
     bool debug = false;  // libfuse prints every request to stderr
@@ -49,7 +49,7 @@ struct LogConfig {
     bool operator==(const LogConfig&) const = default;
 };
 
-// What one user may hold at a time.
+// What one user may hold at the same time.
 struct UserLimits {
     std::uint64_t messages = 200'000;
     std::uint64_t bytes = 1ULL << 30;
@@ -60,7 +60,7 @@ struct UserLimits {
     bool operator==(const UserLimits&) const = default;
 };
 
-// [limits.user.NAME]: what is not given is inherited.
+// [limits.user.NAME]; unset values are inherited.
 struct UserOverride {
     std::optional<std::uint64_t> messages, bytes, channels, open_files, waiters, payload_bytes;
     bool operator==(const UserOverride&) const = default;
@@ -98,16 +98,16 @@ struct Config {
     bool operator==(const Config&) const = default;
 };
 
-// What the defaults depend on; passed in so that tests can say it.
-struct Surroundings {
+// What the defaults depend on. Passed in, so that tests can set it.
+struct ProcessEnvironment {
     std::uint32_t uid = 0;  // effective
     std::string home, runtime_dir, state_home;
-    std::string cwd = "/";  // what relative paths on the command line are relative to
+    std::string cwd = "/";  // base of relative paths on the command line
 };
-// Of this process, from its environment and the user database.
-Surroundings surroundings();
+// Reads this process's environment and the user database.
+ProcessEnvironment process_environment();
 
-// One setting from outside the file. `origin` is how an error names it: "--mount", "--set".
+// A setting from outside the file. Errors name it by `origin`: "--mount", "--set".
 struct Setting {
     std::string key;  // "limits.messages", "limits.user.alice.bytes"
     std::string value;
@@ -115,31 +115,31 @@ struct Setting {
 };
 
 struct ConfigSource {
-    Surroundings around;
-    std::string file;                 // its name in errors
-    std::optional<std::string> text;  // its contents; empty: there is no file
+    ProcessEnvironment around;
+    std::string file;                 // the name used in errors
+    std::optional<std::string> text;  // the contents; empty if there is no file
     std::vector<Setting> settings;    // applied after the file, in order
 };
 
 struct Parsed {
-    Config config;                    // meaningless unless errors is empty
-    std::vector<std::string> errors;  // "file:line:column: what, and what is allowed", all of them
+    Config config;                    // valid only if `errors` is empty
+    std::vector<std::string> errors;  // all: "file:line:column: fault, and what is allowed"
 };
 Parsed read_config(const ConfigSource& source);
 
-// The effective configuration as a file that read_config reads back to an equal value.
+// The effective configuration as TOML; read_config() of it gives an equal value.
 std::string to_toml(const Config& config);
 
-// The limits that hold for `uid` in a daemon that runs as `own_uid`: the user's override over the
-// defaults; root and the daemon's own user have none but those given to them by name.
+// The limits of `uid` in a daemon that runs as `own_uid`: the user's override, else the defaults.
+// Root and the daemon's own user are unlimited unless an override names them.
 UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid);
 
-// What a reload would change. Of the keys, log.*, limits.* and channel.* (for new channels) can
-// change in a running daemon; the others take a restart.
+// What a reload would change. A running daemon can take over log.*, limits.*, payload.reserve and
+// channel.* (for new channels); other keys need a restart.
 struct Reload {
-    Config config;                     // the running one with what can be taken over
-    std::vector<std::string> changed;  // keys taken over
-    std::vector<std::string> restart;  // keys that wait for a restart
+    Config config;                     // the running one with the reloadable changes
+    std::vector<std::string> changed;  // keys that take effect
+    std::vector<std::string> restart;  // keys that need a restart
 };
 Reload plan_reload(const Config& running, const Config& wanted);
 

@@ -1,5 +1,5 @@
-// The wiring: clock, timers and accounts, the registry, the tree, the FUSE door, the doorbell. Built
-// and torn down on the main thread; the doors' own threads run in between.
+// Builds and connects all parts: clock, timers, accounts, registry, tree, FUSE door, doorbell. Main
+// thread; the doors' own threads run in between.
 #include <algorithm>
 #include <pwd.h>
 #include <unistd.h>
@@ -13,14 +13,14 @@ namespace {
 
 constexpr Nanos kWatchPeriod = kSecond;
 constexpr Nanos kSweepPeriod = 100 * kMillisecond;
-constexpr Nanos kUnheardPeriod = 50 * kMillisecond;
+constexpr Nanos kLostInterruptPeriod = 50 * kMillisecond;
 
 access::Limits to_limits(const UserLimits& limits) {
     return {limits.messages,   limits.bytes,   limits.channels,
             limits.open_files, limits.waiters, limits.payload_bytes};
 }
 
-// limits.user.NAME.x as limits.user.UID.x, as the running configuration names users.
+// Translates limits.user.NAME.x to limits.user.UID.x, the form of the running configuration.
 std::string by_uid(std::string key) {
     constexpr std::string_view kUser = "limits.user.";
     if (!key.starts_with(kUser)) return key;
@@ -36,7 +36,7 @@ std::string by_uid(std::string key) {
     return key;
 }
 
-// Beside the lock of the mount point, and named like it.
+// The socket lies beside the mount's lock file, with the same name.
 std::string control_path(const std::string& mount, uid_t uid) {
     const char* runtime = std::getenv("XDG_RUNTIME_DIR");
     std::string path = lock_path(mount, uid, runtime ? runtime : "");
@@ -58,14 +58,15 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
       budget(clock, payload::available_memory),
       kept(make_store(wanted, given.inheritance ? given.inheritance->life() : 1, logger)),
       payloads(ledger, budget),
-      worker("ipcfs-memory"),
+      worker("ipcfs-memory", {.threads = 4, .patience = kSecond}),
       environment(clock, timers, pool, ledger, kept.get(), &worker,
                   wanted.fuse.transport != Transport::kClassic),
       registry(environment, wanted.channel, wanted.mount.size() + 16),
       pump(event_loop, clock) {
     budget.set_reserve(wanted.payload.reserve);
-    payloads.set_deallocator(
-        [this](Fd memory) { worker.add([held = std::make_shared<Fd>(std::move(memory))] {}); });
+    payloads.set_deallocator([this](Fd memory) {
+        worker.add(own_uid, [held = std::make_shared<Fd>(std::move(memory))] {});
+    });
     timers.set_kick(pump.kick());
     pump.attach(timers);
 }
@@ -74,7 +75,7 @@ Daemon::State::~State() {
     stop();
     environment.bell.connect(nullptr);
     control.reset();
-    worker.finish();  // its jobs tell the session
+    worker.finish();  // its jobs use the session
     bell.reset();
     door.reset();
     session.reset();
@@ -100,12 +101,13 @@ Result<void> Daemon::State::start() {
     Config wanted = config.with([](const Config& c) { return c; });
     tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
     exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
-    // Names that clients' kernels know of files that are not shown any more go, too.
+    // Make clients' kernels forget the names of files that are no longer shown.
     tree->on_retyped([this](const std::shared_ptr<channel::Channel>& channel,
                             const std::vector<std::string>& hidden, bool at_once) {
         if (bell) bell->hide(channel, hidden, at_once);
     });
-    // On the worker: what clients' kernels have cached of a revoked region goes, and mappings with it.
+    // On the worker: invalidate what clients' kernels have cached of a revoked region; this also
+    // ends mappings.
     tree->shares().on_revoked([this](std::uint64_t id) {
         const tree::NodeId node{id, tree::Kind::kRegion};
         if (session) (void)session->notify_inval_inode(node.raw(), 0, 0);
@@ -131,14 +133,14 @@ Result<void> Daemon::State::start() {
         fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
     if (!opened) return opened.error();
     session = std::move(*opened);
-    // Before the first request, so that no arrival finds no bell.
+    // Before the first request, so that no message arrives without a doorbell.
     bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
     if (auto rings = bell->start(); !rings) return rings;
     environment.bell.connect(bell.get());
     // The bell is a process of its own, forked before there are threads; the store has some.
     if (auto restored = restore(wanted); !restored) return restored;
     claim_ids();
-    // And what kern/ipc/control names is there as soon as that is.
+    // Listen before kern/ipc/control, which names the socket, becomes visible.
     control = std::make_unique<control::Server>(
         control::ServerConfig{.path = control_path(mount, own_uid), .mount = mount}, loop.context(),
         *exchange, ledger, log);
@@ -146,19 +148,20 @@ Result<void> Daemon::State::start() {
     if (auto started = session->start(); !started) return started;
     if (succession.inheritance && succession.inheritance->life() > 1) {
         door->wake_pollers(*session);
-        worker.add([this] { forget_names(); });
+        worker.add(own_uid, [this] { forget_names(); });
     }
     if (wanted.fuse.transport == Transport::kUring &&
         session->report().transport != fuse::Transport::kUring) {
-        log.warn("transport uring was asked for, but: ", session->report().why_not_uring);
+        log.warn("fuse.transport = \"uring\" is configured, but classic is used: ",
+                 session->report().why_not_uring);
     }
     loop.after(kWatchPeriod, [this] { watch(); });
-    if (session->report().transport == fuse::Transport::kUring) listen_for_unheard();
+    if (session->report().transport == fuse::Transport::kUring) end_lost_interrupts();
     sweep();
     return {};
 }
 
-// What durable channels kept, before anybody is served.
+// Restores durable channels before any request is served.
 Result<void> Daemon::State::restore(const Config& wanted) {
     if (!kept) return {};
     payloads.on_saved_gone([this](std::uint64_t id) { kept->drop_payload(id); });
@@ -173,15 +176,15 @@ Result<void> Daemon::State::restore(const Config& wanted) {
 // them. Should that fail, mkdir tries again and says so.
 void Daemon::State::open_store(const Config& wanted) {
     if (!kept || wanted.channel.durable == channel::Durable::kOff) return;
-    worker.add([this] {
+    worker.add(own_uid, [this] {
         if (auto opened = kept->open(); !opened) log.error("store: ", opened.error().message());
     });
 }
 
-// No id of a killed daemon is to mean something else now.
+// Ids of a killed predecessor must never be reused.
 void Daemon::State::claim_ids() {
     if (!succession.inheritance) return;
-    // What is kept may come from another mount's time.
+    // Restored channels may have ids from an earlier mount.
     const std::uint64_t first =
         succession.inheritance->claim_ids(std::max(registry.next_id(), payloads.next_id()));
     registry.start_ids(first);
@@ -189,8 +192,8 @@ void Daemon::State::claim_ids() {
     tree->shares().start_ids(first);
 }
 
-// On the worker: what the kernel keeps of directories that are still there is of another life. (Names
-// have gone with FUSE_NOTIFY_INC_EPOCH.)
+// On the worker: invalidates cached attributes and listings of directories, which date from the
+// predecessor. (FUSE_NOTIFY_INC_EPOCH has invalidated names.)
 void Daemon::State::forget_names() {
     auto forget = [this](const tree::NodeId& node) {
         (void)session->notify_inval_inode(node.raw(), 0, 0);
@@ -221,7 +224,7 @@ void Daemon::State::stop() noexcept {
     if (kept) {
         holding = "writing the last of the durable channels";
         if (environment.lingering) environment.lingering->finish();
-        payloads.on_saved_gone(nullptr);  // what is queued stays
+        payloads.on_saved_gone(nullptr);  // queued messages keep their stored payloads
         kept->close();
     }
     holding = nullptr;
@@ -249,10 +252,10 @@ tree::System Daemon::State::system() {
     return system;
 }
 
-// `log.level debug`, a key and its value a line: what a running daemon can take over.
+// Applies lines of the form `log.level debug` to the running daemon; reloadable keys only.
 Result<void> Daemon::State::set_config(std::string_view text) {
     Config running = config.with([](const Config& c) { return c; });
-    ConfigSource source{surroundings(), "kern/ipc/config", to_toml(running), {}};
+    ConfigSource source{process_environment(), "kern/ipc/config", to_toml(running), {}};
     while (!text.empty()) {
         std::string_view line = text.substr(0, text.find('\n'));
         text.remove_prefix(std::min(text.size(), line.size() + 1));
@@ -262,7 +265,7 @@ Result<void> Daemon::State::set_config(std::string_view text) {
         auto gap = line.find_first_of(" \t=");
         auto value = line.find_first_not_of(" \t=", gap);
         if (gap == std::string_view::npos || value == std::string_view::npos) {
-            return Fault{EINVAL, "key and value expected: " + std::string(line.substr(0, 64))};
+            return Fault{EINVAL, "expected a key and a value: " + std::string(line.substr(0, 64))};
         }
         source.settings.push_back({by_uid(std::string(line.substr(0, gap))),
                                    std::string(line.substr(value)), "kern/ipc/config"});
@@ -273,7 +276,9 @@ Result<void> Daemon::State::set_config(std::string_view text) {
     if (!plan.restart.empty()) return Fault{EINVAL, plan.restart.front() + " takes a restart"};
     for (const std::string& key : plan.changed) {
         if (key.starts_with("log.") && key != "log.level") {
-            return Fault{EINVAL, key + ": of log.*, only log.level is changed here; see SIGHUP"};
+            return Fault{
+                EINVAL,
+                key + ": cannot be changed here; edit the configuration file and send SIGHUP"};
         }
     }
     log.set_level(plan.config.log.level);
@@ -296,7 +301,7 @@ Result<void> Daemon::State::take_over(const Config& wanted) {
     return {};
 }
 
-// On the loop, every second: says in the log when the queues run over, and when that ends.
+// On the loop, every second: logs when the io_uring queues overflow, and when that ends.
 void Daemon::State::watch() {
     if (stopped) return;
     fuse::Overload overload = session->overload();
@@ -306,7 +311,8 @@ void Daemon::State::watch() {
             log.warn(degraded());
         } else {
             log.info("the io_uring queues have room again; ",
-                     overload.rotations - watched_rotations, " reads were asked to come again");
+                     overload.rotations - watched_rotations,
+                     " waiting reads were answered EINTR to be retried");
             watched_rotations = overload.rotations;
         }
         was_overloaded = overloaded;
@@ -314,7 +320,7 @@ void Daemon::State::watch() {
     loop.after(kWatchPeriod, [this] { watch(); });
 }
 
-// On the loop: memory that clients had mapped and have no more is forgotten.
+// On the loop: forgets memory that no client maps any more.
 void Daemon::State::sweep() {
     if (stopped) return;
     payloads.sweep();
@@ -323,12 +329,12 @@ void Daemon::State::sweep() {
 }
 
 // On the loop: see Session::end_unheard.
-void Daemon::State::listen_for_unheard() {
+void Daemon::State::end_lost_interrupts() {
     if (stopped) return;
     if (std::size_t ended = session->end_unheard()) {
-        log.debug(ended, " operations ended whose interrupt the kernel lost");
+        log.debug(ended, " operations ended because the kernel lost their interrupts");
     }
-    loop.after(kUnheardPeriod, [this] { listen_for_unheard(); });
+    loop.after(kLostInterruptPeriod, [this] { end_lost_interrupts(); });
 }
 
 Daemon::Daemon() = default;

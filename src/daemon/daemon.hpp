@@ -1,5 +1,5 @@
-// Everything that is built and wired when the mount is up: the engine, the tree, the doors.
-// main.cpp decides when it starts, reloads and ends; this decides how.
+// The mounted daemon: the engine, the tree and the doors. main.cpp decides when it starts, reloads
+// and ends; this class decides how.
 #pragma once
 
 #include <functional>
@@ -15,41 +15,40 @@
 
 namespace ipcfs::daemon {
 
-// How the mount is made and served.
+// The session settings that `config` asks for.
 fuse::SessionConfig session_config(const Config& config);
 
 class Daemon {
 public:
-    // Builds all and mounts: on success requests are served already. The mount point exists, is
-    // free, and its lock is held. config.mount is canonical. Logger and loop outlive the daemon.
-    // Main thread, before the loop runs; starts threads.
-    // With a succession, the mount is there; what a killed daemon left in it is taken over.
+    // Builds everything and mounts; on success, requests are being served. Preconditions: the mount
+    // point exists and is free, its lock is held, config.mount is canonical. `log` and `loop` must
+    // outlive the daemon. Main thread, before the loop runs; starts threads. With a succession, the
+    // mount exists already, and the daemon takes over what its killed predecessor left.
     static Result<std::unique_ptr<Daemon>> create(const Config& config, Logger& log, Loop& loop,
                                                   const Succession& succession = {});
 
-    // After stop(). On the main thread.
+    // Call after stop(), on the main thread.
     ~Daemon();
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;
 
-    // Lines for the log at start: libfuse's version, the transport and why it is this one, what is
-    // off for lack of privilege, or of a newer kernel or libfuse.
+    // Lines for the log at start: libfuse's version, the transport and why it was chosen, and which
+    // features are off for lack of privilege or of a newer kernel or libfuse.
     std::vector<std::string> report() const;
 
-    // `ended` is called once, on any thread, when the mount ends other than by stop(): `plain` when
-    // somebody unmounted it, otherwise `why` says what happened. When it has ended already: at
-    // once.
+    // Calls `ended` once, on any thread, when the mount ends other than by stop(); at once if it
+    // has ended already. `plain` means that it was unmounted; otherwise `why` gives the reason.
     void on_end(std::function<void(bool plain, const std::string& why)> ended);
 
-    // Takes over log.*, limits.* and channel.* of `config`; the rest is as it was given to
-    // create(). (The log itself has been reconfigured by main.) On the loop.
+    // Applies limits.*, payload.reserve and channel.* of `config`, and records log.*, which main
+    // has applied to the log. Ignores other keys. On the loop.
     Result<void> reload(const Config& config);
 
-    // Ends the waiting operations, unmounts, joins the threads. May block: main calls it, once, on
-    // a thread of its own while the loop goes on.
+    // Ends waiting operations, unmounts and joins the threads. May block, so main calls it, once,
+    // on its own thread while the loop goes on.
     void stop();
 
-    // What keeps stop() from returning, for people. Any thread.
+    // What stop() is waiting for, as text for people. Any thread.
     std::vector<std::string> holding() const;
 
 private:

@@ -1,4 +1,4 @@
-// In the holder, and in what it forks until run() returns there.
+// Runs in the holder, and in forked daemons until run() returns there.
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -22,9 +22,9 @@
 namespace ipcfs::daemon {
 namespace {
 
-constexpr char kReady = 'R';   // on the line: the daemon serves
-constexpr char kNotify = 'S';  // and what follows is for the service manager
-constexpr std::size_t kLongestWord = 4096;
+constexpr char kReady = 'R';   // message to the holder: the daemon serves
+constexpr char kNotify = 'S';  // message prefix: the rest is for the service manager
+constexpr std::size_t kMaxMessage = 4096;
 
 sigset_t handled_signals() {
     sigset_t set;
@@ -36,22 +36,22 @@ sigset_t handled_signals() {
 std::string describe(int wait_status) {
     if (WIFSIGNALED(wait_status)) {
         const int signal = WTERMSIG(wait_status);
-        return "was ended by signal " + std::to_string(signal) + " (" + strsignal(signal) + ")";
+        return "was killed by signal " + std::to_string(signal) + " (" + strsignal(signal) + ")";
     }
     return "ended with exit code " + std::to_string(WEXITSTATUS(wait_status));
 }
 
-// Requests that came while nobody was there are queued in the kernel by CPU, and handed out only when
-// an answer goes back on that CPU's queue, one for one. So somebody has to ask something there, as long
-// as that brings more than itself; on all CPUs in turn, since what brings more may also be clients that
-// never stop. Runs in a process of its own, since it waits for the daemon.
+// Makes the kernel hand out requests that arrived while no daemon ran. The kernel queues them by
+// CPU and hands out one for each reply on that CPU's queue. So this process calls statfs on each
+// CPU until that brings no other requests. It visits the CPUs in turn, because busy clients look
+// like queued requests. It is a process of its own since it waits for the daemon.
 [[noreturn]] void kick(const std::string& mountpoint, fuse::Inheritance& inheritance,
                        pid_t holder) {
     prctl(PR_SET_NAME, "ipcfs-kick");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != holder) _exit(0);
     syscall(SYS_close_range, 3U, ~0U, 0U);
-    constexpr int kMost = 50'000, kQuiet = 3;
+    constexpr int kMaxRounds = 50'000, kQuiet = 3;
     constexpr useconds_t kGap = 300;
     struct Queue {
         unsigned cpu;
@@ -61,14 +61,14 @@ std::string describe(int wait_status) {
     std::vector<Queue> queues;
     for (unsigned cpu = 0; cpu < fuse::possible_cpus(); ++cpu) queues.push_back({cpu, 0, 0});
     const std::uint64_t life = inheritance.life();
-    // A daemon after this one has its own.
-    for (int i = 0; i < kMost && !queues.empty() && inheritance.life() == life; ++i) {
+    // A later daemon starts its own process.
+    for (int i = 0; i < kMaxRounds && !queues.empty() && inheritance.life() == life; ++i) {
         for (Queue& queue : queues) {
             queue.before = inheritance.fetched(queue.cpu).load();
             cpu_set_t here;
             CPU_ZERO(&here);
             CPU_SET(queue.cpu, &here);
-            // Nobody calls from where this one cannot: that queue is quiet by itself.
+            // If this process may not run on a CPU, neither may the clients: its queue stays empty.
             if (sched_setaffinity(0, sizeof here, &here) != 0) continue;
             struct statfs about {};
             statfs(mountpoint.c_str(), &about);
@@ -102,11 +102,11 @@ void Holder::say_ready(int line) noexcept {
     }
 }
 
-// 0 in the daemon.
+// Returns the child's pid; 0 in the child.
 Result<pid_t> Holder::fork_daemon() {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
-        return errno_fault("make the line to the daemon");
+        return errno_fault("create the socket to the daemon");
     }
     Fd ours(pair[0]), theirs(pair[1]);
     inheritance_->begin_life();
@@ -120,7 +120,7 @@ Result<pid_t> Holder::fork_daemon() {
     in_daemon_ = true;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != holder) _exit(kExitFailed);
-    // The terminal's signals come by the holder alone.
+    // A process group of its own: signals of the terminal reach the daemon through the holder.
     setpgid(0, 0);
     signals_.reset();
     sigset_t none;
@@ -150,16 +150,16 @@ std::optional<int> Holder::run(ServiceManager& manager, const std::function<void
         served_ = false;
         const Nanos born = clock.monotonic();
         watch(*daemon, manager, ready);
-        if (judge(clock.monotonic() - born) == Next::kOver) break;
+        if (decide_restart(clock.monotonic() - born) == Next::kStop) break;
         predecessor_ = "pid " + std::to_string(*daemon) + ' ' + describe(wait_status_);
         manager.status("the daemon " + describe(wait_status_) + ": starting another");
-        if (!pause()) break;
+        if (!wait_before_restart()) break;
     }
     mount_.unmount();
     return exit_code_;
 }
 
-// Until this daemon has ended.
+// Forwards signals and handles messages until the daemon has ended.
 void Holder::watch(pid_t daemon, ServiceManager& manager, const std::function<void()>& ready) {
     if (stop_signal_) ::kill(daemon, stop_signal_);
     for (;;) {
@@ -177,7 +177,7 @@ void Holder::watch(pid_t daemon, ServiceManager& manager, const std::function<vo
         int status = 0;
         for (pid_t gone; (gone = waitpid(-1, &status, WNOHANG)) > 0;) {
             if (gone != daemon) continue;
-            if (line_) on_line(manager, ready);  // its last words
+            if (line_) on_line(manager, ready);  // messages sent before it died
             line_.reset();
             wait_status_ = status;
             return;
@@ -186,7 +186,7 @@ void Holder::watch(pid_t daemon, ServiceManager& manager, const std::function<vo
 }
 
 void Holder::on_line(ServiceManager& manager, const std::function<void()>& ready) {
-    char word[kLongestWord];
+    char word[kMaxMessage];
     for (;;) {
         const ssize_t size = recv(line_.get(), word, sizeof word, MSG_DONTWAIT);
         if (size < 0 && errno == EINTR) continue;
@@ -215,37 +215,37 @@ bool Holder::connection_is_over() const noexcept {
     return poll(&device, 1, 0) > 0 && (device.revents & POLLERR) != 0;
 }
 
-Holder::Next Holder::judge(Nanos lived) {
+Holder::Next Holder::decide_restart(Nanos lived) {
     const bool exited = WIFEXITED(wait_status_);
     exit_code_ = exited ? WEXITSTATUS(wait_status_) : kExitFailed;
-    if (inheritance_->ending() || (exited && exit_code_ == kExitOk)) return Next::kOver;
-    // The first has said why it cannot start.
-    if (exited && inheritance_->life() == 1) return Next::kOver;
-    if (stop_signal_) return Next::kOver;
+    if (inheritance_->ending() || (exited && exit_code_ == kExitOk)) return Next::kStop;
+    // The first daemon has already reported why it cannot start.
+    if (exited && inheritance_->life() == 1) return Next::kStop;
+    if (stop_signal_) return Next::kStop;
     const std::string end = "the daemon " + describe(wait_status_);
     if (connection_is_over()) {
-        why_ = end + ", and the mount was taken off";
-        return Next::kOver;
+        why_ = end + ", and the file system was unmounted";
+        return Next::kStop;
     }
     if (inheritance_->init_was_sent() && !inheritance_->survivable()) {
-        why_ = end + "; no other can take over from it here";
-        return Next::kOver;
+        why_ = end + "; no successor can take over its mount here";
+        return Next::kStop;
     }
-    // Killed while it served, which it does before it says so, is nobody's failure; whatever else ends a
-    // young one is likely to go on.
+    // A SIGKILL while it served (it serves before it says so) is not a failure of the daemon. Any
+    // other early death is likely to repeat.
     const bool killed =
         !exited && WTERMSIG(wait_status_) == SIGKILL && (served_ || inheritance_->serving());
     failures_ = killed || lived >= kShortLife ? 0 : failures_ + 1;
-    if (failures_ >= kMostFailures) {
-        why_ = end + ", like the " + std::to_string(kMostFailures - 1) +
+    if (failures_ >= kMaxFailures) {
+        why_ = end + ", like the " + std::to_string(kMaxFailures - 1) +
                " before it, within seconds: giving up";
-        return Next::kOver;
+        return Next::kStop;
     }
-    return Next::kAgain;
+    return Next::kRestart;
 }
 
-// Before the next daemon. False: the holder is to end.
-bool Holder::pause() {
+// Waits before the next daemon starts. False if the holder must end.
+bool Holder::wait_before_restart() {
     if (failures_ == 0) return true;
     const Nanos length = std::min(kLongestPause, kFirstPause << (failures_ - 1));
     SystemClock clock;

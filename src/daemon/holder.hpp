@@ -1,10 +1,10 @@
-// The process that outlives the daemon: it has the mount, /dev/fuse and what a daemon leaves to the next
-// one (fuse/inheritance.hpp), and does nothing with them but pass them on, by fork. When the daemon is
-// killed it forks another; when that dies again and again before it serves, or cannot take over, it
-// takes the mount off and ends. It is the main process: its pid is in the lock file, signals come to it
-// and go on to the daemon, and it speaks to the service manager. When it is killed, so is the daemon.
+// The process that outlives the daemon. It holds the mount, /dev/fuse and the state that a daemon
+// leaves to its successor (fuse/inheritance.hpp), and only passes them on, by fork. When the daemon
+// is killed, it forks another; when daemons die repeatedly before they serve, or cannot take over,
+// it unmounts and ends. It is the main process: the lock file has its pid, it forwards signals to
+// the daemon, and it talks to the service manager. When it is killed, so is the daemon.
 //
-// Single-threaded, so that what it forks is whole.
+// Single-threaded, so that a fork copies it completely.
 #pragma once
 
 #include <functional>
@@ -24,7 +24,7 @@
 
 namespace ipcfs::daemon {
 
-// What a daemon is given by its holder.
+// What the holder passes to a daemon.
 struct Succession {
     const fuse::Mount* mount = nullptr;
     fuse::Inheritance* inheritance = nullptr;
@@ -32,7 +32,7 @@ struct Succession {
 
 class Holder {
 public:
-    // Mounts, as a session of this configuration would, and maps what is passed on.
+    // Mounts as a session of this configuration would, and maps the shared memory.
     static Result<std::unique_ptr<Holder>> make(const fuse::SessionConfig& config);
 
     ~Holder() {
@@ -41,28 +41,30 @@ public:
     Holder(const Holder&) = delete;
     Holder& operator=(const Holder&) = delete;
 
-    // Forks the daemon, and another when it dies. Returns in each daemon, empty; and in the holder with
-    // an exit code, when all is over and unmounted. `ready` is called in the holder when the first
-    // daemon serves.
+    // Forks the daemon, and a successor when it dies. Returns empty in each daemon; in the holder,
+    // returns an exit code once everything is over and unmounted. Calls `ready` in the holder when
+    // the first daemon serves.
     std::optional<int> run(ServiceManager& manager, const std::function<void()>& ready);
 
-    // ---- in the daemon
+    // ---- called in the daemon
     Succession succession() const noexcept { return {&mount_, inheritance_.get()}; }
-    // The end of the line to the holder; once.
+    // The socket to the holder. Call once.
     Fd take_line() noexcept { return std::move(line_); }
     // How the daemon before this one ended; empty in the first.
     const std::string& predecessor() const noexcept { return predecessor_; }
-    // Tells the holder that requests are served (on the line), and that the end is meant.
+    // say_ready() tells the holder, through the socket `line`, that requests are served;
+    // say_ending() that the daemon ends on purpose.
     static void say_ready(int line) noexcept;
     void say_ending() noexcept { inheritance_->say_ending(); }
 
-    // ---- in the holder, after run()
-    // Why it ended, where that was not for the daemon to say.
+    // ---- called in the holder, after run()
+
+    // Why the holder ended, unless the daemon has reported it.
     const std::string& why() const noexcept { return why_; }
 
 private:
-    enum class Next { kAgain, kOver };
-    static constexpr int kMostFailures = 5;
+    enum class Next { kRestart, kStop };
+    static constexpr int kMaxFailures = 5;
     static constexpr Nanos kShortLife = 10 * kSecond;
     static constexpr Nanos kFirstPause = 100 * kMillisecond, kLongestPause = 5 * kSecond;
 
@@ -70,8 +72,8 @@ private:
     Result<pid_t> fork_daemon();
     void watch(pid_t daemon, ServiceManager& manager, const std::function<void()>& ready);
     void on_line(ServiceManager& manager, const std::function<void()>& ready);
-    Next judge(Nanos lived);
-    bool pause();
+    Next decide_restart(Nanos lived);
+    bool wait_before_restart();
     void kick_queues();
     bool connection_is_over() const noexcept;
 
@@ -84,10 +86,10 @@ private:
     std::string why_;
 
     bool in_daemon_ = false;
-    int wait_status_ = 0;  // of the daemon that ended last
-    bool served_ = false;  // it said that it was ready
+    int wait_status_ = 0;  // of the last daemon
+    bool served_ = false;  // the current daemon has said that it is ready
     bool ever_served_ = false;
-    int stop_signal_ = 0;  // the holder was told to end
+    int stop_signal_ = 0;  // SIGTERM or SIGINT, if received
     int failures_ = 0;     // in a row
     int exit_code_ = 0;
 };

@@ -1,4 +1,4 @@
-// Locks by flock(2).
+// The instance lock uses flock(2).
 #include <climits>
 #include <fcntl.h>
 #include <filesystem>
@@ -22,8 +22,8 @@ namespace ipcfs::daemon {
 namespace {
 
 constexpr std::string_view kFsType = "fuse.ipcfs";
-constexpr int kLooks = 20;
-constexpr useconds_t kLookMicroseconds = 5'000;
+constexpr int kLockAttempts = 20;
+constexpr useconds_t kRetryMicroseconds = 5'000;
 
 Result<void> run_fusermount(const std::string& mount) {
     std::string program = "fusermount3", u = "-u", z = "-z", q = "-q", end = "--", path = mount;
@@ -42,13 +42,13 @@ Result<void> run_fusermount(const std::string& mount) {
     return {};
 }
 
-// A directory that others can write to (in /tmp) must be ours alone.
+// Others could have created the directory in /tmp: it must be ours, and writable only for us.
 Result<void> check_private(const std::string& directory) {
     struct stat about {};
-    if (lstat(directory.c_str(), &about) != 0) return errno_fault("look at " + directory);
+    if (lstat(directory.c_str(), &about) != 0) return errno_fault("stat " + directory);
     if (!S_ISDIR(about.st_mode) || about.st_uid != geteuid() || (about.st_mode & 022) != 0) {
-        return Fault{EPERM, "use " + directory + ": it must be a directory that only uid " +
-                                std::to_string(geteuid()) + " can write to"};
+        return Fault{EPERM, "use " + directory + ": it must be a directory of uid " +
+                                std::to_string(geteuid())};
     }
     return {};
 }
@@ -85,7 +85,8 @@ std::string canonical_mount(const std::string& mount) {
         fs::path parent = fs::weakly_canonical(path.parent_path(), failed);
         if (failed) parent = path.parent_path();
         path = parent / path.filename();
-        // readlink, not stat: a dead mount answers that with ENOTCONN, a stopped one never.
+        // Use readlink: stat fails with ENOTCONN on a dead mount and never returns on a stopped
+        // one.
         char target[PATH_MAX];
         ssize_t size = readlink(path.c_str(), target, sizeof target);
         if (size <= 0) break;
@@ -135,18 +136,18 @@ Result<InstanceLock> InstanceLock::take(const std::string& lock_file, pid_t* hol
         if (!fd) return errno_fault("open " + lock_file);
         if (lock(fd.get(), LOCK_EX) != 0) {
             if (errno != EWOULDBLOCK) return errno_fault("lock " + lock_file);
-            // Somebody who only looks (ipcfs status) has it for a moment; a daemon keeps it.
-            if (tries < kLooks) {
-                usleep(kLookMicroseconds);
+            // `ipcfs status` takes the lock for a moment, a daemon keeps it: retry briefly.
+            if (tries < kLockAttempts) {
+                usleep(kRetryMicroseconds);
                 continue;
             }
             *holder = read_pid(fd.get()).value_or(0);
             return Fault{EBUSY, "lock " + lock_file};
         }
-        // Its last holder may have removed it between the open and the lock.
+        // The previous holder may have removed the file between open and lock.
         struct stat opened {
         }, named{};
-        if (fstat(fd.get(), &opened) != 0) return errno_fault("look at " + lock_file);
+        if (fstat(fd.get(), &opened) != 0) return errno_fault("stat " + lock_file);
         if (stat(lock_file.c_str(), &named) != 0 || opened.st_ino != named.st_ino ||
             opened.st_dev != named.st_dev) {
             continue;
@@ -171,7 +172,7 @@ Result<int> clear_dead_mounts(const std::string& mount) {
         if (!dead) return dead.error();
         if (!*dead) {
             return Fault{EBUSY, mount +
-                                    " is served by an ipcfsd that does not hold the lock here "
+                                    " is served by an ipcfsd that does not hold this lock "
                                     "(another user's, or one in a container)"};
         }
     }
@@ -190,14 +191,14 @@ bool ipcfs_mounted(const std::string& mount) {
 }
 
 Result<void> ensure_directory(const std::string& path, mode_t mode) {
-    // mkdir before looking: EEXIST is all that has to be known of a mount point, dead or alive.
+    // mkdir first: EEXIST suffices for a mount point, dead or alive.
     if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return {};
-    if (errno != ENOENT) return errno_fault("make the directory " + path);
+    if (errno != ENOENT) return errno_fault("create the directory " + path);
     std::filesystem::path parent = std::filesystem::path(path).parent_path();
-    if (parent.empty() || parent == path) return Fault{ENOENT, "make the directory " + path};
+    if (parent.empty() || parent == path) return Fault{ENOENT, "create the directory " + path};
     if (auto made = ensure_directory(parent.string(), 0755); !made) return made;
     if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return {};
-    return errno_fault("make the directory " + path);
+    return errno_fault("create the directory " + path);
 }
 
 bool fuse_conf_allows_other() {

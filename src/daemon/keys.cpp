@@ -16,10 +16,10 @@ constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "jo
 
 constexpr std::array<std::string_view, 3> kStores{"lmdb", "memory", "off"};
 
-constexpr std::uint64_t kMost = INT64_MAX;  // what TOML's integers hold
+constexpr std::uint64_t kMaxInteger = INT64_MAX;  // the largest TOML integer
 
 std::string range(std::uint64_t least, std::uint64_t most, std::string (*show)(std::uint64_t)) {
-    if (most == kMost) return show(least) + " or more";
+    if (most == kMaxInteger) return show(least) + " or more";
     return "from " + show(least) + " to " + show(most);
 }
 std::string plain(std::uint64_t value) {
@@ -31,7 +31,7 @@ bool in_range(U value, T least, T most) {
     return std::cmp_greater_equal(value, least) && std::cmp_less_equal(value, most);
 }
 
-// A key whose values are right or wrong for one reason.
+// A key whose wrong values are all refused with the same text `allowed`.
 template <class Target>
 KeyOf<Target> key(std::string name, std::string allowed, bool reloadable,
                   std::function<bool(Target&, const Value&)> set,
@@ -44,7 +44,7 @@ KeyOf<Target> key(std::string name, std::string allowed, bool reloadable,
         std::move(render)};
 }
 
-// `at` maps a Config& to the member, const or not.
+// `at` returns a reference to the key's member of a Config (const or not).
 template <class At>
 Key number(std::string name, bool reloadable, std::uint64_t least, std::uint64_t most, At at) {
     return key<Config>(
@@ -213,9 +213,9 @@ Key flag(std::string name, At at) {
         [=](const Config& config) -> std::string { return at(config) ? "true" : "false"; });
 }
 
-// A channel's setting: what `ctl` takes is allowed, and nothing else.
+// A channel setting; accepts exactly what `ctl` accepts.
 Key channel_key(std::string_view name) {
-    // The ones that TOML has a type for.
+    // Settings that are integers in TOML.
     const bool number = name == "capacity" || name.ends_with("-watermark");
     return {"channel." + std::string(name), true,
             [=](Config& config, const Value& value) -> std::string {
@@ -227,7 +227,8 @@ Key channel_key(std::string_view name) {
                 }
                 auto done = channel::set(config.channel, name, text);
                 if (done) return {};
-                // "capacity '0': a number of messages from 1 to ..."
+                // The error reads "capacity '0': a number of messages from 1 to ..."; keep what
+                // follows "': ".
                 const std::string& why = done.error().operation;
                 auto colon = why.rfind("': ");
                 return colon == std::string::npos ? why : why.substr(colon + 3);
@@ -276,7 +277,8 @@ std::vector<Key> build() {
         path(
             "log.file", true, true, [](auto& c) -> auto& { return c.log.file; }),
         size(
-            "log.max-size", true, 4096, kMost, [](auto& c) -> auto& { return c.log.max_size; }),
+            "log.max-size", true, 4096, kMaxInteger,
+            [](auto& c) -> auto& { return c.log.max_size; }),
         number(
             "log.max-files", true, 1, 1000, [](auto& c) -> auto& { return c.log.max_files; }),
 
@@ -296,7 +298,8 @@ std::vector<Key> build() {
         limit(
             "limits.total-bytes", true, [](auto& c) -> auto& { return c.limits.total_bytes; }),
         size(
-            "payload.reserve", true, 0, kMost, [](auto& c) -> auto& { return c.payload.reserve; }),
+            "payload.reserve", true, 0, kMaxInteger,
+            [](auto& c) -> auto& { return c.payload.reserve; }),
         word(
             "store.kind", false, kStores, [](auto& c) -> auto& { return c.store.kind; }),
         size(
@@ -316,7 +319,7 @@ Value value_from_text(std::string_view text) {
     if (text == "true") value.boolean = true;
     if (text == "false") value.boolean = false;
     auto digits = parse_number(text);
-    if (digits && *digits <= kMost) value.integer = static_cast<std::int64_t>(*digits);
+    if (digits && *digits <= kMaxInteger) value.integer = static_cast<std::int64_t>(*digits);
     return value;
 }
 

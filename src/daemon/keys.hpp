@@ -1,6 +1,6 @@
-// The keys of the configuration as one table: how each is checked, set and written out. The file,
-// the command line, to_toml and the reload all go by it, so a key added there is known everywhere.
-// Internal to the configuration; pure values, any thread.
+// The table of configuration keys: how each is checked, set and written. The file, the command
+// line, to_toml() and the reload all use it, so a key is added in one place. Internal to the
+// configuration; plain values, any thread.
 #pragma once
 
 #include <cstdint>
@@ -14,24 +14,24 @@
 
 namespace ipcfs::daemon {
 
-// A value as it was found. A file gives one typed form; a command line gives text, and the forms
-// that this text can stand for.
+// A value from a source. A file gives one typed form; a command line gives text and every form that
+// the text can stand for.
 struct Value {
     std::optional<bool> boolean;
     std::optional<std::int64_t> integer;
     std::optional<std::string> text;
-    std::string shown;  // for errors: as the person wrote it, or "an array"
+    std::string shown;  // for errors: as it was written, or "an array"
 };
 Value value_from_text(std::string_view text);
 
 template <class Target>
 struct KeyOf {
-    std::string name;         // "fuse.queue-depth"; of an override only "messages"
+    std::string name;         // "fuse.queue-depth"; in an override just "messages"
     bool reloadable = false;  // can change in a running daemon
-    // Empty: done. Otherwise nothing was changed, and this is what is allowed: "a whole number
-    // ...".
+    // Sets the key. Returns empty on success; otherwise changes nothing and returns what is
+    // allowed: "a whole number ...".
     std::function<std::string(Target&, const Value&)> set;
-    std::function<std::string(const Target&)> render;  // as TOML; empty: leave it out
+    std::function<std::string(const Target&)> render;  // as TOML; empty: omit the key
 };
 using Key = KeyOf<Config>;
 using UserKey = KeyOf<UserOverride>;

@@ -1,4 +1,4 @@
-// Only this file knows spdlog.
+// Only this file uses spdlog.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +17,7 @@
 namespace ipcfs::daemon {
 namespace {
 
-// systemd names the journal's socket, as device:inode, to what it connects to it.
+// systemd sets JOURNAL_STREAM to the device:inode of the socket that it connected to stderr.
 bool stderr_is_journal() {
     const char* stream = std::getenv("JOURNAL_STREAM");
     struct stat about {};
@@ -28,7 +28,7 @@ bool stderr_is_journal() {
 }
 
 spdlog::level::level_enum spd_level(Level level) {
-    // The same words in the same order.
+    // Both enumerations have the same order.
     static_assert(static_cast<int>(Level::kOff) == static_cast<int>(spdlog::level::off));
     return static_cast<spdlog::level::level_enum>(level);
 }
@@ -53,14 +53,14 @@ std::shared_ptr<spdlog::logger> make(const LogConfig& config) {
         case LogTarget::kStderr: sink = std::make_shared<spdlog::sinks::stderr_sink_mt>(); break;
     }
     auto logger = std::make_shared<spdlog::logger>("ipcfsd", std::move(sink));
-    logger->set_level(spdlog::level::trace);  // the level is base/log.hpp's
-    logger->flush_on(spdlog::level::trace);   // a daemon that is killed has said all it said
+    logger->set_level(spdlog::level::trace);  // base/log.hpp filters by level
+    logger->flush_on(spdlog::level::trace);   // lose no line when the daemon is killed
     logger->set_pattern(pattern);
     logger->set_error_handler([](const std::string&) {});
     return logger;
 }
 
-// One line stays one line.
+// Escapes control bytes, so that one entry stays one line.
 std::string escape(std::string_view line) {
     constexpr char kHex[] = "0123456789abcdef";
     std::string safe;
@@ -122,7 +122,7 @@ Result<void> DaemonLogger::reconfigure(const LogConfig& config, const LogPlace& 
     LogConfig same_level = next.config;
     same_level.level = now.config.level;
     if (now.logger && same_level == now.config) {
-        next.logger = now.logger;  // two rotating sinks on one file would fight
+        next.logger = now.logger;  // one sink only may rotate a file
     } else {
         if (next.config.target == LogTarget::kJournald && !journal_available()) {
             return Fault{ENOENT, "log to the journal"};
@@ -149,7 +149,7 @@ void DaemonLogger::emit(Level level, std::string_view line) noexcept {
         auto logger = target_.with([](const Target& target) { return target.logger; });
         logger->log(spd_level(level), escape(line));
     } catch (...) {
-        // Nowhere to say it.
+        // There is nowhere to report this.
     }
 }
 

@@ -15,30 +15,30 @@ class logger;
 
 namespace ipcfs::daemon {
 
-// What "auto" comes to depends on how the daemon was started.
+// What the target "auto" depends on.
 struct LogPlace {
-    bool background = false;  // stderr will be gone
-    std::string state;        // the state directory, for the file of last resort
+    bool background = false;  // stderr will be closed
+    std::string state;        // the state directory, for the fallback log file
 };
 
-// kAuto becomes: the file when one is named; the journal when stderr is connected to it; stderr in
-// the foreground; in the background the journal when there is one, or else STATE/ipcfsd.log.
+// Resolves kAuto: to the file if one is named; to the journal if stderr is connected to it; in the
+// foreground to stderr; in the background to the journal if there is one, else to STATE/ipcfsd.log.
 LogConfig resolve_log(LogConfig config, const LogPlace& place);
 
-// True when this build and machine can write to the journal.
+// Whether this build and machine can write to the journal.
 bool journal_available();
 
 class DaemonLogger final : public Logger {
 public:
-    // Opens the target. The fault of a target that cannot be opened is returned, not logged.
+    // Opens the target. A fault is returned, not logged.
     static Result<std::unique_ptr<DaemonLogger>> open(const LogConfig& config,
                                                       const LogPlace& place);
     ~DaemonLogger() override;
 
-    // Changes level and target. On a fault the old ones stay.
+    // Changes level and target. On a fault, the old ones stay.
     Result<void> reconfigure(const LogConfig& config, const LogPlace& place);
 
-    // What is in use, resolved.
+    // The resolved configuration in use.
     LogConfig current() const;
 
 protected:

@@ -1,4 +1,4 @@
-// Only this file, and what asks Loop for its context, knows Boost.Asio.
+// Only this file, and users of Loop::context(), use Boost.Asio.
 #include <csignal>
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -21,7 +21,7 @@ struct Loop::State {
     void wait() {
         signals.async_wait([this](const boost::system::error_code& failed, int signal) {
             if (failed) return;
-            wait();  // first: a second signal may end what the first one started
+            wait();  // first: a second signal may abort the handling of the first
             handle(signal);
         });
     }
@@ -66,7 +66,7 @@ struct TimerPump::State : std::enable_shared_from_this<State> {
     asio::io_context& context;
     const Clock& clock;
     std::atomic<bool> kicked{false};
-    // Below: the loop's.
+    // The members below belong to the loop's thread.
     asio::steady_timer timer;
     std::function<std::optional<Nanos>()> next;
     std::function<void(Nanos)> run;
@@ -74,7 +74,7 @@ struct TimerPump::State : std::enable_shared_from_this<State> {
     void kick() {
         if (kicked.exchange(true)) return;
         asio::post(context, [self = shared_from_this()] {
-            // Before looking at the queue: a deadline that comes after the look kicks again.
+            // Clear before reading the queue: a deadline armed later kicks again.
             self->kicked.store(false);
             self->arm();
         });
@@ -87,8 +87,8 @@ struct TimerPump::State : std::enable_shared_from_this<State> {
             timer.cancel();
             return;
         }
-        // Setting the expiry cancels the wait before; a wait that had fired already finds out by
-        // looking at the queue again, so it does no harm.
+        // Setting the expiry cancels the previous wait. One that has fired already reads the queue
+        // again, which does no harm.
         const Nanos delay = *deadline - clock.monotonic();
         timer.expires_after(std::chrono::nanoseconds(delay > 0 ? delay : 0));
         timer.async_wait([self = shared_from_this()](const boost::system::error_code& failed) {

@@ -1,6 +1,6 @@
-// The event loop: one Boost.Asio io_context, run by the main thread, for signals, timers and
-// (later) sockets. Nothing here waits for a client, and no FUSE request is served by this thread.
-// What is said to run "on the loop" runs on the thread in run().
+// The event loop: one Boost.Asio io_context, run by the main thread, for signals, timers and the
+// control socket. It never blocks on a client and serves no FUSE request. "On the loop" means: on
+// the thread in run().
 #pragma once
 
 #include <atomic>
@@ -23,17 +23,17 @@ public:
     Loop(const Loop&) = delete;
     Loop& operator=(const Loop&) = delete;
 
-    // Calls `handle` on the loop with each SIGTERM, SIGINT and SIGHUP from now on. Call it once,
-    // before run().
+    // Calls `handle` on the loop for each SIGTERM, SIGINT and SIGHUP from now on. Call once, before
+    // run().
     void on_signal(std::function<void(int signal)> handle);
 
-    // Runs `work` on the loop. Any thread; what is posted after the end is never run.
+    // Runs `work` on the loop. Any thread; work posted after the end never runs.
     void post(std::function<void()> work);
 
     // Runs `work` on the loop, once, `delay` from now. On the loop or before run().
     void after(Nanos delay, std::function<void()> work);
 
-    // Serves until stop(). The calling thread becomes the loop.
+    // Runs the loop on the calling thread until stop().
     void run();
     void stop();  // any thread
 
@@ -44,9 +44,9 @@ private:
     std::unique_ptr<State> state_;
 };
 
-// Turns a queue of deadlines (base/timer_queue.hpp) with one timer of the loop, set to the
-// earliest. Kicks are coalesced: however many deadlines appear, at most one wake-up is on its way.
-// The loop must outlive the pump; the queue must outlive the pump, or detach() comes first.
+// Runs a queue of deadlines (base/timer_queue.hpp) by one timer of the loop, set to the earliest
+// deadline. Kicks are coalesced: at most one wake-up is pending. The loop must outlive the pump;
+// the queue must outlive the pump or its detach().
 class TimerPump {
 public:
     TimerPump(Loop& loop, const Clock& clock);
@@ -54,8 +54,8 @@ public:
     TimerPump(const TimerPump&) = delete;
     TimerPump& operator=(const TimerPump&) = delete;
 
-    // Call it when an earlier deadline appears; any thread. It outlives the pump harmlessly, but
-    // not the loop.
+    // Returns a function to call, on any thread, when an earlier deadline appears. It may outlive
+    // the pump but not the loop.
     std::function<void()> kick() const;
 
     // Before the loop runs, or on the loop.

@@ -1,6 +1,6 @@
 // ipcfsd: options, configuration, lock, background, log, and the life of one Daemon from start to
-// end. All of it on the main thread, which becomes the loop; only Daemon::stop() gets a thread, so
-// that the loop can say what holds it.
+// end. All on the main thread, which becomes the loop; only Daemon::stop() has its own thread, so
+// that the loop can log what it waits for.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -24,9 +24,9 @@
 namespace ipcfs::daemon {
 namespace {
 
-constexpr Nanos kStopPatience = kSecond;        // then it is said what holds the stop
-constexpr Nanos kOneWord = 300 * kMillisecond;  // between two signals that are meant as two
-constexpr int kStopRounds = 5;                  // then the mount is taken off, and the process ends
+constexpr Nanos kStopPatience = kSecond;  // between log lines that say what stop() waits for
+constexpr Nanos kSignalDebounce = 300 * kMillisecond;  // signals closer together count as one
+constexpr int kStopRounds = 5;  // then the daemon detaches the mount and exits
 
 std::string show(std::uint64_t limit, bool bytes = false) {
     if (limit == kUnlimited) return "unlimited";
@@ -42,7 +42,7 @@ std::string joined(const std::vector<std::string>& words) {
     return text;
 }
 
-// Ten thousand open files want as many descriptors as are to be had.
+// Raises the soft limit on descriptors to the hard limit.
 void raise_descriptor_limit() {
     rlimit limit{};
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -50,12 +50,13 @@ void raise_descriptor_limit() {
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// A daemon from its lock to its end.
+// A daemon's run, from taking its lock to the end.
 class Run {
 public:
-    // `background`: set when this process has gone there; that must be before this is made, since
-    // a loop does not survive a fork.
-    Run(Options options, Surroundings around, Config config, std::optional<Background> background)
+    // `background` is set if this process has gone to the background. That must happen before a Run
+    // exists, since a loop does not survive a fork.
+    Run(Options options, ProcessEnvironment around, Config config,
+        std::optional<Background> background)
         : options_(std::move(options)),
           around_(std::move(around)),
           config_(std::move(config)),
@@ -79,7 +80,7 @@ public:
     }
 
 private:
-    // Takes the mount point.
+    // Takes the lock, opens the log and prepares the mount point.
     int prepare() {
         config_.mount = canonical_mount(config_.mount);
         const char* runtime = std::getenv("XDG_RUNTIME_DIR");
@@ -95,12 +96,12 @@ private:
         }
         if (auto opened = open_log(); !opened) return fail(opened.error().message());
         raise_descriptor_limit();
-        introduce();
+        log_startup();
 
         auto cleared = clear_dead_mounts(config_.mount);
         if (!cleared) return fail(cleared.error().message());
         if (*cleared > 0) {
-            log_->warn("unmounted what a killed daemon had left at ", config_.mount);
+            log_->warn("unmounted the dead mount of a killed daemon at ", config_.mount);
         }
         if (auto made = ensure_directory(config_.mount, 0755); !made) {
             return fail(made.error().message());
@@ -108,12 +109,12 @@ private:
         return kExitOk;
     }
 
-    // Becomes the holder, and ends as that with an exit code; or goes on as the daemon, empty.
+    // Becomes the holder and returns its exit code; or returns empty in the daemon.
     std::optional<int> hold() {
         auto holder = Holder::make(session_config(config_));
         if (!holder) return fail(holder.error().message());
         holder_ = std::move(*holder);
-        log_.reset();  // the daemon's: two that rotate one file would fight
+        log_.reset();  // only the daemon may rotate the log file
         const auto over = holder_->run(manager_, [this] {
             if (background_) background_->ready();
         });
@@ -132,23 +133,22 @@ private:
     }
 
     void become_daemon() {
-        lock_->leave_to_parent();
+        lock_->release_to_parent();
         manager_ = ServiceManager(holder_->take_line());
         if (holder_->predecessor().empty()) return;
-        // As it would be read by a daemon that is started now.
+        // Reads the configuration as a daemon started now would.
         Parsed wanted = load_config(options_, around_);
         wanted.config.mount = canonical_mount(wanted.config.mount);
         if (wanted.errors.empty()) config_ = plan_reload(config_, wanted.config).config;
     }
 
-    // Serves it; everything that can fail fails here.
+    // Mounts and serves; every step that can fail is here.
     int serve() {
         if (!log_) {
             if (auto opened = open_log(); !opened) return fail(opened.error().message());
         }
         if (holder_ && !holder_->predecessor().empty()) {
-            log_->warn("the daemon with ", holder_->predecessor(), "; pid ", getpid(),
-                       " goes on in its place");
+            log_->warn("the daemon ", holder_->predecessor(), "; pid ", getpid(), " takes over");
         }
         loop_.emplace();
         loop_->on_signal([this](int signal) { on_signal(signal); });
@@ -175,7 +175,7 @@ private:
     }
 
     int fail(const std::string& why) {
-        // Once: on the terminal, and in the log when that is elsewhere.
+        // Report on stderr, and also in the log if that is elsewhere.
         const bool elsewhere = log_ && log_->current().target != LogTarget::kStderr;
         if (elsewhere) log_->critical("cannot start: ", why);
         std::fprintf(stderr, "ipcfsd: %s\n", why.c_str());
@@ -194,7 +194,7 @@ private:
 
     LogPlace log_place() const { return {background_.has_value(), config_.state}; }
 
-    void introduce() {
+    void log_startup() {
         utsname kernel{};
         uname(&kernel);
         const bool file = ::access(options_.config_file.c_str(), R_OK) == 0;
@@ -207,13 +207,13 @@ private:
                    show(user.open_files), ", waiters ", show(user.waiters), ", payload bytes ",
                    show(user.payload_bytes, true), "; of all users: bytes ",
                    show(config_.limits.total_bytes, true), "; ", config_.limits.by_user.size(),
-                   " users with limits of their own");
+                   " users with overrides");
         if (around_.uid != 0) {
             log_->info("unprivileged: mounting through fusermount3 for uid ", around_.uid,
                        "; other users ",
                        fuse_conf_allows_other()
-                           ? "can be let in (user_allow_other is in /etc/fuse.conf)"
-                           : "cannot be let in (no user_allow_other in /etc/fuse.conf)");
+                           ? "can have access (user_allow_other is in /etc/fuse.conf)"
+                           : "have no access (add user_allow_other to /etc/fuse.conf)");
         }
     }
 
@@ -223,12 +223,13 @@ private:
             return;
         }
         const Nanos now = SystemClock().monotonic();
-        // A service manager that tells all processes, and the holder that hands on, are one word.
-        if (stopping_ && holder_ && now - told_ < kOneWord) return;
-        told_ = now;
+        // A service manager may signal all processes, and the holder forwards its signal: treat
+        // both as one.
+        if (stopping_ && holder_ && now - last_signal_ < kSignalDebounce) return;
+        last_signal_ = now;
         if (stopping_) {
             log_->warn("second signal ", signal, ": ending at once");
-            leave(kExitFailed);
+            force_exit(kExitFailed);
         }
         log_->info("signal ", signal, ": stopping");
         stop();
@@ -263,15 +264,16 @@ private:
                        " s, held by: ", what.empty() ? "(unknown)" : what);
             manager_.status("stopping, held by: " + what);
             if (round == kStopRounds) {
-                log_->error("not waiting any longer: ending");
-                leave(exit_code_);
+                log_->error("giving up waiting: detaching the mount and exiting");
+                force_exit(exit_code_);
             }
             watch_stop(round + 1);
         });
     }
 
-    // The way out when something does not end: nobody finds a dead mount, nothing is destroyed.
-    [[noreturn]] void leave(int code) {
+    // Exits when stopping hangs: detaches the mount, so that no dead mount stays, and destroys
+    // nothing.
+    [[noreturn]] void force_exit(int code) {
         if (holder_) holder_->say_ending();
         if (ipcfs_mounted(config_.mount)) {
             if (auto detached = detach_mount(config_.mount); !detached) {
@@ -294,7 +296,7 @@ private:
         }
         Reload plan = plan_reload(config_, wanted.config);
         if (auto reopened = log_->reconfigure(plan.config.log, log_place()); !reopened) {
-            log_->error("reload: ", reopened.error().message(), "; the log stays as it was");
+            log_->error("reload: ", reopened.error().message(), "; the log is unchanged");
             plan.config.log = config_.log;
         }
         if (auto done = daemon_->reload(plan.config); !done) {
@@ -303,14 +305,13 @@ private:
         config_ = std::move(plan.config);
         log_->info("reloaded: ", plan.changed.empty() ? "nothing changed" : joined(plan.changed));
         if (!plan.restart.empty()) {
-            log_->warn("reload: changed in the configuration, but needs a restart: ",
-                       joined(plan.restart));
+            log_->warn("reload: these changes need a restart: ", joined(plan.restart));
         }
         manager_.ready("serving " + config_.mount);
     }
 
     const Options options_;
-    const Surroundings around_;
+    const ProcessEnvironment around_;
     Config config_;
     std::optional<Background> background_;
     ServiceManager manager_;
@@ -321,7 +322,7 @@ private:
     std::unique_ptr<Daemon> daemon_;  // ends before the loop and the log
     std::thread stopper_;
     bool stopping_ = false;
-    Nanos told_ = 0;  // when
+    Nanos last_signal_ = 0;  // when it came, monotonic
     int exit_code_ = kExitOk;
 };
 
@@ -329,7 +330,7 @@ int main_of(int argc, char** argv) {
     int code = kExitOk;
     auto options = parse_options(argc, argv, &code);
     if (!options) return code;
-    const Surroundings around = surroundings();
+    const ProcessEnvironment around = process_environment();
     Parsed parsed = load_config(*options, around);
     if (!parsed.errors.empty()) {
         for (const std::string& error : parsed.errors) {
@@ -342,7 +343,8 @@ int main_of(int argc, char** argv) {
         return kExitOk;
     }
     std::signal(SIGPIPE, SIG_IGN);
-    // To the holder of a lease that somebody breaks; payload::held_elsewhere has one for a moment.
+    // The kernel sends SIGIO when another process breaks a lease; payload::held_elsewhere() takes
+    // one for a moment.
     std::signal(SIGIO, SIG_IGN);
     umask(022);
     std::optional<Background> background;

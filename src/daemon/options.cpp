@@ -1,4 +1,4 @@
-// Only this file knows CLI11.
+// Only this file uses CLI11.
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -64,7 +64,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
     // In the order in which they are applied.
     Valued valued[] = {
         {"--mount", "mount", "DIR", "where to mount the tree (environment: IPCFS_MOUNT)"},
-        {"--state", "state", "DIR", "where to keep what lasts"},
+        {"--state", "state", "DIR", "directory for durable channels and the fallback log"},
         {"--transport", "fuse.transport", "NAME", "auto, uring or classic"},
         {"--queue-depth", "fuse.queue-depth", "N", "io_uring entries per CPU"},
         {"--log-level", "log.level", "LEVEL", "trace, debug, info, warn, error, critical or off"},
@@ -104,7 +104,8 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
     }
 
     options.config_given = config->count() > 0;
-    // Absolute now: a daemon in the background reloads it from another working directory.
+    // Make the path absolute now: a daemon in the background reloads it from another working
+    // directory.
     std::error_code failed;
     auto absolute = std::filesystem::absolute(options.config_file, failed);
     if (!failed) options.config_file = absolute.string();
@@ -126,7 +127,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
     return options;
 }
 
-Parsed load_config(const Options& options, const Surroundings& around) {
+Parsed load_config(const Options& options, const ProcessEnvironment& around) {
     ConfigSource source;
     source.around = around;
     source.file = options.config_file;

@@ -1,5 +1,5 @@
-// The command line of ipcfsd. Every option that stands for a key of the configuration becomes a
-// Setting, so there is one place where values are checked. Main thread.
+// The command line of ipcfsd. An option that stands for a configuration key becomes a Setting, so
+// that values are checked in one place. Main thread.
 #pragma once
 
 #include <optional>
@@ -10,12 +10,12 @@
 
 namespace ipcfs::daemon {
 
-// What the process ends with; documented in docs/configuration.md and the man page.
+// Exit codes; documented in docs/configuration.md and the man page.
 enum ExitCode : int {
     kExitOk = 0,
     kExitFailed = 1,
     kExitUsage = 2,    // the command line or the configuration is wrong
-    kExitRunning = 3,  // the mount point is served already
+    kExitRunning = 3,  // a daemon already serves the mount point
 };
 
 constexpr const char* kDefaultConfigFile = "/etc/ipcfs/ipcfs.toml";
@@ -28,11 +28,12 @@ struct Options {
     std::vector<Setting> settings;
 };
 
-// Empty when the process should end at once with *exit_code: after --help and --version, which are
-// answered on standard output, and after an error, told on standard error.
+// Parses the command line. Returns empty if the process must end with *exit_code: after --help and
+// --version, which print to standard output, and after an error, printed on standard error.
 std::optional<Options> parse_options(int argc, const char* const* argv, int* exit_code);
 
-// Reads the file (if it is there, or must be) and applies IPCFS_MOUNT and the options.
-Parsed load_config(const Options& options, const Surroundings& around);
+// Reads the file (which must exist if it was given explicitly) and applies IPCFS_MOUNT and the
+// options.
+Parsed load_config(const Options& options, const ProcessEnvironment& around);
 
 }  // namespace ipcfs::daemon

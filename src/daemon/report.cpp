@@ -1,5 +1,5 @@
-// What the daemon tells about itself: kern/ipc/version, its part of stats/resources, why it is degraded,
-// and its lines in the log at the start. Any thread.
+// The daemon's status texts: kern/ipc/version, its part of stats/resources, the reason for
+// `degraded`, and its log lines at start. Any thread.
 #include <array>
 #include <fstream>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 namespace ipcfs::daemon {
 namespace {
 
-// Names of requests by opcode, as FUSE numbers them (linux/fuse.h).
+// Request names by FUSE opcode (linux/fuse.h).
 constexpr std::array<const char*, 53> kOpcodeNames{"0",
                                                    "LOOKUP",
                                                    "FORGET",
@@ -169,26 +169,26 @@ std::vector<std::string> Daemon::State::report() const {
         lines.push_back("off: passthrough of payloads and regions; " + r.why_not_passthrough);
     }
     if (r.survives) {
-        lines.push_back("survives: a holder keeps the mount for a daemon after this one");
+        lines.push_back(
+            "survives: if this daemon is killed, its holder starts a successor on the same mount");
     } else {
-        lines.push_back("off: a daemon after this one to go on with the mount; " +
-                        r.why_not_survives);
+        lines.push_back("off: surviving a killed daemon; " + r.why_not_survives);
     }
     if (succession.inheritance && succession.inheritance->life() > 1) {
         const auto taken = door->taken_over();
         lines.push_back("took over: " + std::to_string(taken.reopened) + " open files, " +
-                        std::to_string(taken.lost) + " more that are lost, " +
-                        std::to_string(r.taken_over) + " unanswered requests");
+                        std::to_string(taken.lost) + " more lost, " + std::to_string(r.taken_over) +
+                        " unanswered requests");
     }
     if (!r.allow_other) {
-        lines.push_back("off: other users cannot see this tree (allow_other)");
+        lines.push_back("off: access for other users (fuse.allow-other)");
     }
     fuse::KernelFacts kernel = fuse::probe_kernel();
     if (kernel.default_request_timeout || kernel.max_request_timeout) {
         lines.push_back("warning: fs.fuse request timeouts are set (default " +
                         std::to_string(kernel.default_request_timeout) + " s, at most " +
                         std::to_string(kernel.max_request_timeout) +
-                        " s): the kernel ends this mount when a reader waits for longer; set "
+                        " s): the kernel ends this mount if a reader waits longer; set "
                         "fs.fuse.max_request_timeout=0");
     }
     return lines;

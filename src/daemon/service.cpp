@@ -1,4 +1,4 @@
-// fork, setsid and a pipe; a datagram to NOTIFY_SOCKET.
+// The background uses fork, setsid and a pipe; the service manager gets datagrams on NOTIFY_SOCKET.
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -16,7 +16,7 @@
 namespace ipcfs::daemon {
 namespace {
 
-// The parent's part: ends the process with the child's word.
+// The parent: waits for the child's message and exits accordingly.
 [[noreturn]] void await(pid_t child, int pipe) {
     unsigned char code = 0;
     ssize_t size = 0;
@@ -28,11 +28,12 @@ namespace {
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
     if (WIFSIGNALED(status)) {
-        std::fprintf(stderr, "ipcfsd: ended by signal %d before it was ready\n", WTERMSIG(status));
+        std::fprintf(stderr, "ipcfsd: the daemon was killed by signal %d before it was ready\n",
+                     WTERMSIG(status));
     } else if (WEXITSTATUS(status) != 0) {
         _exit(WEXITSTATUS(status));
     } else {
-        std::fprintf(stderr, "ipcfsd: ended before it was ready\n");
+        std::fprintf(stderr, "ipcfsd: the daemon ended before it was ready\n");
     }
     _exit(1);
 }
@@ -52,12 +53,12 @@ Result<Background> Background::enter() {
         await(child, reading.get());
     }
     reading.reset();
-    // A session of its own: the terminal's hang-up and its ^C are not for us. The parent of this
-    // process is the shell's child, so no second fork is needed to be rid of it; O_NOCTTY is used
-    // wherever a terminal could be opened (nowhere).
+    // A new session, so that hang-up and ^C of the terminal do not reach the daemon. A second fork
+    // is unnecessary: it would only prevent acquiring a terminal, and the daemon opens none without
+    // O_NOCTTY.
     if (setsid() < 0) return errno_fault("setsid");
     if (chdir("/") != 0) return errno_fault("chdir /");
-    // Descriptors of the caller (a script's pipes, a test runner's) are not kept open for ever.
+    // Close inherited descriptors: a script or test runner may wait for its pipes to close.
     const auto kept = static_cast<unsigned>(writing.get());
     if (kept > 3) close_range(3, kept - 1, 0);
     close_range(kept + 1, ~0U, 0);
@@ -86,7 +87,7 @@ void Background::failed(int code) noexcept {
 ServiceManager::ServiceManager() {
     if (const char* name = std::getenv("NOTIFY_SOCKET")) {
         if (name[0] == '/' || name[0] == '@') socket_ = name;
-        unsetenv("NOTIFY_SOCKET");  // no child of ours (fusermount3) speaks for us
+        unsetenv("NOTIFY_SOCKET");  // fusermount3 must not notify in our name
     }
 }
 
@@ -128,7 +129,7 @@ void ServiceManager::send(std::string_view state) noexcept {
     if (socket_.size() >= sizeof address.sun_path) return;
     std::memcpy(address.sun_path, socket_.data(), socket_.size());
     if (socket_[0] == '@') address.sun_path[0] = '\0';
-    // An abstract name ends where its length says, a path is followed by its NUL.
+    // The length delimits an abstract name; a path ends with NUL.
     const std::size_t length =
         offsetof(sockaddr_un, sun_path) + socket_.size() + (socket_[0] == '@' ? 0 : 1);
     Fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));

@@ -1,4 +1,4 @@
-// The daemon as a service: going to the background, and talking to systemd (sd_notify(3), spoken
+// Running as a service: going to the background, and notifying systemd (sd_notify(3), implemented
 // directly: it is one datagram). Main thread.
 #pragma once
 
@@ -10,19 +10,19 @@
 
 namespace ipcfs::daemon {
 
-// Goes to the background, and lets the caller's `ipcfsd && ls /ipc` mean what it says: the parent
-// stays until the child is ready or has failed, and ends with its exit code. Standard error stays
-// connected until then, so errors of the start are seen.
+// Goes to the background. The parent waits until the child is ready or has failed and then exits
+// with its code, so that `ipcfsd && ls /ipc` works. Standard error stays open until then, so that
+// errors at start are seen.
 class Background {
 public:
-    // Forks; returns in the child only. Call before the first thread. A child that dies without a
-    // word makes the parent say so and exit 1.
+    // Forks; returns in the child only. Call before starting threads. If the child dies silently,
+    // the parent reports that and exits with 1.
     static Result<Background> enter();
 
-    // Ready: releases the parent with exit code 0 and lets go of the terminal (standard input,
-    // output and error become /dev/null).
+    // The daemon is ready: the parent exits with 0; standard input, output and error become
+    // /dev/null.
     void ready();
-    // Failed: the parent will exit with `code`. The caller exits itself.
+    // The daemon has failed: the parent exits with `code`. The caller must exit itself.
     void failed(int code) noexcept;
 
 private:
@@ -30,25 +30,26 @@ private:
     Fd pipe_;
 };
 
-// Sends state to the service manager that NOTIFY_SOCKET names; without one it does nothing.
+// Sends states to the service manager that NOTIFY_SOCKET names; without one it does nothing.
 class ServiceManager {
 public:
-    // Takes NOTIFY_SOCKET from the environment, and removes it there.
+    // Takes NOTIFY_SOCKET from the environment and unsets it.
     ServiceManager();
-    // By way of the holder: the service manager listens to the main process alone.
+    // Sends through the holder, since the service manager accepts messages only from the main
+    // process.
     explicit ServiceManager(Fd line) : line_(std::move(line)) {}
 
     void ready(std::string_view status);     // READY=1
     void reloading();                        // RELOADING=1; ready() ends it
     void stopping(std::string_view status);  // STOPPING=1
     void status(std::string_view status);    // STATUS=
-    void relay(std::string_view state);      // as a daemon's line brought it
+    void relay(std::string_view state);      // forwards a message of the daemon
     int line() const noexcept { return line_.get(); }
 
 private:
     void send(std::string_view state) noexcept;
     std::string socket_;
-    Fd line_;  // to the holder
+    Fd line_;  // socket to the holder
 };
 
 }  // namespace ipcfs::daemon

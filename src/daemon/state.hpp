@@ -1,5 +1,5 @@
-// What the daemon is made of. Internal to src/daemon: its life is in daemon.cpp, what it tells about
-// itself in report.cpp. Built and torn down on the main thread; the doors' own threads run in between.
+// The parts of the daemon. Internal to src/daemon: daemon.cpp has the life cycle, report.cpp the
+// status texts. Built and destroyed on the main thread; the doors' own threads run in between.
 #pragma once
 
 #include <atomic>
@@ -40,7 +40,7 @@ struct Daemon::State {
     Result<void> set_config(std::string_view text);
     Result<void> take_over(const Config& wanted);
     void watch();
-    void listen_for_unheard();
+    void end_lost_interrupts();
     void sweep();
     void ended(const std::string& why);
     std::vector<std::string> report() const;
@@ -59,9 +59,9 @@ struct Daemon::State {
     queue::MessagePool pool;
     access::Ledger ledger;
     payload::Budget budget;
-    std::unique_ptr<store::Store> kept;  // of durable channels
+    std::unique_ptr<store::Store> kept;  // keeps durable channels
     payload::Store payloads;
-    payload::Worker worker;
+    Executor worker;
     channel::Environment environment;
     channel::Registry registry;
     TimerPump pump;
@@ -71,7 +71,8 @@ struct Daemon::State {
     std::unique_ptr<fuse::Session> session;
     std::unique_ptr<fuse::Door> door;
     std::unique_ptr<fuse::Doorbell> bell;
-    std::unordered_set<std::uint64_t> done_requests;  // by the daemon before; see restore()
+    std::unordered_set<std::uint64_t>
+        done_requests;  // requests completed by the predecessor; see restore()
     std::atomic<const char*> holding{nullptr};
     std::atomic<bool> stopped{false};
     std::uint64_t watched_rotations = 0;

@@ -17,7 +17,7 @@
 
 namespace ipcfs::daemon {
 
-// Where the store of a mount is: a directory of its own below the state directory.
+// The store directory of a mount: one of its own below the state directory.
 std::string store_path(const Config& config);
 
 // Null for store.kind "off". Nothing is read yet. Ids of a generation are never given again:

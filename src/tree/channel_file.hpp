@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 
-#include <tree/open_file.hpp>
+#include <tree/operation.hpp>
 
 namespace ipcfs::tree {
 
@@ -33,7 +33,7 @@ private:
         : channel(std::move(of)), mode(how), account(&by), charge(std::move(held)) {}
 };
 
-class ChannelFile : public OpenFile {
+class ChannelFile : public WaitingFile {
 public:
     void cancel_read(ReadOperation& operation, queue::Wake why) noexcept override;
     std::optional<access::Charge> charge_waiter() noexcept override;

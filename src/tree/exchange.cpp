@@ -96,7 +96,7 @@ Fault refusal(int error) {
 
 }  // namespace
 
-Exchange::Exchange(Tree& tree, payload::Store& store, payload::Worker& worker)
+Exchange::Exchange(Tree& tree, payload::Store& store, Executor& worker)
     : tree_(tree), store_(store), worker_(worker) {}
 
 Result<std::shared_ptr<Channel>> Exchange::channel_for(const Caller& caller, std::string_view path,
@@ -352,26 +352,28 @@ void Exchange::hand_off(const Caller& caller, std::string_view path, std::string
     }
     // A region that was taken away cannot be put back under those who had it: look for room before.
     if ((*to)->full()) return done(Fault{EAGAIN, "the channel is paused or full"});
-    worker_.add([this, caller, envelope, from = *from, to = *to, name = std::string(name),
+    worker_.add(caller.subject.uid,
+                [this, caller, envelope, from = *from, to = *to, name = std::string(name),
                  more = std::vector<std::byte>(extensions.begin(), extensions.end()),
                  done = std::move(done)] {
-        auto taken = tree_.shares().take_away(from->id(), name);
-        if (!taken) return done(taken.error());
-        auto attributes = taken->attributes;
-        auto payload = store_.add_region(to->id(), std::move(taken->memory), taken->size,
-                                         taken->owner, std::move(taken->charge));
-        auto sent = enqueue(to, caller, envelope, more, payload);
-        if (!sent) {
-            // It became full meanwhile: the region is there again, as new memory.
-            Shares::Taken returned;
-            std::tie(returned.memory, returned.charge) = payload->take_back();
-            returned.size = payload->size;
-            auto back = tree_.shares().put_back(from->id(), name, std::move(attributes),
-                                                std::move(returned));
-            if (!back) to->note_error("handoff: " + back.error().operation);
-        }
-        done(std::move(sent));
-    });
+                    auto taken = tree_.shares().take_away(from->id(), name);
+                    if (!taken) return done(taken.error());
+                    auto attributes = taken->attributes;
+                    auto payload =
+                        store_.add_region(to->id(), std::move(taken->memory), taken->size,
+                                          taken->owner, std::move(taken->charge));
+                    auto sent = enqueue(to, caller, envelope, more, payload);
+                    if (!sent) {
+                        // It became full meanwhile: the region is there again, as new memory.
+                        Shares::Taken returned;
+                        std::tie(returned.memory, returned.charge) = payload->take_back();
+                        returned.size = payload->size;
+                        auto back = tree_.shares().put_back(from->id(), name, std::move(attributes),
+                                                            std::move(returned));
+                        if (!back) to->note_error("handoff: " + back.error().operation);
+                    }
+                    done(std::move(sent));
+                });
 }
 
 Result<Claimed> Exchange::claim(const Caller& caller, std::uint64_t id) {

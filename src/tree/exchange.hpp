@@ -10,10 +10,10 @@
 #include <vector>
 
 #include <payload/payload.hpp>
-#include <payload/worker.hpp>
 
 #include <access/subject.hpp>
 #include <base/event_adder.hpp>
+#include <base/executor.hpp>
 #include <ipcfs/control.hpp>
 #include <tree/tree.hpp>
 
@@ -47,7 +47,7 @@ public:
 
 class Exchange {
 public:
-    Exchange(Tree& tree, payload::Store& store, payload::Worker& worker);
+    Exchange(Tree& tree, payload::Store& store, Executor& worker);
 
     // A filled memfd as a message. EACCES, ENOENT, EPERM (seals), EMSGSIZE, EDQUOT, ENOSPC; EAGAIN
     // where a nonblocking write would say so; EINVAL for a size that is not the file's. `done` is called
@@ -91,7 +91,7 @@ public:
     void process_gone(pid_t pid) noexcept;
 
     // For what may take long or stick, such as closing a foreign descriptor.
-    payload::Worker& worker() noexcept { return worker_; }
+    Executor& worker() noexcept { return worker_; }
 
 private:
     Result<std::shared_ptr<channel::Channel>> channel_for(const Caller& caller,
@@ -114,7 +114,7 @@ private:
 
     Tree& tree_;
     payload::Store& store_;
-    payload::Worker& worker_;
+    Executor& worker_;
     const std::shared_ptr<EventAdder> adder_ = std::make_shared<EventAdder>();
 };
 

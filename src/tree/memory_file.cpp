@@ -8,15 +8,10 @@
 
 namespace ipcfs::tree {
 
-unsigned MemoryFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
-    return POLLIN | POLLOUT;
-}
-
 // ---- payloads -----------------------------------------------------------------------------------
 
 Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
-                                                    payload::Store& payloads,
-                                                    payload::Worker& worker,
+                                                    payload::Store& payloads, Executor& worker,
                                                     const access::Subject& subject) {
     access::Account& account = payloads.ledger().account(subject.uid);
     auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
@@ -31,8 +26,8 @@ Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
         std::move(payload), payloads, worker, std::move(*charge), std::move(memory)));
 }
 
-PayloadFile::PayloadFile(payload::PayloadPtr payload, payload::Store& payloads,
-                         payload::Worker& worker, access::Charge charge, access::Charge memory)
+PayloadFile::PayloadFile(payload::PayloadPtr payload, payload::Store& payloads, Executor& worker,
+                         access::Charge charge, access::Charge memory)
     : payload_(std::move(payload)),
       payloads_(payloads),
       worker_(worker),
@@ -55,7 +50,7 @@ Outcome PayloadFile::try_gate(int& error) noexcept {
 
 void PayloadFile::start_gate(GateOperation& operation) noexcept {
     // The operation keeps itself and this file until it is finished.
-    worker_.add([this, &operation] { operation.finish_with(copy()); });
+    worker_.add(charge_.uid(), [this, &operation] { operation.finish_with(copy()); });
 }
 
 int PayloadFile::copy() noexcept {
@@ -73,10 +68,16 @@ int PayloadFile::copy() noexcept {
     return 0;
 }
 
-std::optional<Backing> PayloadFile::backing() noexcept {
+Traits PayloadFile::traits() const noexcept {
+    Traits traits;
+    traits.caching = Traits::Caching::kConstant;
     // Copies differ from open to open, and the kernel wants one backing for all opens of a file.
-    if (copy_) return std::nullopt;
-    return Backing{payload_->file(), true};
+    if (!copy_) traits.backing = Backing{payload_->file(), true};
+    return traits;
+}
+
+unsigned PayloadFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
+    return POLLIN | POLLOUT;
 }
 
 Outcome PayloadFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
@@ -123,6 +124,10 @@ Outcome RegionFile::try_write(const WriteRequest& request, queue::Batch&, int& e
     auto written = shares_.write(*region_, request.data, at, channel_->settings().max_payload);
     error = written ? 0 : written.error().code;
     return Outcome::kDone;
+}
+
+unsigned RegionFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
+    return POLLIN | POLLOUT;
 }
 
 }  // namespace ipcfs::tree

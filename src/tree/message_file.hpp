@@ -23,7 +23,11 @@ public:
                 const MessageStyle& style, pid_t opener, payload::Store& payloads);
     ~MessageFile() override;
 
-    bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
+    Traits traits() const noexcept override {
+        Traits traits;
+        traits.is_positionless = positionless();
+        return traits;
+    }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -43,6 +47,7 @@ public:
     int resume(std::uint32_t marks) noexcept override;
 
 private:
+    bool positionless() const noexcept { return mode_.reads && mode_.writes; }
     using Read = MessageStyle::Read;
     // The message delivered last, as this open file shows it.
     struct Current {

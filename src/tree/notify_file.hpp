@@ -7,11 +7,11 @@
 #include <mutex>
 
 #include <base/fd.hpp>
-#include <tree/open_file.hpp>
+#include <tree/operation.hpp>
 
 namespace ipcfs::tree {
 
-class NotifyFile final : public OpenFile,
+class NotifyFile final : public WaitingFile,
                          public channel::EventListener,
                          public std::enable_shared_from_this<NotifyFile> {
 public:
@@ -22,7 +22,11 @@ public:
                access::Charge charge);
     ~NotifyFile() override;
 
-    bool positionless() const noexcept override { return mode_.reads && mode_.writes; }
+    Traits traits() const noexcept override {
+        Traits traits;
+        traits.is_positionless = positionless();
+        return traits;
+    }
     std::uint32_t marks() const noexcept override {
         return told_.load(std::memory_order_relaxed) ? kTouched : 0U;
     }
@@ -41,6 +45,7 @@ public:
     class Listener;
 
 private:
+    bool positionless() const noexcept { return mode_.reads && mode_.writes; }
     static constexpr std::size_t kBuffered = 256;
     std::shared_ptr<const std::string> next_line();
     void show(std::shared_ptr<const std::string> text, const ReadRequest& request, Delivery& to);

@@ -1,5 +1,5 @@
-// The life of operations that wait: charged, started, finished once. Any thread.
-#include <tree/open_file.hpp>
+// What operations that waited answer. Any thread.
+#include <tree/operation.hpp>
 #include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
@@ -15,85 +15,28 @@ int ReadOperation::error() const noexcept {
     }
 }
 
-void ReadOperation::start() noexcept {
-    self_ = shared_from_this();
-    auto charge = file_->charge_waiter();
-    if (!charge) {
-        Delivery refused;
-        refused.error = EDQUOT;
-        reply(refused);
-        auto self = std::move(self_);
-        return;
-    }
-    charge_ = std::move(*charge);
-    file_->start_read(*this);
-}
-
-void ReadOperation::cancel(int error) noexcept {
-    cancel_error_.store(error, std::memory_order_relaxed);
-    file_->cancel_read(*this, Wake::kInterrupted);
-}
-
-void ReadOperation::finish() noexcept {
-    auto self = std::move(self_);
-    charge_.reset();
+void ReadOperation::complete() noexcept {
     Delivery delivery;
-    file_->finish_read(*this, delivery);
-    bool sent = reply(delivery);
+    if (result_) {
+        delivery.error = *result_;
+    } else {
+        file_->finish_read(*this, delivery);
+    }
+    const bool sent = reply(delivery);
     file_->settle(delivery, sent);
 }
 
-void WriteOperation::start() noexcept {
-    self_ = shared_from_this();
-    auto charge = file_->charge_waiter();
-    if (!charge) {
-        reply(EDQUOT, 0);
-        auto self = std::move(self_);
-        return;
-    }
-    charge_ = std::move(*charge);
-    file_->start_write(*this);
-}
-
-void WriteOperation::cancel(int error) noexcept {
-    cancel_error_.store(error, std::memory_order_relaxed);
-    file_->cancel_write(*this, Wake::kInterrupted);
-}
-
-void WriteOperation::finish() noexcept {
-    auto self = std::move(self_);
-    charge_.reset();
-    int error = result_ >= 0
-                    ? result_
-                    : error_of(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
+void WriteOperation::complete() noexcept {
+    const int error =
+        result_ ? *result_ : error_of(why, cancel_error_.load(std::memory_order_relaxed), enqueued);
     if (error) batch.withdraw();
     batch.clear();
     reply(error, error ? 0 : size_);
 }
 
-void GateOperation::start() noexcept {
-    self_ = shared_from_this();
-    auto charge = file_->charge_waiter();
-    if (!charge) {
-        reply(EDQUOT, file_);
-        auto self = std::move(self_);
-        return;
-    }
-    charge_ = std::move(*charge);
-    file_->start_gate(*this);
-}
-
-void GateOperation::cancel(int error) noexcept {
-    cancel_error_.store(error, std::memory_order_relaxed);
-    file_->cancel_gate(*this, Wake::kInterrupted);
-}
-
-void GateOperation::finish() noexcept {
-    auto self = std::move(self_);
-    charge_.reset();
-    int error = result_ >= 0 ? result_
-                             : error_of(why, cancel_error_.load(std::memory_order_relaxed), false);
-    reply(error, file_);
+void GateOperation::complete() noexcept {
+    reply(result_ ? *result_ : error_of(why, cancel_error_.load(std::memory_order_relaxed), false),
+          file_);
 }
 
 }  // namespace ipcfs::tree

@@ -87,7 +87,9 @@ void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWa
         return channel->push(waiter, ticket);
     }
     // The waiter stays until it is finished, and with it the open file that has the turn.
-    env.worker->add([channel, &waiter, ticket, sync = durable == channel::Durable::kSync] {
+    const uid_t sender = waiter.batch.messages.front().envelope.sender.uid;
+    const bool sync = durable == channel::Durable::kSync;
+    env.worker->add(sender, [channel, &waiter, ticket, sync] {
         auto saved = save(*channel->environment().store, waiter.batch, sync);
         if (saved) return channel->push(waiter, ticket);
         channel->note_error("store: " + saved.error().message());

@@ -6,8 +6,7 @@
 #include <functional>
 #include <memory>
 
-#include <payload/worker.hpp>
-
+#include <base/executor.hpp>
 #include <channel/channel.hpp>
 #include <queue/waiter.hpp>
 

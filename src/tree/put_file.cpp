@@ -95,9 +95,11 @@ PutFile::~PutFile() {
 
 // ---- filling ------------------------------------------------------------------------------------
 
-std::optional<Backing> PutFile::backing() noexcept {
-    if (framed_ || is_aside_) return std::nullopt;
-    return Backing{memory_.get(), true};
+Traits PutFile::traits() const noexcept {
+    Traits traits;
+    traits.wants_flush = true;
+    if (!framed_ && !is_aside_) traits.backing = Backing{memory_.get(), true};
+    return traits;
 }
 
 void PutFile::backed() noexcept {
@@ -215,11 +217,6 @@ int PutFile::accept(const WriteRequest& request) {
 Outcome PutFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
     std::scoped_lock hold(mutex_);
     error = accept(request);
-    return Outcome::kDone;
-}
-
-Outcome PutFile::try_read(const ReadRequest&, Delivery& to) noexcept {
-    to.error = EBADF;
     return Outcome::kDone;
 }
 

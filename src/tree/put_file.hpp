@@ -1,5 +1,5 @@
 // An open `put`: what is written between open and close is one message. The bytes go into a memory
-// file, past the daemon where the door can do that (backing()); the close seals it and enqueues it.
+// file, past the daemon where the door can do that (Traits::backing); the close seals it and enqueues it.
 //
 // A close is seen once for every descriptor that goes (FLUSH), also for those that a shell or a child
 // had only borrowed. The message is made at the close after which neither the process that opened the
@@ -29,21 +29,15 @@ public:
             payload::Store& payloads, Fd memory);
     ~PutFile() override;
 
-    std::optional<Backing> backing() noexcept override;
+    Traits traits() const noexcept override;
     void backed() noexcept override;
-    bool wants_flush() const noexcept override { return true; }
     std::uint32_t marks() const noexcept override;
 
-    Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
     Outcome try_flush(const access::Subject& by, bool nonblocking, queue::Batch& pending,
                       int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
-
-    void start_read(ReadOperation& operation) noexcept override { operation.finish(); }
-    void cancel_read(ReadOperation&, queue::Wake) noexcept override {}
-    void finish_read(ReadOperation&, Delivery& to) noexcept override { to.error = EBADF; }
 
 private:
     // Looks every few milliseconds at what clients write past the daemon.

@@ -19,7 +19,11 @@ public:
     StreamFile(Entry entry, std::uint64_t since);
     ~StreamFile() override;
 
-    bool positionless() const noexcept override { return true; }
+    Traits traits() const noexcept override {
+        Traits traits;
+        traits.is_positionless = true;
+        return traits;
+    }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,

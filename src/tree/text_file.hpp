@@ -7,11 +7,11 @@
 #include <string>
 
 #include <tree/file_kind.hpp>
-#include <tree/open_file.hpp>
+#include <tree/operation.hpp>
 
 namespace ipcfs::tree {
 
-class TextFile final : public OpenFile {
+class TextFile final : public WaitingFile {
 public:
     // The text is made at the first read, and at each read from position 0 after a write.
     TextFile(Tree& tree, const TextStyle& style, ChannelPtr channel, access::Charge charge)
@@ -21,11 +21,6 @@ public:
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
     unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
-    void start_read(ReadOperation& operation) noexcept override { operation.finish(); }
-    void cancel_read(ReadOperation&, queue::Wake) noexcept override {}
-    void finish_read(ReadOperation& operation, Delivery& to) noexcept override {
-        try_read(operation.request(), to);
-    }
     void start_write(WriteOperation& operation) noexcept override;
     std::uint32_t marks() const noexcept override {
         std::scoped_lock hold(mutex_);

@@ -39,8 +39,8 @@ std::optional<std::uint64_t> payload_id(std::string_view name) {
 
 }  // namespace
 
-Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
-           payload::Worker& worker, Logger& log, System system)
+Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads, Executor& worker,
+           Logger& log, System system)
     : registry_(registry),
       ledger_(ledger),
       payloads_(payloads),

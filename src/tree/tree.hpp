@@ -14,10 +14,10 @@
 #include <vector>
 
 #include <payload/payload.hpp>
-#include <payload/worker.hpp>
 
 #include <access/account.hpp>
 #include <access/subject.hpp>
+#include <base/executor.hpp>
 #include <base/guarded.hpp>
 #include <base/log.hpp>
 #include <base/result.hpp>
@@ -64,7 +64,7 @@ struct NewChannel {
 class Tree {
 public:
     Tree(channel::Registry& registry, access::Ledger& ledger, payload::Store& payloads,
-         payload::Worker& worker, Logger& log, System system);
+         Executor& worker, Logger& log, System system);
 
     // ENOENT, ESTALE (the channel is gone).
     Result<NodeInfo> lookup(NodeId parent, std::string_view name) const;
@@ -139,7 +139,7 @@ public:
     access::Ledger& ledger() noexcept { return ledger_; }
     Shares& shares() noexcept { return shares_; }
     payload::Store& payloads() noexcept { return payloads_; }
-    payload::Worker& worker() noexcept { return worker_; }
+    Executor& worker() noexcept { return worker_; }
     const System& system() const noexcept { return system_; }
     Logger& log() noexcept { return log_; }
 
@@ -168,7 +168,7 @@ private:
     channel::Registry& registry_;
     access::Ledger& ledger_;
     payload::Store& payloads_;
-    payload::Worker& worker_;
+    Executor& worker_;
     Shares shares_;
     Logger& log_;
     System system_;

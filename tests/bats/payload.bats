@@ -516,7 +516,7 @@ PY
     cp "$IPCFS" "$command"
     chmod 755 "$command"
     run -0 as_user 1234 "$command" --mount "$MNT" maps
-    [[ "$output" == *"processes of other users could not be looked into"* ]]
+    [[ "$output" == *"processes of other users could not be inspected"* ]]
     run -0 as_user 1234 "$command" --mount "$MNT" -q maps
     [[ "$output" != *"could not be"* ]]
 }

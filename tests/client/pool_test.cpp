@@ -245,8 +245,8 @@ TEST(ClientLoan, SealsItsMemoryAndOnlyOnce) {
     auto fd = Loan::Access::seal(*loan);
     ASSERT_TRUE(fd);
     EXPECT_EQ(detail::seals_of(*fd), detail::kSealsWhole);
-    EXPECT_TRUE(detail::measures(*fd, 5000));
-    EXPECT_FALSE(detail::measures(*fd, 5001));
+    EXPECT_TRUE(detail::has_size(*fd, 5000));
+    EXPECT_FALSE(detail::has_size(*fd, 5001));
     EXPECT_TRUE(loan->bytes().empty());
     EXPECT_FALSE(loan->resize(1));
     auto again = Loan::Access::seal(*loan);

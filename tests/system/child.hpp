@@ -1,5 +1,5 @@
-// A process of a test: another user, another CPU, something to interrupt or kill. Forked from the
-// single-threaded test; killed and reaped with its owner.
+// A child process of a test, to act as another user, on another CPU, or to be interrupted or
+// killed. Forked from the single-threaded test; killed and reaped by its owner's destructor.
 #pragma once
 
 #include <chrono>
@@ -16,11 +16,11 @@ namespace ipcfs::test {
 class Child {
 public:
     struct As {
-        uid_t uid = 0;  // with the gid of the same number and no other groups
+        uid_t uid = 0;  // the gid is the same number; no other groups
         int cpu = -1;   // -1: any
     };
-    // What the child runs: it may leave text for text(), and its value is the exit code (an errno,
-    // as a rule). Signals SIGUSR1 and SIGUSR2 interrupt system calls in it.
+    // Runs in the child: may set text(), and returns the exit code (usually an errno). SIGUSR1 and
+    // SIGUSR2 interrupt its system calls.
     using Body = std::function<int(std::string& text)>;
 
     explicit Child(const Body& body);
@@ -31,9 +31,9 @@ public:
 
     pid_t pid() const { return pid_; }
     void signal(int number) const;
-    // Its exit code, 1000 + the signal that ended it, or nothing when it is still there.
+    // The exit code, 1000 + the signal that killed it, or empty if it is still running.
     std::optional<int> wait(std::chrono::milliseconds patience = kPatience);
-    // What it left; only after wait().
+    // The text that the child set; valid after wait().
     const std::string& text() const { return text_; }
 
 private:
@@ -43,7 +43,7 @@ private:
     std::optional<int> code_;
 };
 
-// Both ways between a test and a child of its own: a byte is an event.
+// Events between a test and its child, both ways; one byte is one event.
 class Events {
 public:
     Events();
@@ -55,10 +55,11 @@ private:
     Fd to_;
 };
 
-// Runs `bash -c command` as a user and gives its exit code; what it printed goes to `output`.
+// Runs `bash -c command` as user `uid` and returns its exit code; stores what it printed in
+// `output`.
 int shell(const std::string& command, std::string* output = nullptr, uid_t uid = 0);
 
-// Puts the calling thread, and the threads and children it starts, on one CPU.
+// Pins the calling thread, and threads and children that it starts, to one CPU.
 void pin_to_cpu(int cpu);
 
 }  // namespace ipcfs::test

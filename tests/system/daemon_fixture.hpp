@@ -1,7 +1,8 @@
-// A daemon of its own on a temporary mount for each test. IPCFS_TEST_DAEMON names the program and
-// IPCFS_TEST_TRANSPORT its transport; IPCFS_TEST_PASSTHROUGH=off turns that off. main.cpp puts the test program in a mount namespace of its
-// own, so that no mount outlives it; whatever happens, the daemon and the directory go in TearDown.
-// Used from the test's main thread; the paths may be used from any.
+// Runs a daemon on a temporary mount for each test. IPCFS_TEST_DAEMON names the program,
+// IPCFS_TEST_TRANSPORT its transport; IPCFS_TEST_PASSTHROUGH=off disables passthrough. main.cpp
+// puts the test program into its own mount namespace, so that no mount outlives it; TearDown always
+// ends the daemon and removes the directory. Used from the test's main thread; the paths may be
+// used from any thread.
 #pragma once
 
 #include <chrono>
@@ -20,28 +21,28 @@ namespace ipcfs::test {
 
 using namespace std::chrono_literals;
 
-// How long a test waits for what must happen: far more than it takes, sanitizers included.
+// The deadline for what must happen: far more than it takes, even with sanitizers.
 constexpr std::chrono::milliseconds kPatience = 20s;
-// How long a test looks on to see that something does not happen.
+// How long a test watches to see that something does not happen.
 constexpr std::chrono::milliseconds kGlance = 100ms;
 
-// Asks for `condition` again and again; false when it did not hold in time.
+// Polls `condition`; false if it did not hold in time.
 bool wait_until(const std::function<bool()>& condition,
                 std::chrono::milliseconds patience = kPatience);
 
-// Whether the daemon is a sanitizer build (IPCFS_TEST_SANITIZED): starts and operations take several times
-// longer.
+// Whether the daemon is a sanitizer build (IPCFS_TEST_SANITIZED), which is several times slower.
 bool is_instrumented();
 
 class Daemon {
 public:
     struct Options {
-        std::vector<std::string> arguments;  // behind those every test gives
-        std::string config;                  // the text of --config; empty: the defaults
-        bool own_processes = false;          // in a pid namespace of its own: it sees no others
+        std::vector<std::string> arguments;  // in addition to the fixture's
+        std::string config;                  // the content of the --config file; empty: defaults
+        bool own_processes = false;  // run it in its own pid namespace, where it sees no clients
     };
 
-    // Starts the daemon and waits until it answers on its mount. See running() for the outcome.
+    // Starts the daemon and waits until it answers on its mount. running() tells whether that
+    // worked.
     explicit Daemon(const Options& options);
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;
@@ -51,17 +52,18 @@ public:
     const std::string& mount() const { return mount_; }
     const std::string& directory() const { return directory_; }
     pid_t pid() const { return pid_; }
-    // The process that serves: pid() itself, or its child where pid() holds the mount for it. -1: none.
+    // The process that serves requests: pid(), or its child if pid() is a holder. -1 if there is
+    // none.
     pid_t server() const;
     std::string log() const;
 
-    // Asks it to end; its wait status, or -1 when it had to be killed.
+    // Asks the daemon to end. Returns its wait status, or -1 if it had to be killed.
     int stop();
-    // By SIGKILL; waits for its end. What was mounted stays so.
+    // Kills it by SIGKILL and waits for its end. Its mount stays.
     void kill();
-    // Starts it again, after stop() or kill(), with the same state; waits until it answers.
+    // Restarts it after stop() or kill() with the same state; waits until it answers.
     void start();
-    // The same without waiting.
+    // Like start(), without waiting.
     void launch();
 
 private:
@@ -80,9 +82,9 @@ protected:
     void TearDown() override;
 
     Daemon& daemon() { return *daemon_; }
-    // By SIGKILL, and waits for its end; the test's own end minds no more.
+    // Kills the daemon by SIGKILL and waits for its end; TearDown then does not check its exit.
     void kill_daemon();
-    // The same for the process that serves, where another takes its place, and waits until that answers.
+    // Kills the serving process of a holder and waits until its successor answers.
     void replace_server();
     // A value of kern/ipc/version.
     std::string version(std::string_view key);
@@ -90,20 +92,21 @@ protected:
     std::string at(std::string_view path) const {
         return daemon_->mount() + "/" + std::string(path);
     }
-    // Makes a channel with exactly this mode and the settings given, one a line.
+    // Creates a channel with exactly this mode and these settings, one a line.
     void make_channel(std::string_view name, std::string_view settings = {}, mode_t mode = 0777);
-    // 0 or the errno of one write of `lines` to the channel's ctl.
+    // Writes `lines` to the channel's ctl at once; returns 0 or the errno.
     int ctl(std::string_view name, std::string_view lines);
-    // The value of `key` in the channel's status, as text and as a number (-1: not there).
+    // The value of `key` in the channel's status.
     std::string status(std::string_view name, std::string_view key);
-    // Waits until the durable store has so many messages: what was delivered is erased a moment later.
+    // Waits until the durable store holds `count` messages: delivered ones are erased a moment
+    // later.
     bool wait_for_kept(long count);
     long depth(std::string_view name) { return number(status(name, "depth")); }
     long waiting(std::string_view name) { return number(status(name, "waiting")); }
     bool wait_for_waiting(std::string_view name, long count);
-    // All that is queued, one element a message.
+    // Takes all queued messages.
     std::vector<std::string> drain(std::string_view name);
-    // One message through `file` of the channel, by a blocking open; 0 or an errno.
+    // Sends one message through `file` of the channel with a blocking open. Returns 0 or an errno.
     int send(std::string_view name, std::string_view message, std::string_view file = "queue");
 
     static long number(const std::string& text);

@@ -1,9 +1,9 @@
-// Expectations of what the client header returns.
+// Expectations for results of the client header.
 #pragma once
 
 #include <gtest/gtest.h>
 
-// EXPECT_OK(call): it did not fail, and if it did, why.
+// EXPECT_OK(call) fails with the error's message.
 #define EXPECT_OK(call)                                                  \
     do {                                                                 \
         auto&& outcome_ = (call);                                        \

@@ -1,5 +1,5 @@
-// System calls on files of the tree as tests want them: one call, its result or -errno, nothing
-// retried. Reentrant: also for the threads and children of a test.
+// System calls on files of the tree for tests: each makes one call and returns its result or
+// -errno, without retries. Reentrant, so threads and children of a test may use them.
 #pragma once
 
 #include <map>
@@ -19,7 +19,7 @@ constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr uid_t kAlice = 1001;
 constexpr uid_t kBob = 1002;
 
-// Letters that differ from place to place, and from those of other seeds.
+// Pseudo-random letters that depend on position and seed.
 std::string text_of(std::size_t size, unsigned seed = 1);
 
 struct Read {
@@ -27,28 +27,29 @@ struct Read {
     std::string data;
 };
 
-// An empty Fd and errno when it fails.
+// Opens a file; on an error returns an empty Fd and sets errno.
 Fd open_file(const std::string& path, int flags);
-// The errno of an open that must fail, 0 if it succeeded.
+// The errno of an open that should fail; 0 if it succeeded.
 int open_error(const std::string& path, int flags);
-// Bytes written by one write(2), or -errno.
+// Writes once with write(2). Returns the bytes written, or -errno.
 long write_to(int fd, std::string_view bytes);
-// One read(2) of at most `size` bytes.
+// Reads at most `size` bytes with one read(2).
 Read read_from(int fd, std::size_t size = 1 << 20);
-// Reads again after EINTR, as cat, bash and Python do.
+// Like read_from(), but retries after EINTR, as cat, bash and Python do.
 Read read_patiently(int fd, std::size_t size = 1 << 20);
-// Whether it is the kernel's word for what it was just giving to a daemon that was killed, over io_uring:
-// the ring is taken down (ECANCELED), or there is no memory any more to copy it to (EINTR, EAGAIN).
+// Whether `result` means that the kernel dropped the request because the daemon was being killed,
+// over io_uring: the ring is taken down (ECANCELED), or the request cannot be copied to a dead
+// process (EINTR, EAGAIN).
 bool is_undone(long result);
-// The poll(2) events of one descriptor within `milliseconds`, 0 when none came.
+// Polls one descriptor for `milliseconds`. Returns the events, 0 on timeout.
 short poll_one(int fd, short events, int milliseconds);
 
-// The whole file; empty when it cannot be opened.
+// Reads a whole file; empty if it cannot be opened.
 std::string slurp(const std::string& path);
-// The value behind `key ` in lines of `key value`; empty when there is no such line.
+// The value of `key` in lines of the form `key value`; empty if there is none.
 std::string value_of(const std::string& lines, std::string_view key);
 
-// A header/data listing: a row is column name -> field.
+// A row of a header/data table: column name -> field.
 using Row = std::map<std::string, std::string>;
 std::vector<Row> parse_table(const std::string& text);
 

@@ -1,4 +1,4 @@
-// Frames as a client of framed/ writes and reads them.
+// Encoding and decoding frames like a client of framed/.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
-// A channel as the contract has it, in plain containers and without any thought of speed: the
-// oracle of channel_model_test.cpp. Messages are numbers. Time is on a grid: whoever drives it
-// calls sweep() and at() for each point, see there.
+// A simple model of a channel that follows the contract, in plain containers and without regard to
+// speed: the oracle of channel_model_test.cpp. Messages are numbers. Time moves on a grid: the
+// driver calls at() for each point; see there.
 #pragma once
 
 #include <algorithm>
@@ -21,10 +21,10 @@ struct Model {
         int number = 0;
         std::uint8_t priority = 0;
         std::uint64_t size = 0;
-        Nanos late = kNever;  // its own end, monotonic
+        Nanos late = kNever;  // the message's own deadline, monotonic
         Nanos expires = kNever;
         std::uint64_t sequence = 0;
-        std::uint64_t place = 0;  // in line
+        std::uint64_t place = 0;  // order within its priority
         std::uint32_t deliveries = 0;
         bool again = false, dead = false;
         int writer = -1;
@@ -52,8 +52,8 @@ struct Model {
     };
     struct End {
         queue::Wake why;
-        int number;               // of the message, for readers
-        std::uint64_t lease = 0;  // of theirs
+        int number;               // for readers: the message
+        std::uint64_t lease = 0;  // for readers: the lease
     };
     struct Trial {
         Item item;
@@ -69,29 +69,29 @@ struct Model {
     Nanos now = 0;
     bool paused = false, hold = false, removed = false, down = false;
     Nanos paused_since = 0, hold_since = 0, hold_until = 0;
-    std::vector<Item> queue;  // in no order: place and priority tell
+    std::vector<Item> queue;  // unordered; place and priority give the order
     std::map<std::uint64_t, Trial> leases;
     std::vector<Later> delayed;
-    std::vector<Item> dead;  // as queue
-    std::set<int> gone;      // numbers of what is nowhere any more
+    std::vector<Item> dead;  // like `queue`
+    std::set<int> gone;      // numbers of messages that no longer exist
     std::deque<int> readers, dead_readers;
-    std::map<int, pid_t> leasing;  // of readers, those that lease, and for whom
+    std::map<int, pid_t> leasing;  // leasing readers and their holders
     std::deque<Waiting> writers, sync_writers;
     std::deque<int> openers;
-    std::deque<std::pair<int, Nanos>> credits;  // of opens, oldest first
+    std::deque<std::pair<int, Nanos>> credits;  // credits of opens, oldest first
     int sync_turn = -1;
     std::map<int, Item> taken;  // in readers' hands
-    std::map<int, End> ends;    // of waiters, all that ever ended
+    std::map<int, End> ends;    // results of all waiters that have ended
     std::uint64_t sequence = 0, place = 0, last_lease = 0, pass = 0, rings = 0;
-    std::uint64_t let_out = 0;       // by the gate of batches, while there is one
-    Nanos gathering_since = kNever;  // what it holds back
+    std::uint64_t let_out = 0;       // messages released by the batch gate, if there is one
+    Nanos gathering_since = kNever;  // since when the batch gate holds messages back
     std::map<std::uint8_t, std::uint64_t> passes;
     bool deferred = false, made_room = false;
     Counters counts;
 
-    // ---- what holds
+    // ---- state
     std::uint64_t bytes() const { return Parcel{queue, false}.bytes(); }
-    // What counts against the bounds.
+    // What counts against capacity and bytes.
     std::uint64_t load() const { return queue.size() + leases.size() + delayed.size(); }
     std::uint64_t load_bytes() const {
         std::uint64_t sum = bytes();
@@ -168,9 +168,9 @@ struct Model {
     void set(const Settings& to);
     bool remove();
     void shut_down();
-    // Whether every message that ever came is in exactly one place.
+    // Whether every message that ever arrived is in exactly one place.
     bool consistent() const;
-    // The timers at `time`: ends of holds, writers' deadlines, expiry, credits.
+    // Runs the timers at `time`: ends of pauses, writers' deadlines, expiry, credits.
     void at(Nanos time);
 
 private:

@@ -1,6 +1,6 @@
-// Random operations on a channel and on its oracle (channel_model.hpp), compared after each one.
-// Operations happen at multiples of 100 ms and messages expire between two of them, so that when a
-// sweep runs does not matter. IPCFS_TEST_SEED repeats a run.
+// Random operations on a channel and on its model (channel_model.hpp), compared after each one.
+// Operations happen at multiples of 100 ms and messages expire between two of them, so that the
+// order of sweeps does not matter. IPCFS_TEST_SEED repeats a run.
 #pragma once
 
 #include <csignal>
@@ -14,7 +14,7 @@
 
 namespace ipcfs::channel {
 
-// What a run is about: its type of channel, and whether messages are leased.
+// The kind of run: the channel's type, and whether messages are leased.
 enum class Play : std::uint8_t { kQueue, kSync, kLeases, kBatch };
 
 class ModelRun {
@@ -24,7 +24,7 @@ public:
         if (play == Play::kSync) model_.settings.type = Type::kSync;
         if (play == Play::kBatch) {
             model_.settings.type = Type::kBatch;
-            model_.settings.batch = BatchGate{4, 3 * kStep};  // its own is not on the grid of time
+            model_.settings.batch = BatchGate{4, 3 * kStep};  // the default time is not on the grid
         }
         jobs_ = std::make_shared<Channel>(world_.env, 1, model_.settings);
         model_.now = world_.clock.monotonic();
@@ -50,7 +50,7 @@ private:
         int notified = 0;
         unsigned wanted = 0;
         Lane lane = Lane::kMain;
-        bool registered = false, held = false;  // held: what it wants held when last looked at
+        bool registered = false, held = false;  // held: its condition held at the last check
     };
 
     std::uint64_t below(std::uint64_t bound) { return random_() % bound; }
@@ -124,7 +124,7 @@ private:
             batch.add(std::move(message));
             parcel.items.push_back(item);
         }
-        // Two natural writes cannot be there at once: the first holds the inode lock.
+        // Two natural writes cannot wait at the same time: the first holds the inode lock.
         parcel.natural = below(2) && model_.natural_parked() == 0;
         const Via via = parcel.natural ? Via::kQueueFile : Via::kOther;
         int turn = -1;
@@ -251,7 +251,7 @@ private:
         readers_.emplace(id, std::move(reader));
     }
 
-    // Any lease that ever was: most of these have ended.
+    // Ends any lease that ever existed; most have ended already.
     void end_lease() {
         if (model_.last_lease == 0) return;
         const bool current = below(4) && !model_.leases.empty();
@@ -318,7 +318,7 @@ private:
         said_ = "die";
         pid_t& holder = holders_[below(holders_.size())];
         for (const auto& [id, whose] : model_.leasing) {
-            if (whose == holder) return;  // it waits, so it lives
+            if (whose == holder) return;  // a waiting process is alive
         }
         end_process(holder);
         const std::size_t expected = model_.die(holder);
@@ -361,7 +361,7 @@ private:
         turns_.emplace(id, std::move(turn));
     }
 
-    // Closes what was opened, unless that open still waits.
+    // Closes an open file, unless its open still waits.
     void leave() {
         if (turns_.empty()) return;
         said_ = "leave";
@@ -495,7 +495,7 @@ private:
             const auto& [why, expected, lease] = model_.ends.at(at->first);
             ASSERT_EQ(reader.message ? number(reader.message) : 0, expected) << where();
             ASSERT_EQ(reader.lease.id, lease) << where();
-            // It may have ended again in the same operation.
+            // The lease may have ended within the same operation.
             if (lease && model_.leases.contains(lease)) check_lease(reader.message, reader.lease);
             if (expected && !lease) taken_.emplace(expected, std::move(reader.message));
             at = readers_.erase(at);
@@ -566,11 +566,11 @@ private:
         ASSERT_EQ(is.redelivered, should.redelivered) << where();
         ASSERT_EQ(is.pauses, should.pauses) << where();
         ASSERT_EQ(is.rings, model_.rings) << where();
-        // Several rings for one operation may be one.
+        // Several rings during one operation may be coalesced.
         ASSERT_EQ(world_.bell.rings() > belled_, model_.rings > rung_) << where();
         belled_ = world_.bell.rings();
         rung_ = model_.rings;
-        // What came in is there, in somebody's hands, was delivered, or is accounted for.
+        // Every message that was enqueued is queued, held by a reader, delivered, or accounted for.
         ASSERT_EQ(is.enqueued + is.given_back + is.leased,
                   now.depth + now.leased + now.delayed + now.dead + is.delivered + is.dead_taken +
                       is.acked + is.dropped_oldest + is.expired + is.purged + is.withdrawn)
@@ -592,7 +592,7 @@ private:
                       [&](const auto& held) { return !model_.leases.contains(held.first); });
     }
 
-    // The end: by removal or by the daemon's, with everything that waits.
+    // Ends the run by removal or shutdown while operations wait.
     void finish() {
         if (!testing::Test::HasFailure()) {
             said_ = "end";
@@ -640,7 +640,7 @@ private:
                print(model_.settings);
     }
 
-    // Processes that do nothing but live, to hold leases.
+    // Processes that only exist to hold leases.
     static pid_t new_process() {
         const pid_t pid = fork();
         if (pid == 0) {
@@ -659,12 +659,12 @@ private:
     World world_;
     Model model_;
     std::shared_ptr<Channel> jobs_;
-    std::map<int, std::unique_ptr<Reader>> readers_;  // those not yet looked at, by id
+    std::map<int, std::unique_ptr<Reader>> readers_;  // not yet checked, by id
     std::map<int, std::unique_ptr<Writer>> writers_;
     std::map<int, std::unique_ptr<Opener>> openers_;
     std::map<int, std::unique_ptr<WriteTicket>> turns_;
     std::map<int, queue::MessageRef> taken_;
-    std::map<std::uint64_t, queue::MessageRef> leased_;  // what an open file keeps to read from
+    std::map<std::uint64_t, queue::MessageRef> leased_;  // kept like an open file keeps its message
     std::vector<pid_t> holders_;
     Watch watches_[4];
     int ids_ = 0, numbers_ = 0, step_ = 0;

@@ -192,7 +192,7 @@ TEST_F(ControlServer, CutsAClientThatDoesNotReadItsReplies) {
     EXPECT_TRUE(error == EPIPE || error == ECONNRESET) << error;
     EXPECT_TRUE(wait_until([&] { return log_.has("does not read its replies"); }));
     EXPECT_EQ(other.hello(), 0);
-    EXPECT_EQ(server_->counters().cut, 1u);
+    EXPECT_EQ(server_->counters().aborted, 1u);
 }
 
 TEST_F(ControlServer, TurnsAwayWhoeverIsTooMuch) {
@@ -553,7 +553,7 @@ TEST_F(ControlServer, CutsAUserWhoseDescriptorsTakeForEverToClose) {
     auto hostile = connect();
     send_trap(loop_, hostile, traps[0]);
     send_trap(loop_, hostile, traps[1]);
-    ASSERT_TRUE(wait_until([&] { return server_->stuck() == Crew::kMaxStuck; }));
+    ASSERT_TRUE(wait_until([&] { return server_->stuck() == kMaxStuck; }));
     send_trap(loop_, hostile, traps[2]);
     EXPECT_TRUE(wait_until([&] { return log_.has("take too long to close"); }));
     auto again = connect();

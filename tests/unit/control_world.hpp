@@ -1,5 +1,5 @@
-// What tests of the control socket share: the real tree and exchange behind a server whose loop runs
-// on a thread, in a directory of its own.
+// Shared by tests of the control socket: the real tree and exchange behind a server whose loop runs
+// on a thread, in a temporary directory.
 #pragma once
 
 #include <filesystem>
@@ -10,7 +10,6 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <control/crew.hpp>
 #include <control/server.hpp>
 #include <control/socket.hpp>
 #include <payload/memory.hpp>
@@ -24,7 +23,7 @@ namespace ipcfs::control {
 
 using test::ControlClient;
 
-// Remembers its lines. Thread-safe.
+// Stores its lines. Thread-safe.
 class KeptLog final : public Logger {
 public:
     KeptLog() : Logger(Level::kInfo) {}
@@ -41,7 +40,7 @@ private:
     Guarded<std::string> lines_;
 };
 
-// The loop stands still while this lives.
+// Blocks the loop while it lives.
 class Pause {
 public:
     explicit Pause(boost::asio::io_context& loop) {
@@ -135,7 +134,7 @@ protected:
     access::Ledger ledger_;
     payload::Budget budget_{clock_, payload::available_memory};
     payload::Store store_{ledger_, budget_};
-    payload::Worker worker_{"test-worker"};
+    Executor worker_{"test-worker", {}};
     channel::Environment environment_{clock_, timers_, messages_, ledger_};
     channel::Registry registry_{environment_, channel::Settings{}, 0};
     tree::Tree tree_{registry_, ledger_, store_, worker_, log_, tree::System{}};

@@ -1,5 +1,5 @@
-// What tests of the engine share: a clock that the test turns, a bell that counts, waiters that
-// remember how they ended, and a world that holds a channel's surroundings.
+// Shared by tests of the engine: a clock that the test sets, a counting doorbell, waiters that
+// record how they ended, and a World with everything that a channel needs.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ public:
     Nanos monotonic() const noexcept override { return now_.load(); }
     Nanos realtime() const noexcept override { return kEpoch + now_.load() + stepped_.load(); }
     void set(Nanos now) noexcept { now_.store(now); }
-    // Somebody sets the clock of the day.
+    // Simulates setting the real-time clock.
     void step(Nanos by) noexcept { stepped_ += by; }
 
 private:
@@ -44,7 +44,7 @@ public:
     std::atomic<std::uint64_t> queue{0}, next{0};
 };
 
-// A waiter that counts how often it was finished; `why` tells how.
+// A waiter that counts how often it was finished; `why` has the result.
 template <class W>
 class Recorded final : public W {
 public:
@@ -108,7 +108,7 @@ struct World {
             ASSERT_EQ(push(to, body, priority), Push::kQueued) << body;
         }
     }
-    // Turns time on, stopping at every deadline in between.
+    // Advances time, stopping at every deadline.
     void advance(Nanos by) {
         const Nanos end = clock.monotonic() + by;
         for (int guard = 0; guard < 100'000; ++guard) {
@@ -132,7 +132,7 @@ inline std::string text(const queue::MessageRef& message) {
     return message ? text(*message) : "(none)";
 }
 
-// The next message's body, delivered; "(empty)" or "(removed)".
+// Takes and delivers the next message; returns its body, "(empty)", "(removed)" or "(ended)".
 inline std::string next(Channel& from) {
     queue::MessageRef message;
     switch (from.try_take(message)) {
@@ -152,7 +152,7 @@ inline std::vector<std::string> drain(Channel& from) {
 
 using Texts = std::vector<std::string>;
 
-// The seed of random tests: IPCFS_TEST_SEED, or a new one. Said when a test fails.
+// The seed of random tests: IPCFS_TEST_SEED, or a random one. Printed when a test fails.
 inline std::uint64_t test_seed() {
     const char* given = std::getenv("IPCFS_TEST_SEED");
     static const std::uint64_t seed =

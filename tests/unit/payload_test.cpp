@@ -9,7 +9,6 @@
 #include <gtest/gtest.h>
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
-#include <payload/worker.hpp>
 
 namespace ipcfs::payload {
 namespace {
@@ -331,15 +330,6 @@ TEST_F(Payloads, APoolThatDoesNotFitItsMemoryIsRefused) {
         ASSERT_FALSE(made);
         EXPECT_EQ(made.error().code, EINVAL);
     }
-}
-
-TEST(Worker, DoesWhatIsLeftBeforeItEnds) {
-    std::atomic<int> done{0};
-    {
-        Worker worker("test-worker");
-        for (int i = 0; i < 100; ++i) worker.add([&] { ++done; });
-    }
-    EXPECT_EQ(done, 100);
 }
 
 }  // namespace

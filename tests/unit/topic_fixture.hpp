@@ -1,4 +1,4 @@
-// What tests of topics share.
+// Shared by tests of topics.
 #pragma once
 
 #include "engine_fixture.hpp"
@@ -10,7 +10,7 @@ namespace ipcfs::channel {
 
 inline constexpr access::Subject kReader{1001, 1001, 0, 0};
 
-// A registry with topics in it; publishers are charged, as those of files are.
+// A registry with topics; publishers are charged like those of files.
 struct Topics {
     World world;
     Registry registry{world.env, Settings{}, 4};

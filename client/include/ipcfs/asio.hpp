@@ -1,6 +1,5 @@
-// Awaitables for Asio: #include <ipcfs/asio.hpp> where Boost.Asio (or, with IPCFS_STANDALONE_ASIO defined,
-// Asio by itself) is there. The one header of the client that needs more than the standard library; no
-// other includes it.
+// Awaitables for Boost.Asio, or for standalone Asio if IPCFS_STANDALONE_ASIO is defined. The only
+// header of the client that needs more than the standard library; no other header includes it.
 #pragma once
 
 #if defined(IPCFS_STANDALONE_ASIO)
@@ -34,7 +33,7 @@ using NetError = ::boost::system::error_code;
 
 namespace ipcfs {
 
-// Awaits messages of a channel, which must outlive it. One coroutine at a time.
+// Awaits messages of a channel, which must outlive the receiver. One coroutine at a time.
 //
 //     ipcfs::AsyncReceiver receiver(co_await boost::asio::this_coro::executor, channel);
 //     while (auto message = co_await receiver.receive()) use(*message);
@@ -43,7 +42,7 @@ public:
     AsyncReceiver(const detail::net::any_io_executor& executor, Channel& channel)
         : channel_(channel), descriptor_(executor) {}
 
-    // As Channel::receive() without a limit of time. ECANCELED when the wait was cancelled.
+    // Like Channel::receive() without a timeout. ECANCELED if the wait was cancelled.
     detail::net::awaitable<Expected<Message>> receive() {
         while (true) {
             auto message = channel_.try_receive();

@@ -1,6 +1,5 @@
-// Batch: messages put together to be sent as one: all of them or none, in this order, by one write. Also
-// the fast way to send many small ones, and chunks of a pool that take little time to fill. One thread
-// at a time.
+// Batch: messages that one write sends in order, all or none. Also the fast way to send many small
+// messages, or chunks of a pool that are quick to fill. One thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -20,12 +19,12 @@ namespace ipcfs {
 
 class Batch {
 public:
-    // All of a batch with their headers (96 bytes each, and the extensions), bytes.
+    // The largest batch in bytes, including headers (96 bytes each) and extensions.
     static constexpr std::size_t kMaxBytes = detail::kMaxWrite;
 
-    // Adds a message; the timeout in `options` does not matter. EMSGSIZE, with nothing added, when the
-    // batch is full (send it and clear()), or where the message alone would not fit into one: large
-    // ones go by themselves. EINVAL: a type or extensions that cannot be sent.
+    // Adds a message; ignores the timeout in `options`. EMSGSIZE if the batch is full (send it,
+    // then clear()) or the message can never fit in a batch (send it alone). EINVAL: a type or
+    // extensions that cannot be sent. On an error, nothing is added.
     Expected<void> add(std::span<const std::byte> body, const SendOptions& options = {}) {
         if (detail::has_texts(options)) {
             std::vector<std::byte> storage;
@@ -44,9 +43,9 @@ public:
         return add(std::as_bytes(std::span(text.data(), text.size())), options);
     }
 
-    // Adds a filled chunk of a pool: the batch's from then on, and given back with it unless it was
-    // sent. EMSGSIZE as above; EINVAL also for a loan that is not pooled(): sealed memory goes by
-    // itself. With an error the loan is the caller's still.
+    // Adds a filled chunk of a pool. The batch then owns it, and gives it back unless it is sent.
+    // Errors as above; EINVAL also for a loan that is not pooled(): send sealed memory alone. On an
+    // error, the caller keeps the loan.
     Expected<void> add(Loan&& loan, const SendOptions& options = {}) {
         constexpr const char* kOperation = "add to batch";
         const detail::SendPool* pool = Loan::Access::pool(loan);
@@ -73,7 +72,7 @@ public:
 
     std::size_t size() const noexcept { return count_; }
     bool empty() const noexcept { return count_ == 0; }
-    // Keeps the memory; gives back loans.
+    // Removes all messages and gives back their loans; keeps the buffer.
     void clear() noexcept {
         frames_.clear();
         loans_.clear();
@@ -81,7 +80,7 @@ public:
     }
     bool has_loans() const noexcept { return !loans_.empty(); }
     std::span<const std::byte> frames() const noexcept { return frames_; }
-    // Internal: the loans are the messages' now.
+    // Internal: the sent messages now own the loans.
     void sent() noexcept {
         for (Loan& loan : loans_) Loan::Access::sent(loan);
         clear();

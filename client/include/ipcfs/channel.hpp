@@ -6,15 +6,15 @@
 //     auto message = jobs->receive(std::chrono::seconds(1));
 //     if (message) use(message->text());
 //
-// Threads: all of it may be called by any number of threads at once; only moving and destroying a
-// Channel need it to be left alone. Fork: a child may go on using its parent's channels; it gets open
-// files of its own, so it needs the right to receive itself (what it sends with is inherited).
-// Destroying one never blocks. No signal handler is installed, and no signal is raised.
+// Threads: any number of threads may call any function at the same time; only moving and destroying
+// a Channel require that no other thread uses it. Fork: a child may use its parent's channels. It
+// opens its own files for receiving, so it needs the right to receive; it inherits the file for
+// sending. Destruction never blocks. The library installs no signal handler and raises no signal.
 //
-// Errors, beside those of each call: EACCES no right to; ENOENT no such channel; EPIPE the channel was
-// removed; ENOTCONN, ECONNABORTED, ECONNRESET the daemon is gone; EMFILE, ENFILE, ENOMEM; and EINTR with
-// ChannelOptions::interruptible. An error means that nothing was sent, or taken; but for ECONNRESET
-// of a payload that was being sent, which nobody knows of.
+// Errors of all calls, beside those listed: EACCES no permission; ENOENT no such channel; EPIPE the
+// channel was removed; ENOTCONN, ECONNABORTED, ECONNRESET the daemon is gone; EMFILE, ENFILE,
+// ENOMEM; EINTR with ChannelOptions::interruptible. After an error nothing was sent or taken, with
+// one exception: after ECONNRESET while sending a payload, whether it was sent is unknown.
 #pragma once
 
 #include <atomic>
@@ -40,9 +40,9 @@ namespace ipcfs {
 
 class Channel {
 public:
-    // `name`: a path ("/ipc/jobs", "./jobs") or a name in the tree of $IPCFS_MOUNT, or /ipc where that
-    // is not set ("jobs", "a/b"). Files are opened at the first call that needs them, so rights are
-    // looked at then.
+    // `name` is a path ("/ipc/jobs", "./jobs"), or a name ("jobs", "a/b") in the tree at
+    // $IPCFS_MOUNT, or at /ipc if that is unset. Files are opened, and rights checked, by the first
+    // call that needs them.
     static Expected<Channel> open(std::string_view name, ChannelOptions options = {}) {
         auto directory = detail::Directory::open(name, options);
         if (!directory) return std::move(directory).error();
@@ -58,19 +58,20 @@ public:
 
     // ---- sending ----
 
-    // Sends `body`, of any size up to the channel's max-payload. What is over max-message, or does not
-    // fit into one write (1 MiB less 4 KiB, with its header), goes as a payload, by copying it once; to
-    // send without a copy see loan(). Waits for room. EAGAIN or ETIMEDOUT: none in time; EMSGSIZE: over
-    // max-payload; ENOBUFS: full, with `overflow reject`; EDQUOT: over the user's limits; ENOSPC: memory
-    // is short; EINVAL: type or extensions. On type sync it waits for a receiver: then a timeout may
-    // be exceeded by up to the channel's own `timeout`, and by the wait for other senders.
+    // Sends `body`, of at most the channel's max-payload bytes; waits for room. A body above
+    // max-message, or too large for one write (1 MiB - 4 KiB with its header), is copied once and
+    // sent as a payload; to avoid the copy, see loan(). EAGAIN or ETIMEDOUT: no room in time;
+    // EMSGSIZE: above max-payload; ENOBUFS: full, with `overflow reject`; EDQUOT: above the user's
+    // limits; ENOSPC: too little memory is left; EINVAL: invalid type or extensions. On type sync,
+    // send() waits for a receiver; it may then exceed the timeout by the channel's own `timeout`
+    // and by the wait for other senders.
     Expected<void> send(std::span<const std::byte> body, const SendOptions& options = {}) {
         return core().writer.send(body, options);
     }
     Expected<void> send(std::string_view text, const SendOptions& options = {}) {
         return send(std::as_bytes(std::span(text.data(), text.size())), options);
     }
-    // The same without waiting: EAGAIN.
+    // Like send(), without waiting: EAGAIN if there is no room.
     Expected<void> try_send(std::span<const std::byte> body, SendOptions options = {}) {
         options.timeout = Timeout::zero();
         return send(body, options);
@@ -80,23 +81,23 @@ public:
         return send(text, options);
     }
 
-    // Sends all of them, or none: one write. Does not clear the batch. Errors as send(); EMSGSIZE also
-    // where the batch could never fit into the channel (capacity, bytes).
+    // Sends all messages of the batch by one write, or none. Does not clear the batch. Errors as
+    // send(); EMSGSIZE also if the batch exceeds the channel's capacity or bytes.
     Expected<void> send_batch(const Batch& batch, Timeout timeout = kForever) {
         if (batch.empty()) return {};
         if (batch.has_loans()) return Error{EINVAL, "send", "loans can be sent only once"};
         return core().writer.write(batch.frames(), timeout);
     }
-    // One with loans is empty afterwards: they are the messages' now. EPERM, with nothing sent, where the
-    // channel wants no pools any more.
+    // For a batch with loans: it is empty after success, since the messages own the loans. EPERM,
+    // with nothing sent, if the channel no longer accepts pools.
     Expected<void> send_batch(Batch& batch, Timeout timeout = kForever) {
         if (!batch.has_loans()) return send_batch(std::as_const(batch), timeout);
         auto written = core().writer.write(batch.frames(), timeout);
         if (written) batch.sent();
         return written;
     }
-    // The same for a range of std::span<const std::byte>, std::string_view or std::string. EMSGSIZE,
-    // with nothing sent, when they do not fit into one Batch.
+    // The same for a range of std::span<const std::byte>, std::string_view or std::string.
+    // EMSGSIZE, with nothing sent, if they do not fit in one Batch.
     template <class Range>
     Expected<void> send_batch(const Range& bodies, const SendOptions& options = {}) {
         Batch batch;
@@ -107,70 +108,71 @@ public:
 
     // ---- sending without a copy ----
 
-    // Memory for a body of `size` bytes, to be filled and sent. Where the channel has `payloads pooled` it
-    // is a chunk of a pool: from a warm one that takes an atomic operation, no call and no lock. Else
-    // fresh memory, with huge pages where there are any. EAGAIN, ETIMEDOUT: all chunks lent, see
-    // LoanOptions; ENOMEM and the like.
+    // Lends memory for a body of `size` bytes, to be filled and sent. On a channel with `payloads
+    // pooled` it is a chunk of a pool, which costs one atomic operation once the pool exists.
+    // Otherwise it is fresh memory, with huge pages if available. EAGAIN, ETIMEDOUT: all chunks are
+    // lent, see LoanOptions; ENOMEM and similar.
     Expected<Loan> loan(std::size_t size, const LoanOptions& options = {}) {
         return core().writer.loan(size, options);
     }
-    // Sends it, as send() above does. When that fails the loan is the caller's still, and can be sent
-    // again; a sealed one cannot be written to any more then. EBUSY: it could not be sealed, since
-    // something has it mapped for writing.
+    // Sends a loan; errors as send() above. After an error the caller keeps the loan and may send
+    // it again; if it was sealed, it can no longer be written to. EBUSY: a writable mapping
+    // prevents sealing.
     Expected<void> send(Loan&& loan, const SendOptions& options = {}) {
         return core().writer.send(loan, options);
     }
 
     // ---- receiving ----
 
-    // Takes the next message: the most urgent, the oldest among equals. ETIMEDOUT when none came, EAGAIN
-    // for a timeout of zero.
+    // Takes the next message: the one with the highest priority, the oldest among equals. ETIMEDOUT
+    // if none came in time; EAGAIN with a timeout of zero.
     Expected<Message> receive(Timeout timeout = kForever) {
         auto taken = core().reader.receive(1, timeout);
         if (!taken) return std::move(taken).error();
         return std::move(taken->front());
     }
     Expected<Message> try_receive() { return receive(Timeout::zero()); }
-    // Takes what is there, at least one and up to `most` messages, by one read where they are small. A
-    // call gives no more than kMaxReadBatch.
+    // Waits for at least one message and takes up to `most` of those queued, small ones by one
+    // read. Returns at most kMaxReadBatch.
     Expected<std::vector<Message>> receive_batch(std::size_t most, Timeout timeout = kForever) {
         if (most == 0) return std::vector<Message>();
         const auto bounded = std::min<std::size_t>(most, kMaxReadBatch);
         return core().reader.receive(static_cast<std::uint32_t>(bounded), timeout);
     }
 
-    // ---- receiving on trial ----
+    // ---- receiving with acknowledgement ----
 
-    // Takes the next message as a Lease, which is acknowledged when the work is done: until then it can come
-    // back. For types queue and batch, and for named subscriptions; any number at once. ETIMEDOUT, EAGAIN
-    // as receive(); ENOENT: a type that has no leases.
+    // Takes the next message as a Lease, to be acknowledged when the work is done; otherwise the
+    // message is redelivered. For types queue and batch, and for named subscriptions. Any number of
+    // leases may be held. ETIMEDOUT and EAGAIN as receive(); ENOENT: the type has no leases.
     Expected<Lease> lease(Timeout timeout = kForever) { return core().leases->take(timeout); }
     Expected<Lease> try_lease() { return lease(Timeout::zero()); }
 
     // ---- for event loops ----
 
-    // Readable (POLLIN) when a message waits, POLLHUP when the channel is gone; for poll, select, epoll.
-    // The Channel's own: not to be read or closed; another one in a forked child. After POLLIN use
-    // try_receive() until EAGAIN: somebody else may have been faster.
+    // For poll, select and epoll: POLLIN when a message waits, POLLHUP when the channel is gone.
+    // The Channel owns the descriptor: do not read or close it. A forked child has another one.
+    // After POLLIN call try_receive() until EAGAIN, since another receiver may have taken the
+    // message.
     Expected<int> receive_fd() { return core().reader.fd(); }
-    // POLLOUT when a small message can be sent. As above.
+    // POLLOUT when a small message can be sent. Otherwise as receive_fd().
     Expected<int> send_fd() { return core().writer.fd(); }
 
     // ---- about it ----
 
-    // The tree it is in; empty where the channel is visible but not its tree (a bind mount).
+    // The tree's mount point; empty if only the channel is visible, not its tree (a bind mount).
     std::string mount() const { return core().directory->mount(); }
-    // Its name there now, such as "a/b".
+    // The channel's present name in the tree, such as "a/b".
     std::string name() const { return core().directory->relative(); }
-    // A setting as `ctl` shows it; empty when there is none, or it may not be read.
+    // A setting as `ctl` shows it; empty if it does not exist or may not be read.
     std::string setting(const std::string& key) const {
         return core().directory->setting(key.c_str());
     }
-    // Its directory (O_PATH), for openat and the like. Not to be closed.
+    // The channel's directory (O_PATH), for openat and the like. Do not close it.
     int directory() const { return core().directory->fd(); }
 
 private:
-    // What it is made of, in one process.
+    // The parts of a Channel within one process.
     struct Core {
         Core(std::shared_ptr<detail::Directory> of, const ChannelOptions& with)
             : epoch(detail::process_epoch()),
@@ -196,7 +198,8 @@ private:
         return renew(present);
     }
 
-    // In a forked child. What is inherited stays as it is, in use or not at the moment of the fork.
+    // In a forked child: makes new parts and leaves the inherited ones untouched, since a parent's
+    // thread may have been using them at the fork.
     Core& renew(Core* inherited) const {
         auto fresh = std::make_unique<Core>(inherited->directory->copy(), inherited->options);
         Core* present = inherited;

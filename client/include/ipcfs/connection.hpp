@@ -1,11 +1,11 @@
-// The control connection: what the client header asks of the daemon that cannot go through a file.
-// One for each process and mount, shared by all that needs it, found through kern/ipc/control. The
-// protocol is control.hpp's. Internal to the client header.
+// The control connection: requests to the daemon that files cannot carry. Each process has one for
+// each mount, found through kern/ipc/control and shared by all users. The protocol is in
+// control.hpp. Internal to the client header.
 //
-// Any thread may call. While nothing is served, a caller sends its request and reads its own reply,
-// one caller at a time, without any thread. From the first request that has a push handler on, the
-// control reactor reads instead, and wakes the callers and runs the handlers.
-// A forked child finds none of its parent's connections: get() makes it one of its own.
+// Any thread may call. As long as no request has a push handler, callers take turns: each sends its
+// request and reads its own reply, without any thread. From the first request with a push handler
+// on, the control reactor reads, wakes the callers and runs the handlers. A forked child never uses
+// its parent's connections: get() makes it a new one.
 #pragma once
 
 #include <atomic>
@@ -42,11 +42,11 @@ namespace ipcfs::detail {
 
 class Connection : public std::enable_shared_from_this<Connection> {
 public:
-    // Runs on the reactor, one at a time, without locks; must not wait for long nor throw.
-    // kLazyServe packets of one payload, then one kLazyGone (also when the daemon is gone).
+    // Receives the kLazyServe packets of one payload, then one kLazyGone (also if the daemon is
+    // gone). Runs on the reactor, one at a time, without locks; must not throw or block for long.
     using PushHandler = std::function<void(Packet&&)>;
 
-    // This process' connection to the daemon of `mount`, made now if there is none that works.
+    // This process's connection to the daemon of `mount`; connects if there is no working one.
     static Expected<std::shared_ptr<Connection>> get(const std::string& mount) {
         Registry& registry = of_process(registry_);
         const std::scoped_lock hold(registry.mutex);
@@ -58,7 +58,7 @@ public:
         return std::move(made).value();
     }
 
-    // get(mount)->call(...), once more when the connection had silently died before.
+    // get(mount)->call(...); retries once if the connection had died unnoticed.
     template <class Body>
     static Expected<Packet> request(const std::string& mount, ControlOp op, const Body& body,
                                     std::initializer_list<std::string_view> texts = {},
@@ -72,10 +72,10 @@ public:
         }
     }
 
-    // Sends a request and waits for its reply, which the daemon gives at once. A reply that says an
-    // error becomes the Error, with the daemon's words. EPIPE: the daemon was gone and nothing was
-    // sent; ECONNRESET: it went before it answered; EPROTO: it answered nonsense. With `served`, the
-    // id that the reply begins with is served by it from then on, without a gap.
+    // Sends a request and waits for its reply. An error reply becomes the Error, with the daemon's
+    // text. EPIPE: the daemon was gone and nothing was sent; ECONNRESET: it went before it replied;
+    // EPROTO: the reply was malformed. `served`, if given, handles pushes for the id at the start
+    // of the reply, from the first one on.
     template <class Body>
     Expected<Packet> call(ControlOp op, const Body& body,
                           std::initializer_list<std::string_view> texts = {},
@@ -84,8 +84,8 @@ public:
         return call_bytes(op, std::as_bytes(std::span(&body, 1)), texts, fds, served);
     }
 
-    // Asks for something whose outcome nobody waits for. Never blocks: when it cannot be sent now it goes
-    // with the next request.
+    // Sends a request whose outcome does not matter. Never blocks: if it cannot be sent now, it
+    // goes with the next request.
     template <class Body>
     void post_later(ControlOp op, const Body& body) {
         if (epoch_ != process_epoch()) return;
@@ -94,24 +94,24 @@ public:
             const std::scoped_lock hold(outbox_mutex_);
             outbox_.emplace_back(op, std::vector<std::byte>(bytes.begin(), bytes.end()));
         }
-        const std::unique_lock turn(turn_, std::try_to_lock);
-        if (turn.owns_lock()) flush_outbox();
+        const std::unique_lock calling(call_mutex_, std::try_to_lock);
+        if (calling.owns_lock()) flush_outbox();
     }
 
-    // Sends what has no reply.
+    // Sends a packet that has no reply.
     template <class Body>
     Expected<void> post(ControlOp op, const Body& body) {
         ControlHeader header;
         header.op = static_cast<std::uint16_t>(op);
-        const std::scoped_lock turn(turn_);
+        const std::scoped_lock calling(call_mutex_);
         return send_packet(socket_.get(), header, std::as_bytes(std::span(&body, 1)), {}, {},
                            operation_of(op));
     }
 
-    // Ends serving `id`. When this returns its handler does not run and will not (but from within
-    // the handler itself this returns at once).
+    // Removes the push handler of `id`. When this returns the handler is not running and will not
+    // run again, unless it is called from the handler itself.
     void unserve(std::uint64_t id) {
-        std::shared_ptr<PushHandler> ended;  // destroyed after the lock is gone
+        std::shared_ptr<PushHandler> ended;  // destroyed after the lock is released
         std::unique_lock hold(mutex_);
         if (auto node = handlers_.extract(id)) ended = std::move(node.mapped());
         if (reactor_.is_here()) return;
@@ -127,10 +127,10 @@ public:
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
 
-    // Only for a socket that is connected already: get() does the rest. Says hello.
+    // Says hello on a socket that is connected already; get() does the rest.
     Expected<void> greet() {
         auto reply = call(ControlOp::kHello, ControlHello{});
-        // Turned away at a limit before it could say hello: the daemon left a word why.
+        // Rejected at a limit before the hello: the daemon has sent the reason.
         if (!reply && reply.error().code == EPIPE) reply = read_reply({}, "control hello");
         if (!reply) return std::move(reply).error();
         welcome_ = reply->as<ControlWelcome>();
@@ -155,7 +155,7 @@ private:
 
     static Expected<std::shared_ptr<Connection>> connect(const std::string& mount) {
         constexpr const char* kOperation = "connect to kern/ipc/control";
-        // Through a descriptor: a path of any length fits into sun_path so.
+        // Connect through /proc/self/fd, since a long path does not fit in sun_path.
         const std::string link = mount + "/kern/ipc/control";
         const Fd place(::open(link.c_str(), O_PATH | O_CLOEXEC));
         if (!place) return last_error(kOperation);
@@ -182,7 +182,7 @@ private:
         if (epoch_ != process_epoch()) return Error{EPIPE, operation, "inherited by fork"};
         Call mine;
         mine.served = std::move(served);
-        std::unique_lock turn(turn_);
+        std::unique_lock calling(call_mutex_);
         if (broken()) return Error{EPIPE, operation};
         flush_outbox();
         if (mine.served && !threaded_) {
@@ -200,21 +200,22 @@ private:
         if (!sent) {
             if (sent.error().code == EPIPE) broken_ = true;
             if (threaded_) {
-                // The reactor may have failed it already; it must not find it any more.
+                // The reactor may have completed the call with an error; make sure that it does not
+                // find it later.
                 const std::scoped_lock hold(mutex_);
                 calls_.erase(header.tag);
             }
             return std::move(sent).error();
         }
         if (!threaded_) return read_reply(header, operation);
-        turn.unlock();
+        calling.unlock();
         std::unique_lock hold(mutex_);
         changed_.wait(hold, [&] { return mine.outcome.has_value(); });
         hold.unlock();
-        return judge(std::move(*mine.outcome), header, operation);
+        return check_reply(std::move(*mine.outcome), header, operation);
     }
 
-    // With turn_ held. Their replies have tag 0, which is nobody's.
+    // With call_mutex_ held. These requests have tag 0, so their replies are ignored.
     void flush_outbox() {
         const std::scoped_lock hold(outbox_mutex_);
         while (!outbox_.empty()) {
@@ -235,16 +236,17 @@ private:
                 return packet;
             }
             if (packet->header.op == static_cast<std::uint16_t>(ControlOp::kReply)) {
-                // An answer to no request: the connection itself is refused.
+                // A reply without a request: the daemon rejects the connection.
                 broken_ = true;
                 return Error{packet->header.error, operation, std::string(packet->text())};
             }
-            if (packet->header.tag == asked.tag) return judge(std::move(packet), asked, operation);
+            if (packet->header.tag == asked.tag)
+                return check_reply(std::move(packet), asked, operation);
         }
     }
 
-    static Expected<Packet> judge(Expected<Packet> packet, const ControlHeader& asked,
-                                  const char* operation) {
+    static Expected<Packet> check_reply(Expected<Packet> packet, const ControlHeader& asked,
+                                        const char* operation) {
         if (!packet) return Error{packet.error().code, operation, packet.error().reason};
         const auto reply = static_cast<std::uint16_t>(ControlOp::kReply);
         if (packet->header.op != (asked.op | reply)) return Error{EPROTO, operation};
@@ -254,7 +256,8 @@ private:
         return Error{error, operation, std::string(packet->text())};
     }
 
-    // With turn_ held, and so no call under way. The reactor keeps this alive until it is broken.
+    // With call_mutex_ held, so no call is in progress. The reactor keeps this object alive until
+    // the connection breaks.
     Expected<void> start_service() {
         auto watched = reactor_.add(
             socket_.get(), [self = shared_from_this()](std::uint64_t id) { self->serve(id); });
@@ -271,7 +274,7 @@ private:
         }
         const auto reply = static_cast<unsigned>(ControlOp::kReply);
         if ((packet->header.op & reply) != 0) return complete(std::move(*packet));
-        const auto id = packet->as<ControlId>().id;  // what every push begins with
+        const auto id = packet->as<ControlId>().id;  // every push begins with an id
         push(id, std::move(*packet));
     }
 
@@ -332,16 +335,15 @@ private:
     ControlWelcome welcome_;
     std::atomic<bool> broken_{false};
 
-    // Held for a whole call, or once the reactor reads for its sending. Taken
-    // before mutex_.
-    std::mutex turn_;
+    // Held for a whole call; once the reactor reads, only while sending. Lock order: before mutex_.
+    std::mutex call_mutex_;
     bool threaded_ = false;
     std::uint32_t next_tag_ = 0;
 
-    std::mutex outbox_mutex_;  // taken after turn_, for moments only
+    std::mutex outbox_mutex_;  // lock order: after call_mutex_
     std::deque<std::pair<ControlOp, std::vector<std::byte>>> outbox_;
 
-    std::mutex mutex_;  // what the reactor and the callers share
+    std::mutex mutex_;  // guards what reactor and callers share, below
     std::condition_variable changed_;
     std::map<std::uint32_t, Call*> calls_;
     std::map<std::uint64_t, std::shared_ptr<PushHandler>> handlers_;

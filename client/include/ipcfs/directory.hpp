@@ -1,4 +1,4 @@
-// Internal to the client header. Any thread.
+// The directory of a channel. Internal to the client header. Any thread.
 #pragma once
 
 #include <array>
@@ -21,7 +21,7 @@
 
 namespace ipcfs::detail {
 
-// A channel's directory, held open, and so found again after the channel was renamed.
+// Holds a channel's directory open, so that it is found again after the channel was renamed.
 class Directory {
 public:
     static Expected<std::shared_ptr<Directory>> open(std::string_view name,
@@ -34,7 +34,7 @@ public:
         if (!real) return std::move(real).error();
         Fd fd(::open(real->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (!fd) return last_error(kOperation);
-        // Small messages need nothing but the files: a channel outside a whole mount will do.
+        // Small messages need only the files, so a channel outside a complete mount is fine.
         auto place = place_of(*real);
         if (place && place->relative.empty())
             return Error{EINVAL, kOperation, "the root of the tree is not a channel"};
@@ -52,10 +52,10 @@ public:
     }
 
     int fd() const noexcept { return fd_.get(); }
-    const std::string& mount() const noexcept { return place_.mount; }  // empty: not known
+    const std::string& mount() const noexcept { return place_.mount; }  // empty if unknown
     std::string link() const { return "/proc/self/fd/" + std::to_string(fd_.get()); }
 
-    // The channel's path below its mount, as it is now.
+    // The channel's present path below its mount.
     std::string relative() const {
         std::array<char, PATH_MAX> target;
         const ssize_t length = ::readlink(link().c_str(), target.data(), target.size());
@@ -64,13 +64,13 @@ public:
                                    length > 0 ? static_cast<std::size_t>(length) : 0);
         return now.starts_with(prefix) ? std::string(now.substr(prefix.size())) : place_.relative;
     }
-    // Whether it is TOPIC/subs/NAME: no channel may be called `subs`.
+    // Whether this is TOPIC/subs/NAME; no channel may be called `subs`.
     bool is_subscription() const noexcept {
         const std::string_view path(place_.relative);
         const std::size_t name = path.rfind('/');
         return name != std::string_view::npos && path.substr(0, name).ends_with("/subs");
     }
-    // A setting of the channel; empty when it cannot be read.
+    // A setting of the channel; empty if it cannot be read.
     std::string setting(const char* name) const {
         std::array<char, 64> value;
         const std::string attribute = std::string("user.ipcfs.") + name;

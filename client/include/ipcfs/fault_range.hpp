@@ -1,9 +1,9 @@
-// A range whose missing pages another process puts there; nobody waits for a dead one. Internal to the
-// client header; lazy_range.hpp is what users see.
+// A range of memory whose missing pages another process provides. Accesses never wait for a dead
+// producer. Internal to the client header; lazy_range.hpp is the public side.
 //
-// The reactor for faults watches the sockets of all ranges. When a producer is gone it answers the
-// touches of what is still missing, with poison where the kernel has it (Linux 6.6: SIGBUS) and else by taking the page's access
-// away (SIGSEGV); what is there stays readable.
+// The fault reactor watches the sockets of all ranges. When a producer is gone, the reactor
+// resolves accesses to missing pages: by poisoning the page (SIGBUS, since Linux 6.6), else by
+// removing access to it (SIGSEGV). Pages that are present stay readable.
 #pragma once
 
 #include <algorithm>
@@ -32,11 +32,12 @@
 
 namespace ipcfs::detail {
 
-// madvise(MADV_POPULATE_READ), Linux 5.14: makes pages present, or says why not, without a signal.
+// madvise(MADV_POPULATE_READ), Linux 5.14: makes pages present, or returns an error instead of a
+// signal.
 inline constexpr int kPopulateRead = 22;
 
-// A range with a userfaultfd. The reactor holds it until the producer has let go of it, which is
-// when its addresses may be used for something else. Any thread; `mutex_` guards what changes.
+// A range with a userfaultfd. The reactor holds it until the producer has closed its end, since
+// only then may its addresses be reused. Any thread; `mutex_` guards what changes.
 class FaultRange {
 public:
     FaultRange(std::byte* address, std::size_t size, Access access, Fd touches, Fd socket,
@@ -65,7 +66,7 @@ public:
         return gone_;
     }
 
-    // Until the producer has said that it serves.
+    // Waits until the producer says that it serves the range.
     Expected<void> wait_served(Timeout timeout) {
         std::unique_lock hold(mutex_);
         if (!wait(hold, timeout, [&] { return serving_ || gone_; }))
@@ -103,7 +104,7 @@ public:
         return populate(offset, length);
     }
 
-    // Bytes of whole pages that are there.
+    // Bytes of present pages, counting whole pages.
     std::size_t resident() const {
         std::size_t pages = 0;
         each_page(0, length_, [&](bool there) {
@@ -113,9 +114,9 @@ public:
         return std::min(size_, pages * page_size());
     }
 
-    // The owner's end of it. Never waits: the addresses are kept, without memory, until the producer
-    // has closed its end, so that nothing it is about to put there can hit what comes next.
-    // True when that is so already and the reactor may forget it.
+    // Called by the owner when it is done. Never blocks. Keeps the addresses reserved, without
+    // memory, until the producer has closed its end, so that a late page of the producer cannot hit
+    // a new mapping. Returns true if that is so already and the reactor may drop the range.
     bool release() noexcept {
         const std::scoped_lock hold(mutex_);
         released_ = true;
@@ -131,7 +132,8 @@ public:
 
     enum class Socket { kOpen, kEnded, kReleased };
 
-    // The reactor's: something has come on the socket. kEnded: watch touches() in its place.
+    // Called by the reactor when the socket is readable. On kEnded, watch touches() instead of the
+    // socket.
     Socket socket_ready() {
         const std::scoped_lock hold(mutex_);
         LazyPacket packet;
@@ -155,14 +157,14 @@ public:
         return Socket::kReleased;
     }
 
-    // The reactor's, after kEnded, with touches() watched: has those look again whose touch the
-    // producer had taken and not answered.
+    // Called by the reactor after kEnded, once touches() is watched: wakes threads whose faults the
+    // producer had read but not resolved, so that they fault again.
     void wake_all() noexcept {
         const std::scoped_lock hold(mutex_);
         if (!released_) uffd::wake(touches_.get(), begin(), length_);
     }
 
-    // The reactor's: somebody touched what nobody will put there.
+    // Called by the reactor: resolves faults on pages that no producer will provide.
     void touched() noexcept {
         const std::scoped_lock hold(mutex_);
         if (released_) return;
@@ -176,7 +178,7 @@ public:
             const int error =
                 can_poison_ ? uffd::poison(touches_.get(), page, page_size()) : ENOTTY;
             if (error == 0) continue;
-            if (error != EEXIST) forbid(address_ + (page - begin()));
+            if (error != EEXIST) revoke_access(address_ + (page - begin()));
             uffd::wake(touches_.get(), page, page_size());
         }
     }
@@ -193,8 +195,8 @@ private:
         return true;
     }
 
-    // All of it, if there are too many mappings already to tell the pages apart.
-    void forbid(std::byte* page) noexcept {
+    // Revokes access to one page; to the whole range if there are too many mappings to split it.
+    void revoke_access(std::byte* page) noexcept {
         if (::mprotect(page, page_size(), PROT_NONE) != 0) ::mprotect(address_, length_, PROT_NONE);
     }
 
@@ -218,7 +220,7 @@ private:
         return all;
     }
 
-    // Without a producer: what is there, or was swapped out, is still to be had.
+    // Without a producer: pages that are present or swapped out are still available.
     Expected<void> populate(std::size_t offset, std::size_t length) const {
         const std::size_t from = offset & ~(page_size() - 1);
         const std::size_t bytes = whole_pages(offset + length) - from;
@@ -229,7 +231,7 @@ private:
 
     std::byte* const address_;
     const std::size_t size_;
-    const std::size_t length_;  // size_, up to whole pages
+    const std::size_t length_;  // size_, rounded up to whole pages
     const Access access_;
     const bool can_poison_;
     const bool kernel_faults_;
@@ -240,13 +242,14 @@ private:
     mutable std::mutex mutex_;
     std::condition_variable changed_;
     bool serving_ = false;
-    bool gone_ = false;      // the producer is: its end of the socket was closed
-    bool released_ = false;  // the owner is
+    bool gone_ = false;      // the producer has closed its end of the socket
+    bool released_ = false;  // the owner has called release()
     std::uint64_t last_tag_ = 0;
     std::map<std::uint64_t, std::optional<std::int32_t>> answers_;
 };
 
-// Has the reactor watch a range until its producer and its owner have let go of it. The id of the watch.
+// Makes the reactor watch a range until both producer and owner have released it. Returns the
+// watch's id.
 inline Expected<std::uint64_t> watch(const std::shared_ptr<FaultRange>& range) {
     Reactor& reactor = Reactor::of_process(Reactor::Purpose::kFaults);
     return reactor.add(range->socket(), [&reactor, range](std::uint64_t id) {
@@ -260,7 +263,8 @@ inline Expected<std::uint64_t> watch(const std::shared_ptr<FaultRange>& range) {
     });
 }
 
-// Holds a range for its user. In a forked child the range is not there and nothing is to be done.
+// Releases a range when its user is done. Does nothing in a forked child, which does not have the
+// range.
 struct RangeHold {
     RangeHold(std::shared_ptr<FaultRange> held, std::uint64_t known_as)
         : range(std::move(held)), id(known_as) {}

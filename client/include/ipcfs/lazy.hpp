@@ -1,13 +1,13 @@
-// Lazy payloads, the producer's side: a message whose body stays in this process' memory, and goes to
-// those who receive it page by page, as they touch it. The receiver's side is page_map.hpp.
+// Lazy payloads, the producer's side: the body stays in this process's memory, and receivers get it
+// page by page, on first access. The receiver's side is page_map.hpp.
 //
 //     auto offered = ipcfs::offer(*channel, tensor);          // queued at once, nothing copied
 //     if (!offered) return fail(offered.error().message());
 //     offered->wait_gone();                                   // until nobody needs it any more
 //
-// Threads: any thread may call anything of a LazyOffer but move and destroy it. Serving runs on one
-// thread of the library's an offer (all signals blocked), started with the first receiver, and one
-// that all offers to a mount share. A forked child has no part in its parent's offers.
+// Threads: any thread may call any function of a LazyOffer except move and destruction. One thread
+// an offer, started with its first receiver, serves pages; one more is shared by all offers to a
+// mount. Both block all signals. A forked child does not share its parent's offers.
 #pragma once
 
 #include <atomic>
@@ -35,23 +35,24 @@ namespace ipcfs {
 
 struct LazyOptions {
     SendOptions send{};  // timeout: for room in the channel
-    // Bytes that a touch brings along: least when it follows no other, most when the receiver reads on.
+    // Bytes provided for one access: first_fill if it continues no earlier access, up to read_ahead
+    // if the receiver reads on.
     std::size_t first_fill = std::size_t{16} << 10;
     std::size_t read_ahead = std::size_t{4} << 20;
-    // How long the serving thread looks for the next touch before it sleeps; zero saves the CPU time
-    // and costs two wake-ups a touch.
+    // How long the serving thread polls for the next access before it sleeps. Zero saves CPU time
+    // and costs two wake-ups an access.
     std::chrono::microseconds spin{50};
 };
 
-// A lazy message that was queued. Its end is the end of the service: receivers that have not all of
-// it see the producer as gone.
+// A queued lazy message. Destroying it ends the service: receivers that lack pages then see the
+// producer as gone.
 class LazyOffer {
 public:
     struct Statistics {
-        std::uint64_t receivers = 0;  // that ever took it
-        std::uint64_t attached = 0;   // that have it now
-        std::uint64_t faults = 0;     // touches and requests served
-        std::uint64_t pages = 0;      // of 4 KiB, put into receivers' memory
+        std::uint64_t receivers = 0;  // receivers so far
+        std::uint64_t attached = 0;   // receivers now
+        std::uint64_t faults = 0;     // page faults and requests served
+        std::uint64_t pages = 0;      // 4 KiB pages sent to receivers
     };
 
     LazyOffer(LazyOffer&&) noexcept = default;
@@ -64,18 +65,18 @@ public:
         }
         return *this;
     }
-    // No byte of the memory is read any more when this returns. Waits for no receiver.
+    // After this returns, the memory is not read any more. Does not wait for receivers.
     ~LazyOffer() { end(); }
 
-    // Of the message's payload.
+    // The id of the message's payload.
     std::uint64_t id() const noexcept { return id_; }
     Statistics statistics() const {
         const auto totals = state_->server.totals();
         return {totals.receivers, totals.attached, totals.faults, totals.pages};
     }
-    // Until nobody can ask for it any more: its message was received, dropped or removed, and no
-    // receiver has it mapped. (A Channel counts as having the message it received last until it
-    // receives the next.) ETIMEDOUT.
+    // Waits until no receiver can need the payload any more: its message was received, dropped or
+    // removed, and no receiver has it mapped. (A Channel holds the last message that it received
+    // until it receives another.) ETIMEDOUT.
     Expected<void> wait_gone(Timeout timeout = kForever) {
         const detail::Deadline deadline(timeout);
         {
@@ -111,7 +112,7 @@ private:
               std::uint64_t id)
         : connection_(std::move(connection)), state_(std::move(state)), id_(id) {}
 
-    // The connection's reactor.
+    // Runs on the connection's reactor.
     static void pushed(State& state, detail::Packet&& packet) {
         if (packet.op() == ControlOp::kLazyServe && packet.fds.size() == 2) {
             state.server.attach(packet.as<ControlLazy>(), std::move(packet.fds[0]),
@@ -125,7 +126,7 @@ private:
 
     void end() noexcept {
         if (!state_) return;
-        // A child has neither the threads nor, for certain, the locks.
+        // A forked child has no such threads, and its copies of the locks may be held.
         if (epoch_ == detail::process_epoch()) {
             connection_->unserve(id_);
             state_->server.stop();
@@ -140,9 +141,9 @@ private:
     std::uint64_t epoch_ = detail::process_epoch();
 };
 
-// Sends a message whose body is `memory`, of any size from 1 byte to the channel's max-payload, without
-// copying it. The memory must stay, and should not change, as long as the LazyOffer lives: a receiver
-// sees each page as it was when it came. Errors as Channel::send().
+// Sends a message whose body is `memory`, of 1 byte up to the channel's max-payload, without
+// copying it. The memory must stay valid while the LazyOffer lives, and should not change: a
+// receiver sees each page as of the moment it was sent. Errors as Channel::send().
 inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> memory,
                                  const LazyOptions& options = {}) {
     constexpr const char* kOperation = "offer lazy payload";

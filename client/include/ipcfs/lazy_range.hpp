@@ -1,5 +1,5 @@
-// LazyRange, the receiver's side of lazy payloads: a range whose pages the producer's process puts there
-// when they are first touched, or a whole copy where that is not allowed. fault_range.hpp is the former.
+// LazyRange, the receiver's side of lazy payloads: a range whose pages the producer's process
+// provides on first access (fault_range.hpp), or a complete copy where that is not allowed.
 #pragma once
 
 #include <array>
@@ -30,28 +30,29 @@ namespace ipcfs {
 
 struct LazyMapOptions {
     Access access = Access::read_only;  // or copy_on_write; read_write: EINVAL
-    bool whole = false;                 // a full mapping, even where pages could come one by one
-    // The producer gets a userfaultfd of this process, and with that power over its memory: it could
-    // fill any page that is missing anywhere. So only producers of the same user, or root's, do; a
-    // range from another one is mapped whole, unless this says that all are trusted.
+    bool whole = false;                 // copy everything, even if on-demand pages are possible
+    // The producer gets a userfaultfd of this process and with it power over its memory: it could
+    // fill any missing page anywhere. So only producers of the same user, or of root, get one;
+    // payloads of others are copied completely, unless this option trusts every user.
     bool trust_any_user = false;
-    Timeout timeout = std::chrono::seconds(30);  // for the producer to answer
+    Timeout timeout = std::chrono::seconds(30);  // how long to wait for the producer's answer
 };
 
-// A lazily mapped payload, for as long as a copy of the value lives. Any thread may hold, copy and
-// drop copies. A forked child does not have the memory: touching it there is SIGSEGV, as is silently
-// reading zeroes not.
+// A lazily mapped payload; it stays mapped while a copy of this value lives. Any thread may hold,
+// copy and drop copies. A forked child does not have the memory: access there is SIGSEGV instead of
+// silently reading zeroes.
 class LazyRange {
 public:
     LazyRange() = default;
 
-    // Touching a byte waits until its page has come. When the producer is gone and it never will, the
-    // toucher gets SIGBUS (SIGSEGV before Linux 6.6). fetch() first, for an error value instead.
+    // Accessing a byte waits until its page has arrived. If the producer is gone and the page is
+    // missing, the access raises SIGBUS (SIGSEGV before Linux 6.6). Call fetch() first to get an
+    // error value instead.
     std::span<const std::byte> bytes() const noexcept {
         if (hold_) return {hold_->range->address(), hold_->range->size()};
         return whole_.bytes();
     }
-    // The same to be written to, with Access::copy_on_write; else none.
+    // The same bytes, writable, with Access::copy_on_write; otherwise empty.
     std::span<std::byte> writable_bytes() const noexcept {
         if (!hold_) return whole_.writable_bytes();
         if (hold_->range->access() == Access::read_only) return {};
@@ -59,8 +60,8 @@ public:
     }
     std::size_t size() const noexcept { return hold_ ? hold_->range->size() : whole_.size(); }
 
-    // Waits until those bytes are there, all by one request, and gives them: touching them needs
-    // nobody any more. ECONNRESET: the producer is gone; EINVAL: out of range; ETIMEDOUT.
+    // Fetches a range by one request, waits for it, and returns it; accessing it then needs no
+    // producer. ECONNRESET: the producer is gone; EINVAL: out of range; ETIMEDOUT.
     Expected<std::span<const std::byte>> fetch(std::size_t offset, std::size_t length,
                                                Timeout timeout = kForever) const {
         if (!hold_) {
@@ -71,19 +72,20 @@ public:
         return bytes().subspan(offset, length);
     }
 
-    // How many bytes, of whole pages, are there by now.
+    // How many bytes are present, counting whole pages.
     std::size_t resident() const { return hold_ ? hold_->range->resident() : whole_.size(); }
-    // Whether the producer is gone: what is not there will never be.
+    // Whether the producer is gone; missing pages then never arrive.
     bool producer_gone() const { return hold_ && hold_->range->gone(); }
-    // Whether system calls given bytes that are not there (write(2) from them) wait for these as the
-    // program's own loads do. Where not, they fail with EFAULT: fetch() first.
+    // Whether system calls on missing pages, such as write(2) from them, wait as loads do. If not,
+    // they fail with EFAULT: call fetch() first.
     bool system_calls_wait() const noexcept { return !hold_ || hold_->range->kernel_faults(); }
-    // Whether all of it was copied and mapped at once, and why.
+    // Whether everything was copied at once, and why.
     bool fell_back() const noexcept { return !hold_; }
     const std::string& why() const noexcept { return why_; }
 
-    // Maps a lazy payload of `size` bytes. `attach(const ControlLazy&, std::span<const int>)` sends
-    // kLazyAttach with those descriptors and gives Expected<void>; `trusted`: see LazyMapOptions.
+    // Maps a lazy payload of `size` bytes. `attach(const ControlLazy&, std::span<const int>)` must
+    // send kLazyAttach with these descriptors and return Expected<void>. `trusted`: see
+    // LazyMapOptions.
     template <class Attach>
     static Expected<LazyRange> map(std::uint64_t payload_id, std::uint64_t size, bool trusted,
                                    const LazyMapOptions& options, Attach&& attach) {
@@ -120,7 +122,7 @@ public:
         return made;
     }
 
-    // What is mapped in another way, as if it were lazy.
+    // Wraps memory that is mapped in another way.
     LazyRange(Mapping whole, std::string why) : whole_(std::move(whole)), why_(std::move(why)) {}
 
 private:
@@ -140,7 +142,7 @@ private:
         return Pair{detail::Fd(ends[0]), detail::OwnFd(detail::Fd(ends[1]))};
     }
 
-    // An error of this is a reason to fall back.
+    // An error makes map() fall back to a complete copy.
     static Expected<Prepared> prepare(std::size_t size, Access access) {
         auto opened = detail::uffd::open();
         if (!opened) return std::move(opened).error();
@@ -154,7 +156,7 @@ private:
         auto* address = static_cast<std::byte*>(memory);
         bool can_poison = false;
         auto watched = detail::uffd::watch(opened->fd.get(), address, length, can_poison);
-        // A child would read zeroes where pages are missing: it gets none.
+        // Missing pages would read as zeroes in a child, so keep the range out of it.
         if (watched && ::madvise(memory, length, MADV_DONTFORK) != 0)
             watched = detail::last_error("madvise");
         if (!watched) {
@@ -188,13 +190,12 @@ private:
             return std::move(sent).error();
         pair->peer.reset();
         auto answer = next_packet(pair->mine.get(), options.timeout);
-        if (answer &&
-            answer->word == detail::LazyWord::kServing)  // from now on it takes what it takes
+        if (answer && answer->word == detail::LazyWord::kServing)  // it serves: no timeout any more
             answer = next_packet(pair->mine.get(), kForever);
         if (!answer) return std::move(answer).error();
         if (answer->word != detail::LazyWord::kWhole || answer->error != 0)
             return Error{answer->error != 0 ? answer->error : EPROTO, kOperation};
-        // The producer has the descriptor too: what is mapped must not change any more.
+        // The producer has the descriptor, too: seal it, so that the mapped bytes cannot change.
         if (::fcntl(memory->get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) != 0)
             return detail::last_error(kOperation);
         return Mapping::private_of(memory->get(), size, options.access);

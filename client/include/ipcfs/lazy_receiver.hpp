@@ -1,5 +1,6 @@
-// One receiver of a lazy payload, as its producer sees it: which pages it gets next. Internal to the
-// client header. The LazyServer's thread alone; what comes from the other process is not believed.
+// One receiver of a lazy payload, as its producer sees it; decides which pages it gets next.
+// Internal to the client header. Used only by the LazyServer's thread; input from the receiver is
+// not trusted.
 #pragma once
 
 #include <algorithm>
@@ -27,13 +28,13 @@
 namespace ipcfs::detail {
 
 struct LazyTuning {
-    std::size_t first_fill = std::size_t{16} << 10;  // bytes for a touch that follows no other
-    std::size_t read_ahead = std::size_t{4} << 20;   // bytes at most for one that does
-    std::chrono::microseconds spin{50};  // how long to look for the next touch before sleeping
+    std::size_t first_fill = std::size_t{16} << 10;  // bytes for an access that continues no other
+    std::size_t read_ahead = std::size_t{4} << 20;   // the most bytes for one that does
+    std::chrono::microseconds spin{50};              // how long to poll before sleeping
 };
 
-// One place that a receiver reads on from. `next` is where its next touch would be if it goes on;
-// up to `until` its pages are still to be put there ahead of it.
+// A sequential read by a receiver. Its next fault is expected at `next`; pages up to `until` are
+// still to be sent ahead of it.
 struct LazyStream {
     std::size_t next = 0;
     std::size_t until = 0;
@@ -41,10 +42,10 @@ struct LazyStream {
     std::uint64_t used = 0;
 };
 
-// What a receiver is served with: its end decides on the life of this. The server's thread alone.
+// Serves one receiver, which may end it at any time. Used only by the server's thread.
 class LazyReceiver {
 public:
-    enum class State { kGoesOn, kIdle, kGone };
+    enum class State { kBusy, kIdle, kGone };
 
     LazyReceiver(const ControlLazy& attach, Fd target, Fd socket)
         : address_(attach.address),
@@ -55,8 +56,9 @@ public:
 
     LazyReceiver(const LazyReceiver&) = delete;
     LazyReceiver& operator=(const LazyReceiver&) = delete;
-    // The userfaultfd goes before the socket: by its end the receiver knows that nothing can be put
-    // into its memory any more. shutdown, since other processes may have copies of the descriptor.
+    // Closes the userfaultfd before the socket: the end of the socket tells the receiver that its
+    // memory cannot be changed any more. Uses shutdown, since other processes may hold copies of
+    // the socket.
     ~LazyReceiver() {
         target_.reset();
         ::shutdown(socket_.get(), SHUT_RDWR);
@@ -66,28 +68,28 @@ public:
     int socket() const noexcept { return socket_.get(); }
     LazyMode mode() const noexcept { return mode_; }
 
-    // Whether what came is what it should be, for a payload of `size` bytes.
+    // Whether the descriptors fit the mode and a payload of `size` bytes.
     bool valid(std::size_t size) const noexcept {
         if (length_ == 0 || length_ != whole_pages(size)) return false;
         if (mode_ == LazyMode::kFaults)
             return address_ % page_size() == 0 && address_ <= UINT64_MAX - length_ &&
                    uffd::is_one(target_.get());
         struct stat about {};
-        // Only shared memory has seals: a write to it waits for nobody.
+        // Only memory files have seals; writing to them never blocks.
         return mode_ == LazyMode::kWhole && ::fcntl(target_.get(), F_GET_SEALS) >= 0 &&
                ::fstat(target_.get(), &about) == 0 && S_ISREG(about.st_mode) &&
                static_cast<std::size_t>(about.st_size) == length_;
     }
 
-    bool say(const LazyPacket& packet) const noexcept {
+    bool reply(const LazyPacket& packet) const noexcept {
         return ::send(socket_.get(), &packet, sizeof packet, MSG_NOSIGNAL | MSG_DONTWAIT) ==
                sizeof packet;
     }
 
-    std::uint64_t faults = 0;  // not reported yet
+    std::uint64_t faults = 0;  // to be reported
     std::uint64_t pages = 0;
 
-    // Takes what has come on the socket. False when the receiver is gone, or talks nonsense.
+    // Reads requests from the socket. False if the receiver is gone or sent an invalid one.
     bool take_requests(std::size_t size) {
         while (true) {
             LazyPacket packet;
@@ -105,8 +107,8 @@ public:
         }
     }
 
-    // Takes the touches that are waiting; whether there are any. A hostile receiver can make this
-    // wait, by changing the flags of the file that we share: never under a lock.
+    // Reads pending page faults; returns whether there are any. A hostile receiver can make this
+    // block by changing the flags of the shared open file: never call it under a lock.
     bool take_touches() noexcept {
         const ssize_t got = ::read(target_.get(), touches_.data(), sizeof touches_);
         taken_ = got > 0 ? static_cast<std::size_t>(got) / sizeof(uffd_msg) : 0;
@@ -129,32 +131,32 @@ public:
         }
     }
 
-    // A piece of what there is still to do without being asked: requests before read-ahead.
-    State go_on(std::span<const std::byte> memory) {
+    // Sends one piece of outstanding pages: requests first, then read-ahead.
+    State send_piece(std::span<const std::byte> memory) {
         constexpr std::size_t kPiece = std::size_t{256} << 10;
         if (dead_) return State::kGone;
         if (mode_ == LazyMode::kWhole) return fill_whole(memory);
         if (!fetches_.empty()) {
             Fetch& fetch = fetches_.front();
             const std::size_t piece = std::min(kPiece, fetch.end - fetch.at);
-            put(fetch.at, piece, memory);
+            fill(fetch.at, piece, memory);
             fetch.at += piece;
             if (fetch.at == fetch.end && !dead_) {
-                const bool said = say({LazyWord::kFetched, 0, fetch.tag, 0, 0});
+                const bool replied = reply({LazyWord::kFetched, 0, fetch.tag, 0, 0});
                 fetches_.pop_front();
-                if (!said) dead_ = true;
+                if (!replied) dead_ = true;
             }
         } else {
             for (LazyStream& each : streams_) {
                 if (each.next >= each.until) continue;
                 const std::size_t piece = std::min(kPiece, each.until - each.next);
-                put(each.next, piece, memory);
+                fill(each.next, piece, memory);
                 each.next += piece;
                 break;
             }
         }
         if (dead_) return State::kGone;
-        return busy() ? State::kGoesOn : State::kIdle;
+        return busy() ? State::kBusy : State::kIdle;
     }
 
     bool busy() const noexcept {
@@ -170,8 +172,9 @@ private:
         std::size_t end;
     };
 
-    // A touch where a stream goes on doubles that one's window; any other one gets a small block and
-    // begins a stream in place of the one used longest ago. Whether it was the former.
+    // Answers a page fault. A fault that continues a stream doubles its window. Any other fault
+    // gets a small block and starts a stream in place of the least recently used one. Returns
+    // whether it continued a stream.
     bool touched(std::size_t at, std::span<const std::byte> memory, const LazyTuning& tuning) {
         const std::size_t page = page_size();
         const std::size_t first = std::max(whole_pages(tuning.first_fill), page);
@@ -188,23 +191,23 @@ private:
             stream->window = first;
         }
         stream->used = ++clock_;
-        // What waits is served first and alone; the rest of the window while it goes on.
+        // Send the page that is waited for first, then the rest of the window.
         const std::size_t block = stream->window == first ? at - at % first : at;
         const std::size_t end = std::min(length_, block + std::min(stream->window, first * 4));
-        put(at, end - at, memory);
-        if (block < at) put(block, at - block, memory);
+        fill(at, end - at, memory);
+        if (block < at) fill(block, at - block, memory);
         stream->next = end;
         stream->until = std::min(length_, std::max(end, at + whole_pages(stream->window)));
         if (stream->window == first) stream->until = end;
         return stream->window != first;
     }
 
-    // Puts the pages of `offset`, `length` there that are not there yet.
-    void put(std::size_t offset, std::size_t length, std::span<const std::byte> memory) {
+    // Fills the missing pages from `offset` on, `length` bytes.
+    void fill(std::size_t offset, std::size_t length, std::span<const std::byte> memory) {
         const std::size_t page = page_size();
-        const std::size_t last = memory.size() & ~(page - 1);  // from there on, less than a page
-        std::size_t most = length;                             // that one call may do
-        int patience = 1000;
+        const std::size_t last = memory.size() & ~(page - 1);  // the last, partial page starts here
+        std::size_t most = length;                             // the most bytes of one call
+        int retries = 1000;
         while (length != 0 && !dead_) {
             const std::byte* from = memory.data() + offset;
             std::size_t piece = std::min(most, length);
@@ -222,15 +225,16 @@ private:
             if (done.bytes == 0) {
                 switch (done.error) {
                     case EEXIST:
-                        // Whoever waits there came too late to be woken by the copy.
+                        // The page is present, but a thread may have faulted too late for the copy
+                        // to wake it.
                         uffd::wake(target_.get(), address_ + offset, page);
                         done.bytes = page;
                         break;
-                    case EAGAIN:  // its mappings are just changing
-                        if (--patience == 0) dead_ = true;
+                    case EAGAIN:  // the receiver's mappings are changing
+                        if (--retries == 0) dead_ = true;
                         std::this_thread::yield();
                         break;
-                    case ENOENT:  // not one mapping any more, or none of a userfaultfd
+                    case ENOENT:  // no longer one mapping, or not one of the userfaultfd
                         if (piece > page) {
                             most = std::max(page, (piece / 2) & ~(page - 1));
                         } else {
@@ -238,7 +242,7 @@ private:
                             done.bytes = page;
                         }
                         break;
-                    default:  // it has died (ESRCH, ENOSPC), has no memory, or ours is unreadable
+                    default:  // it has died (ESRCH, ENOSPC), lacks memory, or our memory is unreadable
                         dead_ = true;
                 }
             }
@@ -252,15 +256,15 @@ private:
         const std::size_t piece = std::min(kPiece, memory.size() - written_);
         const ssize_t done =
             ::pwrite(target_.get(), memory.data() + written_, piece, static_cast<off_t>(written_));
-        if (done < 0 && errno == EINTR) return State::kGoesOn;
+        if (done < 0 && errno == EINTR) return State::kBusy;
         if (done <= 0) {
-            say({LazyWord::kWhole, done < 0 ? errno : EIO, 0, 0, 0});
+            reply({LazyWord::kWhole, done < 0 ? errno : EIO, 0, 0, 0});
             return State::kGone;
         }
         written_ += static_cast<std::size_t>(done);
         pages += (static_cast<std::size_t>(done) + 4095) / 4096;
-        if (written_ < memory.size()) return State::kGoesOn;
-        say({LazyWord::kWhole, 0, 0, 0, 0});
+        if (written_ < memory.size()) return State::kBusy;
+        reply({LazyWord::kWhole, 0, 0, 0, 0});
         return State::kGone;
     }
 

@@ -1,10 +1,10 @@
-// The producer's side of lazy payloads: puts bytes of its memory into the ranges of the receivers
-// that have attached, as these touch them, or whole into their memfds. Internal to the client header.
+// The producer's side of lazy payloads: copies its memory into the ranges of attached receivers on
+// their page faults, or completely into their memfds. Internal to the client header.
 //
-// One thread for each LazyServer, started with its first receiver; nothing else
-// touches the receivers. The memory is read only with `filling` held, and never after stop(), which
-// waits for the piece under way but for no receiver: what a hostile one sends may hold up
-// the thread, neither its owner nor anything else of this process.
+// Each LazyServer has one thread, started with its first receiver; only that thread touches the
+// receivers. It reads the memory only with `filling` held, and never after stop(), which waits for
+// the piece in progress but for no receiver: a hostile receiver can block the thread, but not its
+// owner or anything else in this process.
 #pragma once
 
 #include <algorithm>
@@ -37,12 +37,12 @@ namespace ipcfs::detail {
 class LazyServer {
 public:
     struct Totals {
-        std::uint64_t receivers = 0;  // that ever attached
+        std::uint64_t receivers = 0;  // receivers so far
         std::uint64_t attached = 0;   // now
         std::uint64_t faults = 0;
         std::uint64_t pages = 0;  // of 4 KiB
     };
-    // What was done since the last call; runs on the server's thread, with no lock.
+    // Reports the work since the last call. Runs on the server's thread, without a lock.
     using Report = std::function<void(std::uint64_t faults, std::uint64_t pages)>;
 
     LazyServer(std::span<const std::byte> memory, LazyTuning tuning, Report report)
@@ -55,8 +55,8 @@ public:
     LazyServer& operator=(const LazyServer&) = delete;
     ~LazyServer() { stop(); }
 
-    // Serves a receiver; what is not as it should be is dropped, which the receiver sees as the end
-    // of its socket. Any thread.
+    // Serves a receiver. Drops one whose request is invalid; it sees the end of its socket. Any
+    // thread.
     void attach(const ControlLazy& attach, Fd target, Fd socket) {
         if (!shared_->ours()) return;
         auto receiver =
@@ -64,7 +64,7 @@ public:
         const std::scoped_lock hold(shared_->mutex);
         if (shared_->stopping || shared_->totals.attached >= kMaxReceivers ||
             !receiver->valid(shared_->memory.size()) || !start() ||
-            !receiver->say({LazyWord::kServing, 0, 0, 0, 0}))
+            !receiver->reply({LazyWord::kServing, 0, 0, 0, 0}))
             return;
         ++shared_->totals.receivers;
         ++shared_->totals.attached;
@@ -72,17 +72,17 @@ public:
         wake();
     }
 
-    // No byte of the memory is read any more when this returns. The receivers see the end.
+    // After this returns, the memory is not read any more. Receivers see the end of their sockets.
     void stop() noexcept {
         if (!shared_->ours())
-            return;  // a child: its thread was not inherited, its locks may be held
+            return;  // a forked child has no such thread, and its locks may be held
         shared_->stopping = true;
         { const std::scoped_lock wait(shared_->filling); }
         const std::scoped_lock hold(shared_->mutex);
         if (shared_->running) wake();
     }
 
-    // Waits until no receiver is attached; false when the time is up.
+    // Waits until no receiver is attached; false on timeout.
     bool wait_idle(Timeout timeout) {
         if (!shared_->ours()) return true;
         std::unique_lock hold(shared_->mutex);
@@ -100,7 +100,7 @@ public:
     }
 
 private:
-    // Lives as long as the longer of owner and thread. Lock order: filling before mutex.
+    // Shared by owner and thread; lives as long as either. Lock order: filling before mutex.
     struct Shared {
         std::span<const std::byte> memory;
         LazyTuning tuning;
@@ -133,12 +133,13 @@ private:
     void wake() noexcept {
         const std::uint64_t one = 1;
         [[maybe_unused]] const ssize_t rung =
-            ::write(shared_->doorbell.get(), &one, sizeof one);  // full: it is awake
+            ::write(shared_->doorbell.get(), &one,
+                    sizeof one);  // if the counter is full, the thread is awake
     }
 
     using Clock = std::chrono::steady_clock;
 
-    // The thread's own.
+    // State of the server's thread.
     struct Round {
         Receivers receivers;
         std::uint64_t faults = 0;  // not reported yet
@@ -159,7 +160,7 @@ private:
             take_arrivals(shared, round);
             if (!round.busy() && !spin(shared, round)) sleep(shared, round);
             work(shared, round);
-            if (round.reportable() && Clock::now() - round.reported >= kReportEach)
+            if (round.reportable() && Clock::now() - round.reported >= kReportInterval)
                 report(shared, round);
         }
         take_arrivals(shared, round);
@@ -174,7 +175,7 @@ private:
         shared.arrivals.clear();
     }
 
-    // One look at every receiver and one piece of its work.
+    // Polls every receiver once and sends one piece to each.
     static void work(Shared& shared, Round& round) {
         for (auto& each : round.receivers) {
             bool alive = each->take_requests(shared.memory.size());
@@ -182,7 +183,7 @@ private:
             std::unique_lock fill(shared.filling);
             if (shared.stopping) return;
             if (alive && touched) each->answer_touches(shared.memory, shared.tuning, round.cpu);
-            if (alive) alive = each->go_on(shared.memory) != LazyReceiver::State::kGone;
+            if (alive) alive = each->send_piece(shared.memory) != LazyReceiver::State::kGone;
             fill.unlock();
             if (alive) {
                 account(shared, round, *each);
@@ -204,14 +205,14 @@ private:
 
     static void drop(Shared& shared, Round& round, std::unique_ptr<LazyReceiver>& receiver) {
         account(shared, round, *receiver);
-        report(shared, round);  // before anybody knows that it is over, and may end the process
+        report(shared, round);  // first: the owner may exit as soon as it sees the end
         receiver.reset();
         const std::scoped_lock hold(shared.mutex);
         if (--shared.totals.attached == 0) shared.idle.notify_all();
     }
 
-    // For a while the next touch is looked for without sleeping: being woken by another CPU costs more
-    // than serving it. True when there is something to do.
+    // Polls for the next page fault without sleeping for a while: being woken by another CPU costs
+    // more than serving the fault. True if there is something to do.
     static bool spin(Shared& shared, Round& round) {
         if (round.receivers.size() != 1 || round.cpu.following()) return false;
         LazyReceiver& receiver = *round.receivers.front();
@@ -235,11 +236,11 @@ private:
             polled.push_back({each->socket(), POLLIN, 0});
             polled.push_back({each->target(), POLLIN, 0});
         }
-        const int limit = round.reportable() ? static_cast<int>(kReportEach.count()) : -1;
+        const int limit = round.reportable() ? static_cast<int>(kReportInterval.count()) : -1;
         ::poll(polled.data(), polled.size(), limit);
         std::uint64_t rung = 0;
         [[maybe_unused]] const ssize_t got =
-            ::read(shared.doorbell.get(), &rung, sizeof rung);  // nothing there is fine
+            ::read(shared.doorbell.get(), &rung, sizeof rung);  // it may be empty
     }
 
     static void report(Shared& shared, Round& round) {
@@ -249,7 +250,7 @@ private:
         round.reported = Clock::now();
     }
 
-    static constexpr std::chrono::milliseconds kReportEach{100};
+    static constexpr std::chrono::milliseconds kReportInterval{100};
     static constexpr std::size_t kMaxReceivers = 1024;
 
     std::shared_ptr<Shared> shared_;

@@ -1,13 +1,14 @@
-// Lease: a message that was taken on trial. It is the holder's for as long as the channel's setting
-// `lease` says, and gone only when it was acknowledged; else it comes back to be delivered once more,
-// flagged as redelivered, or after `max-deliveries` becomes a dead letter.
+// Lease: a message received with acknowledgement. It belongs to the holder for the time of the
+// channel's setting `lease`, and is removed when acknowledged. Otherwise it is redelivered, flagged
+// as such, or becomes a dead letter after `max-deliveries`.
 //
 //     auto job = jobs.lease();
 //     if (!job) return fail(job.error().message());
 //     if (work(job->message().text())) job->ack();
 //
-// A Lease is moved, not copied; one thread at a time for each. It may outlive its Channel, and the
-// message it gave may outlive both. In a forked child it is no lease: the child holds nothing.
+// Move-only; one thread at a time for each Lease. A Lease may outlive its Channel, and the message
+// may outlive both. A forked child does not share its parent's leases: there all calls return
+// ESTALE.
 #pragma once
 
 #include <array>
@@ -51,32 +52,35 @@ public:
         }
         return *this;
     }
-    // Gives it back. Does not wait for the daemon.
+    // Gives the message back. Does not wait for the daemon.
     ~Lease() { give_back(); }
 
-    // Not ended yet, as far as is known here: it may have run out all the same.
+    // Whether this object has not ended the lease. The lease may still have expired in the daemon.
     explicit operator bool() const noexcept { return file_ != nullptr; }
-    // What was taken; stays when the lease has ended.
+    // The message; stays valid after the lease has ended.
     const Message& message() const noexcept { return message_; }
     const Message* operator->() const noexcept { return &message_; }
 
-    // Each of these but extend() ends the lease. ESTALE: it had ended already (it ran out, the channel was
-    // purged or removed), so somebody else may have the message; nothing was done.
+    // Each of the following except extend() ends the lease. ESTALE: it had ended already (it
+    // expired, or the channel was purged or removed), so another receiver may have the message;
+    // nothing was done.
+    //
+    // The work is done: removes the message; in a durable channel permanently, when this returns.
 
     // The work is done: the message is gone. In a durable channel for good when this returns.
     Expected<void> ack() { return end("acknowledge", "ack"); }
-    // It could not be done: back to the front of the queue at once, or after `delay`.
+    // The work could not be done: requeues the message at the front, at once or after `delay`.
     Expected<void> nack(Timeout delay = Timeout::zero()) {
         if (delay <= Timeout::zero()) return end("give back", "nack");
         return end("give back", with_time("nack", delay).data());
     }
-    // It never can be done: a dead letter.
+    // The work can never be done: makes the message a dead letter.
     Expected<void> dead() { return end("bury", "dead"); }
-    // From now on so long in place of what was left.
+    // Sets the lease to expire `time` from now.
     Expected<void> extend(Timeout time) {
-        return tell("extend lease", with_time("extend", time).data());
+        return command("extend lease", with_time("extend", time).data());
     }
-    // As the destructor.
+    // Like the destructor.
     void give_back() noexcept;
 
 private:
@@ -90,7 +94,7 @@ private:
         return words;
     }
 
-    Expected<void> tell(const char* operation, std::string_view words) {
+    Expected<void> command(const char* operation, std::string_view words) {
         if (!file_ || epoch_ != detail::process_epoch())
             return Error{ESTALE, operation, "the lease has ended"};
         auto fd = file_->fd();
@@ -113,23 +117,24 @@ private:
 
     Message message_;
     std::unique_ptr<detail::Reader> file_;
-    std::shared_ptr<detail::LeaseFiles> files_;  // where the file goes when it is free
+    std::shared_ptr<detail::LeaseFiles> files_;  // takes the file back for reuse
     std::uint64_t epoch_ = 0;
 };
 
 namespace detail {
 
-// The open framed/lease of a channel: one for each lease, used again when that has ended. Any thread.
+// A channel's open framed/lease files: one for each lease, reused when the lease has ended. Any
+// thread.
 class LeaseFiles : public std::enable_shared_from_this<LeaseFiles> {
 public:
     LeaseFiles(std::shared_ptr<const Directory> directory, const ChannelOptions& options)
         : directory_(std::move(directory)), options_(options) {}
 
     Expected<Lease> take(Timeout timeout) {
-        auto file = free_one();
+        auto file = take_file();
         auto taken = file->receive(1, timeout);
         if (!taken) {
-            // One that could not be opened, or whose channel is gone, is of no use.
+            // Do not reuse a file that could not be opened, or whose channel is gone.
             const int code = taken.error().code;
             if (code == EAGAIN || code == ETIMEDOUT || code == EINTR) keep(std::move(file));
             return std::move(taken).error();
@@ -144,13 +149,13 @@ public:
 
     void keep(std::unique_ptr<Reader> file) {
         const std::scoped_lock hold(mutex_);
-        if (free_.size() < kMostFree) free_.push_back(std::move(file));
+        if (free_.size() < kMaxFree) free_.push_back(std::move(file));
     }
 
 private:
-    static constexpr std::size_t kMostFree = 16;
+    static constexpr std::size_t kMaxFree = 16;
 
-    std::unique_ptr<Reader> free_one() {
+    std::unique_ptr<Reader> take_file() {
         {
             const std::scoped_lock hold(mutex_);
             if (!free_.empty()) {
@@ -172,14 +177,14 @@ private:
 }  // namespace detail
 
 inline void Lease::give_back() noexcept {
-    // Closing the file is what gives it back.
+    // Closing the file gives the message back.
     file_.reset();
     files_.reset();
 }
 
 inline Expected<void> Lease::end(const char* operation, std::string_view words) {
-    auto told = tell(operation, words);
-    if (!told) return told;
+    auto ended = command(operation, words);
+    if (!ended) return ended;
     files_->keep(std::move(file_));
     files_.reset();
     return {};

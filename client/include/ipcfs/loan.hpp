@@ -1,9 +1,10 @@
-// Loan: memory for the body of a message that is to be sent without a copy. From Channel::loan(); write
-// into bytes(), then give it to Channel::send(). Where the channel lets pools be used it is a chunk of
-// one, which comes back when its receivers are done; else it is fresh memory, sealed when it is sent.
+// Loan: memory for the body of a message that is sent without a copy. Get it from Channel::loan(),
+// write to bytes(), and pass it to Channel::send(). If the channel accepts pools, it is a chunk of
+// a pool, which comes back when the receivers are done; otherwise it is fresh memory, sealed when
+// sent.
 //
-// A loan belongs to the process that took it: a forked child can neither write to nor send its parent's.
-// One thread at a time for each Loan.
+// A loan belongs to the process that took it: a forked child can neither write nor send it. One
+// thread at a time for each Loan.
 #pragma once
 
 #include <cerrno>
@@ -25,7 +26,7 @@ namespace ipcfs {
 
 struct LoanOptions {
     Timeout timeout =
-        kForever;  // for a chunk to come back when all are lent; then EAGAIN or ETIMEDOUT
+        kForever;  // how long to wait if all chunks are lent; then EAGAIN or ETIMEDOUT
     bool sealed_when_busy = false;  // take sealed memory instead of waiting
     bool pooled = true;             // false: sealed memory in any case
 };
@@ -34,7 +35,7 @@ namespace detail {
 
 inline constexpr unsigned kSealsWhole = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-// Whether the machine lets shared memory have huge pages where asked for.
+// Whether this machine allows huge pages for shared memory on request.
 inline bool shared_huge_pages() noexcept {
     static const bool allowed = [] {
         const Fd fd(
@@ -50,7 +51,7 @@ inline bool shared_huge_pages() noexcept {
 
 class [[nodiscard]] Loan {
 public:
-    // Nothing lent.
+    // An empty loan.
     Loan() = default;
     Loan(Loan&& other) noexcept { swap(other); }
     Loan& operator=(Loan&& other) noexcept {
@@ -64,15 +65,15 @@ public:
     }
 
     explicit operator bool() const noexcept { return data_ != nullptr; }
-    // What will be the body. Its first content is undefined in a pool (what was last in that chunk),
-    // zero else. Empty after a send that failed when it was sealed already; it can still be sent.
+    // The memory of the body. Initially undefined in a pool (the chunk's last content), zero
+    // otherwise. Empty if a send failed after sealing; the loan can still be sent.
     std::span<std::byte> bytes() const noexcept { return {data_, data_ == nullptr ? 0 : size_}; }
     std::byte* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
     std::size_t capacity() const noexcept { return capacity_; }
     bool pooled() const noexcept { return pool_ != nullptr; }
 
-    // Another size for the body; false, and nothing changed, over capacity() or once sealed.
+    // Changes the size of the body. False, with nothing changed, above capacity() or once sealed.
     bool resize(std::size_t size) noexcept {
         if (size > capacity_ || data_ == nullptr) return false;
         size_ = size;
@@ -103,7 +104,7 @@ public:
                     detail::map_shared(memory->get(), size, PROT_READ | PROT_WRITE, kOperation);
                 if (!mapped) return std::move(mapped).error();
                 loan.mapping_ = std::move(*mapped);
-                // A child's copy of the mapping would keep it from being sealed.
+                // A forked child's copy of the mapping would prevent sealing.
                 loan.mapping_.advise(MADV_DONTFORK);
                 if (size >= detail::kHugeFrom) loan.mapping_.advise(MADV_HUGEPAGE);
                 loan.data_ = loan.mapping_.data();
@@ -113,7 +114,7 @@ public:
             loan.memory_ = std::move(*memory);
             return loan;
         }
-        // Sealed memory that is to be filled by write(2).
+        // Memory to be filled by write(2) and sealed later.
         static Expected<Loan> unmapped(std::size_t size) {
             auto memory = detail::make_memfd("ipcfs-payload", size, 0, "loan");
             if (!memory) return std::move(memory).error();
@@ -125,7 +126,7 @@ public:
             return loan;
         }
         static int memory(const Loan& loan) noexcept { return loan.memory_.get(); }
-        // The memfd, with the seals and the size that the daemon wants. May be asked again.
+        // Seals the memfd and sets its size as the daemon requires. May be called again.
         static Expected<int> seal(Loan& loan) {
             constexpr const char* kOperation = "seal";
             if (!loan.memory_ || loan.epoch_ != detail::process_epoch())
@@ -145,7 +146,7 @@ public:
         static PayloadRef reference(const Loan& loan) noexcept {
             return loan.pool_->reference(loan.taken_, loan.size_);
         }
-        // The message has it now.
+        // The sent message now owns the memory.
         static void sent(Loan& loan) noexcept {
             loan.pool_.reset();
             loan = Loan();
@@ -169,9 +170,9 @@ private:
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
     std::size_t capacity_ = 0;
-    std::shared_ptr<detail::SendPool> pool_;  // a chunk of it, or
+    std::shared_ptr<detail::SendPool> pool_;  // if pooled; else memory_ is used
     detail::SendPool::Taken taken_;
-    detail::Fd memory_;  // memory of its own
+    detail::Fd memory_;  // if not pooled
     detail::Mapping mapping_;
     std::uint64_t epoch_ = 0;
 };

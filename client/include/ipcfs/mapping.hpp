@@ -1,6 +1,6 @@
-// Mapping: memory of a payload, a region or a file, mapped into this process for as long as a copy
-// of the value lives. Copies share it; any thread may hold, copy and drop them. A forked child has
-// the mapping too, and its copies of the value end only its own.
+// Mapping: memory of a payload, a region or a file; it stays mapped while a copy of this value
+// lives. Any thread may hold, copy and drop copies. A forked child inherits the mapping; dropping
+// copies there affects only the child.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace ipcfs {
 
-// How memory is mapped. What is written to copy_on_write memory is this process' alone.
+// How memory is mapped. Writes to copy_on_write memory are visible only to this process.
 enum class Access : std::uint8_t { read_only, copy_on_write, read_write };
 
 class Mapping {
@@ -23,15 +23,15 @@ public:
     Mapping() = default;
 
     std::span<const std::byte> bytes() const noexcept { return bytes_; }
-    // The same bytes to be written to; none when they are read_only.
+    // The same bytes, writable; empty if read_only.
     std::span<std::byte> writable_bytes() const noexcept {
         return access_ == Access::read_only ? std::span<std::byte>() : bytes_;
     }
     std::size_t size() const noexcept { return bytes_.size(); }
     Access access() const noexcept { return access_; }
 
-    // `size` bytes from the start of the file `fd`, which may be closed afterwards. Beyond the end of
-    // the file there is nothing: touching that is SIGBUS. EACCES: `fd` is not open for such access.
+    // Maps `size` bytes from the start of `fd`, which may be closed afterwards. Access beyond the
+    // end of the file is SIGBUS. EACCES: `fd` is not open for this access.
     static Expected<Mapping> of(int fd, std::size_t size, Access access) {
         if (size == 0) return Mapping({}, access, nullptr);
         if (access == Access::copy_on_write) return private_of(fd, size, access);
@@ -41,7 +41,8 @@ public:
         return holding(std::move(mapped).value(), access);
     }
 
-    // The same, never MAP_SHARED: what a writable descriptor of sealed memory allows on all kernels.
+    // The same, but always MAP_PRIVATE, which all kernels allow for a writable descriptor of sealed
+    // memory.
     static Expected<Mapping> private_of(int fd, std::size_t size, Access access) {
         const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
         void* data = ::mmap(nullptr, size, protection, MAP_PRIVATE, fd, 0);
@@ -49,7 +50,7 @@ public:
         return holding(detail::Mapping(static_cast<std::byte*>(data), size), access);
     }
 
-    // Bytes that `holder` keeps where they are.
+    // Wraps bytes that `holder` keeps valid.
     Mapping(std::span<std::byte> bytes, Access access, std::shared_ptr<const void> holder)
         : bytes_(bytes), access_(access), holder_(std::move(holder)) {}
 

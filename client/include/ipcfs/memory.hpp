@@ -1,5 +1,5 @@
-// Memory that is handed over: making it, mapping it where large pages fit, and checking what others
-// made. Internal to the client header. Raw system calls without state; any thread.
+// Shared memory: creating it, mapping it at huge page boundaries, and checking memory from others.
+// Internal to the client header. Raw system calls without state; any thread.
 #pragma once
 
 #include <cerrno>
@@ -30,17 +30,18 @@ constexpr std::size_t round_up(std::size_t size, std::size_t unit) noexcept {
     return (size + unit - 1) / unit * unit;
 }
 
-// From this size on, bytes, memory is worth a huge page of its own where the machine has them for
-// shared memory: it may cost twice the memory, and spares hundreds of page faults.
+// From this size on, in bytes, memory gets huge pages if the machine has them for shared memory:
+// that may double the memory used, and saves hundreds of page faults.
 inline constexpr std::size_t kHugeFrom = std::size_t{1} << 20;
 
-// How long a mapping of `size` bytes is. From kHugeFrom on it reaches to the end of the last huge page,
-// beyond the end of the file: the kernel maps none that is not wholly within a mapping.
+// The length of a mapping of `size` bytes. From kHugeFrom on it is rounded up to a huge page,
+// beyond the end of the file: the kernel only uses huge pages that lie completely within a mapping.
 constexpr std::size_t mapped_length(std::size_t size) noexcept {
     return round_up(size, size < kHugeFrom ? kPage : kHugePage);
 }
 
-// A mapping, unmapped at the end. `size` is what was asked for, in bytes; `length` what was mapped.
+// Owns a mapping and unmaps it. `size` is the requested size, `length` what is mapped; both in
+// bytes.
 class Mapping {
 public:
     Mapping() = default;
@@ -66,7 +67,7 @@ public:
         if (data_ != nullptr) ::munmap(data_, length_);
         release();
     }
-    // madvise(2) of all of it.
+    // Calls madvise(2) for the whole mapping.
     void advise(int advice) const noexcept { ::madvise(data_, length_, advice); }
 
 private:
@@ -81,8 +82,8 @@ private:
     std::size_t length_ = 0;
 };
 
-// Maps `size` > 0 bytes of `fd` shared. From kHugeFrom on the address is a multiple of a huge page, too;
-// through FUSE the kernel does not choose such a one by itself.
+// Maps `size` > 0 bytes of `fd` shared. From kHugeFrom on, aligns the address to a huge page, which
+// the kernel does not do for FUSE files.
 inline Expected<Mapping> map_shared(int fd, std::size_t size, int protection,
                                     const char* operation) {
     const std::size_t length = mapped_length(size);
@@ -110,7 +111,7 @@ inline Expected<Mapping> map_shared(int fd, std::size_t size, int protection,
     return Mapping(at, size, length);
 }
 
-// An empty memfd of `size` bytes that can be sealed.
+// Creates a zero-filled memfd of `size` bytes that can be sealed.
 inline Expected<Fd> make_memfd(const char* name, std::size_t size, unsigned flags,
                                const char* operation) {
     Fd fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags));
@@ -119,14 +120,14 @@ inline Expected<Fd> make_memfd(const char* name, std::size_t size, unsigned flag
     return fd;
 }
 
-// Seals that a memory has for good; 0 where it is none.
+// The seals of a memory file; 0 if `fd` is none.
 inline unsigned seals_of(int fd) noexcept {
     const int seals = ::fcntl(fd, F_GET_SEALS);
     return seals < 0 ? 0 : static_cast<unsigned>(seals);
 }
 
-// Whether `fd` has at least `size` bytes; else a touch of the mapping could be a SIGBUS.
-inline bool measures(int fd, std::uint64_t size) noexcept {
+// Whether `fd` has at least `size` bytes; otherwise access to its mapping could raise SIGBUS.
+inline bool has_size(int fd, std::uint64_t size) noexcept {
     struct stat about {};
     return ::fstat(fd, &about) == 0 && about.st_size >= 0 &&
            static_cast<std::uint64_t>(about.st_size) >= size;

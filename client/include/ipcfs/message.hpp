@@ -1,5 +1,6 @@
-// Message: one received message by value. Copies share the bytes, which never change; keep it as long
-// as you use what body(), text() or an extension gives. Any thread, one at a time for each object.
+// Message: one received message, by value. Copies share the bytes, which never change; what body(),
+// text() and extension() return is valid while a copy lives. Any thread, one at a time for each
+// object.
 #pragma once
 
 #include <chrono>
@@ -26,40 +27,41 @@ public:
     const FrameHeader& header() const noexcept { return view_.header; }
     FrameType type() const noexcept { return view_.header.type; }
     std::uint8_t priority() const noexcept { return view_.header.priority; }
-    // Of the message in its channel, from 1.
+    // The message's number in its channel, from 1.
     std::uint64_t sequence() const noexcept { return view_.header.sequence; }
-    // Ties a response to its request; 0: none.
+    // Matches a response to its request; 0: none.
     std::uint64_t correlation_id() const noexcept { return view_.header.correlation_id; }
     std::uint32_t sender_pid() const noexcept { return view_.header.sender_pid; }
     std::uint32_t sender_uid() const noexcept { return view_.header.sender_uid; }
-    // When it was queued.
+    // When the message was enqueued.
     std::chrono::system_clock::time_point time() const noexcept {
         return std::chrono::system_clock::time_point(
             std::chrono::duration_cast<std::chrono::system_clock::duration>(
                 std::chrono::nanoseconds(view_.header.time)));
     }
-    // Somebody may have seen it before.
+    // Whether it may have been delivered before.
     bool redelivered() const noexcept { return (view_.header.flags & kFrameRedelivered) != 0; }
 
-    // Value of the first extension of that type, such as ExtensionType::kContentType.
+    // The value of the first extension of this type, such as ExtensionType::kContentType; empty if
+    // there is none.
     std::optional<std::span<const std::byte>> extension(ExtensionType type) const {
         return view_.extension(type);
     }
-    // All of them, for `take_extension`.
+    // All extensions, for `take_extension`.
     std::span<const std::byte> extensions() const noexcept { return view_.extensions; }
 
-    // Whether the body is a payload, not in the message itself.
+    // Whether the body is a payload, outside the message itself.
     bool has_payload() const noexcept { return static_cast<bool>(payload_); }
     const Payload& payload() const noexcept { return payload_; }
-    // The size of the body, wherever it is, in bytes.
+    // The size of the body in bytes, payload or not.
     std::uint64_t size() const noexcept {
         return has_payload() ? payload_.size() : view_.body.size();
     }
-    // The body, wherever it is: a payload is mapped at the first call. Errors as Payload::map().
+    // The body; maps a payload at the first call. Errors as Payload::map().
     Expected<std::span<const std::byte>> map() const {
         return has_payload() ? payload_.map() : view_.body;
     }
-    // The same, empty where map() fails, which only a payload can.
+    // Like map(), but empty if that fails, which can only happen for a payload.
     std::span<const std::byte> body() const {
         return has_payload() ? payload_.bytes() : view_.body;
     }

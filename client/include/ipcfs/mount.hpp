@@ -1,5 +1,5 @@
-// Where a channel is: which mount it belongs to and what its path below that is. Internal to the
-// client header. Pure look-ups, no state; any thread.
+// Finds the mount of a channel and its path below it. Internal to the client header. Stateless; any
+// thread.
 #pragma once
 
 #include <cerrno>
@@ -17,8 +17,8 @@ namespace ipcfs::detail {
 
 inline constexpr const char* kDefaultMount = "/ipc";
 
-// A name as users give it, as a path: one that starts with / stands, ./ and ../ are relative to the
-// working directory, all else is below $IPCFS_MOUNT, or /ipc where that is not set.
+// Turns a name into a path: one that starts with / stays, ./ and ../ are relative to the working
+// directory, anything else is below $IPCFS_MOUNT, or /ipc if that is unset.
 inline std::string path_of(std::string_view name) {
     std::string path(name);
     if (path.starts_with('/') || path.starts_with("./") || path.starts_with("../")) return path;
@@ -27,7 +27,7 @@ inline std::string path_of(std::string_view name) {
     return mount + "/" + path;
 }
 
-// The resolved path of `path`.
+// Resolves symbolic links, like realpath(3).
 inline Expected<std::string> resolve(const std::string& path, const char* operation) {
     const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
                                                            &std::free);
@@ -35,7 +35,7 @@ inline Expected<std::string> resolve(const std::string& path, const char* operat
     return std::string(real.get());
 }
 
-// A mount and what is in it; `relative` has no leading slash and is empty for the mount itself.
+// A path within a mount; `relative` has no leading slash and is empty for the mount itself.
 struct Place {
     std::string mount;
     std::string relative;
@@ -43,8 +43,8 @@ struct Place {
     std::string path() const { return relative.empty() ? mount : mount + "/" + relative; }
 };
 
-// The mount that the existing, resolved `path` is in: its farthest ancestor on the same device, if
-// that has the system's files (a bind mount of one channel has none: ENOTSUP, and no payloads).
+// Finds the mount of an existing, resolved `path`: its topmost ancestor on the same device. ENOTSUP
+// if that has no kern/ipc (a bind mount of a single channel); payloads are then unavailable.
 inline Expected<Place> place_of(const std::string& path) {
     struct stat about {};
     if (::stat(path.c_str(), &about) != 0) return last_error("find mount");
@@ -58,12 +58,12 @@ inline Expected<Place> place_of(const std::string& path) {
     }
     const std::string version = mount + "/kern/ipc/version";
     if (::stat(version.c_str(), &about) != 0 || !S_ISREG(about.st_mode) || about.st_dev != device)
-        return Error{ENOTSUP, "find mount", path + " is not in the mount of an ipcfs"};
+        return Error{ENOTSUP, "find mount", path + " is not in an ipcfs mount"};
     const std::size_t skip = mount.size() == 1 ? 1 : mount.size() + 1;
     return Place{mount, path.size() > skip ? path.substr(skip) : std::string()};
 }
 
-// The same for an existing channel as users name it.
+// place_of() for the name of an existing channel.
 inline Expected<Place> locate(std::string_view name) {
     auto real = resolve(path_of(name), "open channel");
     if (!real) return std::move(real).error();

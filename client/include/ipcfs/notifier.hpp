@@ -1,9 +1,9 @@
-// Being told of what happens in a channel. Four ways, from the barest to the most comfortable:
+// Notification of events in a channel, in four ways, from the simplest to the most convenient:
 //   Channel::receive_fd()  a descriptor for the caller's own poll or epoll: a message waits;
 //   EventCounter           an eventfd that counts events;
-//   Notifier               the events themselves, with a filter, from a descriptor that can be polled;
+//   Notifier               the events themselves, filtered, from a pollable descriptor;
 //   on_message, on_event   callbacks on the caller's executor.
-// And with Asio, see ipcfs/asio.hpp, awaitables. Nothing here takes a message but on_message.
+// For awaitables with Asio, see ipcfs/asio.hpp. Only on_message takes messages.
 #pragma once
 
 #include <array>
@@ -30,12 +30,12 @@
 
 namespace ipcfs {
 
-// A line of `notify`.
+// One line of the channel's file `notify`.
 struct Event {
-    std::uint64_t sequence = 0;  // in the channel, of events that somebody listened for
+    std::uint64_t sequence = 0;  // number of the event in its channel
     std::uint64_t time = 0;      // ns since 1970
     std::string kind;  // arrival drained high low overflow expired dead created removed state
-    std::uint8_t priority = 0;  // of the message; 255 for events of the channel itself
+    std::uint8_t priority = 0;  // of the message; 255 for events of the channel
     std::uint64_t depth = 0;    // messages queued after it
     std::string detail;         // "size=5", "lost=3", "value=0"
 };
@@ -66,11 +66,12 @@ inline Expected<Event> parse_event(std::string_view line) {
 
 }  // namespace detail
 
-// The events of a channel, in order, from open() on. Any thread, one reads at a time.
+// The events of a channel in order, starting at open(). Any thread; one reads at a time.
 class Notifier {
 public:
-    // `filter` as `notify` takes it, such as "events=arrival,high min-priority=high"; a filter needs the
-    // right to write to `notify`. EINVAL: a bad one (the reason is in the channel's status).
+    // `filter` has the syntax of `notify`, such as "events=arrival,high min-priority=high"; using
+    // one requires write permission for `notify`. EINVAL: invalid filter; the channel's `status`
+    // gives the reason.
     static Expected<Notifier> open(const Channel& channel, const std::string& filter = {}) {
         constexpr const char* kOperation = "open notify";
         const int mode = filter.empty() ? O_RDONLY : O_RDWR;
@@ -82,11 +83,11 @@ public:
         return Notifier(std::move(fd));
     }
 
-    // Readable when an event waits.
+    // Readable if an event waits.
     int fd() const noexcept { return fd_.get(); }
 
-    // The next event. Events that a slow reader missed are told by one of kind "overflow". ETIMEDOUT, or
-    // EAGAIN for a timeout of zero; EPIPE when the channel is gone.
+    // The next event. An event of kind "overflow" stands for events that a slow reader missed.
+    // ETIMEDOUT; EAGAIN with a timeout of zero; EPIPE if the channel is gone.
     Expected<Event> next(Timeout timeout = kForever) {
         constexpr const char* kOperation = "read notify";
         const Deadline deadline(timeout);
@@ -112,11 +113,12 @@ private:
     detail::Fd fd_;
 };
 
-// An eventfd(2) to which the daemon adds every event that the filter lets through. For event loops that
-// have one already; a forked child inherits the descriptor. Ends with this object. Any thread.
+// An eventfd(2) to which the daemon adds 1 for each event that passes the filter, for existing
+// event loops. Counting ends when this object is destroyed. A forked child inherits the descriptor.
+// Any thread.
 class EventCounter {
 public:
-    // `filter` as of Notifier; needs the right to read `notify`.
+    // `filter` as for Notifier. Requires read permission for `notify`.
     static Expected<EventCounter> open(const Channel& channel, const std::string& filter = {}) {
         constexpr const char* kOperation = "watch with eventfd";
         detail::Fd counter(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -147,9 +149,9 @@ public:
     }
     ~EventCounter() { end(); }
 
-    // Readable when there were events since take().
+    // Readable if events came since the last take().
     int fd() const noexcept { return counter_.get(); }
-    // How many since the last call.
+    // How many events came since the last call.
     std::uint64_t take() noexcept {
         std::uint64_t count = 0;
         return ::read(counter_.get(), &count, sizeof count) == sizeof count ? count : 0;
@@ -167,12 +169,12 @@ private:
     std::uint64_t id_ = 0;
 };
 
-// Runs what it is given, now or later, on whatever thread the caller likes: a thread pool's post, a GUI's
-// queue, [&](auto task) { boost::asio::post(context, std::move(task)); }.
+// Runs a task, now or later, on any thread: a thread pool's post, a GUI's queue, or [&](auto task)
+// { boost::asio::post(context, std::move(task)); }.
 using Executor = std::function<void(std::function<void()>)>;
 
-// Ends the callbacks when it goes. None starts after that (one that runs on another thread meanwhile
-// goes on). It does not wait.
+// Ends the callbacks when destroyed. No callback starts after that; one that is running on another
+// thread is not waited for.
 class [[nodiscard]] Callbacks {
 public:
     Callbacks() = default;
@@ -192,13 +194,13 @@ public:
         state_.reset();
     }
 
-    // Internal: takes one thing after the other by `take`, which gives EAGAIN when there is no more, and
-    // calls `use` for each, and for the error that ends it.
+    // Internal: calls `take` until it returns EAGAIN, and `use` for each value, and for the error
+    // that ends it.
     template <class Take, class Use>
     static Expected<Callbacks> make(int fd, Executor executor, Take take, Use use) {
         auto state = std::make_shared<State>();
         detail::Reactor& reactor = state->reactor;
-        // The task holds the state weakly: what has ended takes nothing more.
+        // The task holds the state weakly, so that it takes nothing after the end.
         auto task = [weak = std::weak_ptr(state), take, use](std::uint64_t id) mutable {
             const auto self = weak.lock();
             if (!self) return;
@@ -226,14 +228,14 @@ private:
     struct State {
         detail::Reactor& reactor =
             detail::Reactor::of_process(detail::Reactor::Purpose::kCallbacks);
-        std::uint64_t id = 0;  // the owner's
+        std::uint64_t id = 0;  // of the watch; used by the owner only
         std::atomic<bool> ended{false};
     };
     std::shared_ptr<State> state_;
 };
 
-// Calls `use` for every message, in order, on `executor`: it takes them. An error is the last call: EPIPE
-// when the channel is gone. They keep the channel.
+// Takes every message and calls `use` for it, in order, on `executor`. An error is the last call:
+// EPIPE if the channel is gone. The callbacks keep the channel alive.
 inline Expected<Callbacks> on_message(const std::shared_ptr<Channel>& channel, Executor executor,
                                       std::function<void(Expected<Message>)> use) {
     auto fd = channel->receive_fd();
@@ -242,7 +244,7 @@ inline Expected<Callbacks> on_message(const std::shared_ptr<Channel>& channel, E
         *fd, std::move(executor), [channel] { return channel->try_receive(); }, std::move(use));
 }
 
-// Calls `use` for every event that passes `filter`. As on_message; takes no messages.
+// Calls `use` for every event that passes `filter`, like on_message. Takes no messages.
 inline Expected<Callbacks> on_event(const Channel& channel, const std::string& filter,
                                     Executor executor, std::function<void(Expected<Event>)> use) {
     auto opened = Notifier::open(channel, filter);

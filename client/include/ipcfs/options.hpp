@@ -1,4 +1,4 @@
-// What can be said of a channel when it is opened, and of a message when it is sent. Plain values.
+// Options for opening a channel and for sending a message. Plain values.
 #pragma once
 
 #include <algorithm>
@@ -19,47 +19,49 @@
 namespace ipcfs {
 
 namespace detail {
-// What the kernel never splits: header, extensions and body of all frames of one write, bytes.
+// The largest write that the kernel never splits, in bytes: all frames with headers, extensions and
+// bodies.
 inline constexpr std::size_t kMaxWrite = 1044480;
 }  // namespace detail
 
 struct ChannelOptions {
-    bool create = false;  // mkdir it with `mode` (less the umask) unless it is there
+    bool create = false;  // create it with `mode` (less the umask) if missing
     mode_t mode = 0777;
-    // Bodies longer than this are sent as payloads, not in the frame; bytes. What does not fit into one
-    // write, or is over the channel's max-message, is a payload in any case.
+    // Bodies above this many bytes are sent as payloads, not in the frame. A body that does not fit
+    // in one write, or is above the channel's max-message, is always a payload.
     std::size_t inline_limit = detail::kMaxWrite;
-    // Whether to take pooled payloads as they are: in memory that their sender could still change.
-    // False: each is replaced by a sealed copy, which the daemon makes.
+    // Whether to accept pooled payloads, whose memory the sender can still change. If false, the
+    // daemon replaces each by a sealed copy.
     bool accept_pooled = true;
     PoolOptions pools{};
-    // Waiting calls give EINTR when a signal handler has run, instead of going on.
+    // Waiting calls return EINTR after a signal handler has run, instead of waiting on.
     bool interruptible = false;
 };
 
 struct SendOptions {
     std::uint8_t priority = 128;  // 0 lowest .. 255 critical
     FrameType type = FrameType::kData;
-    std::uint64_t message_id = 0;      // the sender's choice
-    std::uint64_t correlation_id = 0;  // ties a response to its request
-    // Dropped by the daemon rather than delivered later than this from now on; zero: never.
+    std::uint64_t message_id = 0;      // chosen by the sender
+    std::uint64_t correlation_id = 0;  // matches a response to its request
+    // The daemon drops the message if it is not delivered within this time; zero: never.
     std::chrono::nanoseconds ttl{0};
-    // Or: until when it is worth something, ns since 1970 (CLOCK_REALTIME); 0: for ever. The receiver
-    // sees it; only with a ttl is the message dropped.
+    // A deadline for the receiver to read, ns since 1970 (CLOCK_REALTIME); 0: none. Only a ttl
+    // makes the daemon drop the message.
     std::uint64_t deadline = 0;
-    // Made with append_extension(). These three must stay until the call returns.
+    // Extensions, made with append_extension(). This and the following two must stay valid until
+    // the call returns.
     std::span<const std::byte> extensions{};
-    // Extensions as texts; empty: none. On type multicast `group` names whom it is for, several with commas
-    // between them.
+    // Extensions as strings; empty: none. On type multicast, `group` names the receivers' groups,
+    // separated by commas.
     std::string_view group{};
     std::string_view method{};
-    // How long to wait for room: ETIMEDOUT after it, EAGAIN at once for zero.
+    // How long to wait for room; then ETIMEDOUT, or EAGAIN for zero.
     Timeout timeout = kForever;
 };
 
 namespace detail {
 
-// The options with their texts turned into extensions, which `storage` keeps. EINVAL: no room for them.
+// Converts the string options to extensions, which `storage` holds. EINVAL if they do not fit.
 inline Expected<SendOptions> with_texts(const SendOptions& options,
                                         std::vector<std::byte>& storage) {
     SendOptions whole = options;
@@ -85,11 +87,11 @@ inline bool has_texts(const SendOptions& options) noexcept {
     return !options.group.empty() || !options.method.empty();
 }
 
-// The header's fields that the sender chooses.
+// A header with the fields that the sender chooses.
 inline FrameHeader header_for(const SendOptions& options) noexcept {
     FrameHeader header;
     header.type = options.type;
-    header.flags = kFrameNoChecksum;  // it does not leave this machine
+    header.flags = kFrameNoChecksum;  // the message stays on this machine
     header.priority = options.priority;
     header.message_id = options.message_id;
     header.correlation_id = options.correlation_id;

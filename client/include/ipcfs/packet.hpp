@@ -1,5 +1,5 @@
-// Packets of the control socket: sent and received whole, with descriptors. The protocol is control.hpp's.
-// Internal to the client header. Any thread.
+// Sends and receives whole packets of the control socket, with descriptors; the protocol is in
+// control.hpp. Internal to the client header. Any thread.
 #pragma once
 
 #include <array>
@@ -41,14 +41,14 @@ constexpr const char* operation_of(ControlOp op) noexcept {
     }
 }
 
-// A packet that came: structure and texts, and its descriptors.
+// A received packet: structure and texts, and descriptors.
 struct Packet {
     ControlHeader header;
     std::vector<std::byte> body;
     std::vector<Fd> fds;
 
     ControlOp op() const noexcept { return static_cast<ControlOp>(header.op); }
-    // The structure; what an older peer did not send has its default.
+    // The structure; fields that an older peer did not send keep their defaults.
     template <class T>
     T as() const noexcept {
         static_assert(std::is_trivially_copyable_v<T>);
@@ -62,7 +62,7 @@ struct Packet {
     }
 };
 
-// Takes the next packet. ECONNRESET when the peer is gone, EPROTO for what is none.
+// Receives the next packet. ECONNRESET if the peer is gone; EPROTO if the packet is malformed.
 inline Expected<Packet> receive_packet(int socket, const char* operation) {
     std::array<std::byte, kMaxControlPacket> bytes;
     alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * kMaxControlFds)> ancillary;
@@ -99,14 +99,14 @@ inline Expected<Packet> receive_packet(int socket, const char* operation) {
     return packet;
 }
 
-// Sends one packet. EPIPE (and no signal) when the peer is gone: then nothing was sent.
+// Sends one packet. EPIPE, without a signal, if the peer is gone; then nothing was sent.
 inline Expected<void> send_packet(int socket, const ControlHeader& header,
                                   std::span<const std::byte> body,
                                   std::initializer_list<std::string_view> texts,
                                   std::span<const int> fds, const char* operation, int flags = 0) {
-    constexpr std::size_t kMostTexts = 6;
-    if (texts.size() > kMostTexts || fds.size() > kMaxControlFds) return Error{EINVAL, operation};
-    std::array<iovec, 2 + kMostTexts> parts;
+    constexpr std::size_t kMaxTexts = 6;
+    if (texts.size() > kMaxTexts || fds.size() > kMaxControlFds) return Error{EINVAL, operation};
+    std::array<iovec, 2 + kMaxTexts> parts;
     std::size_t count = 0;
     std::size_t total = 0;
     const auto add = [&](const void* data, std::size_t size) {

@@ -1,12 +1,12 @@
-// page_map: the body of a received message as memory of this process, whatever kind it is.
+// page_map: maps the body of a received message, of any kind, into this process.
 //
 //     auto frame = ipcfs::page_map(*message);                            // read-only, shared pages
 //     auto mine = ipcfs::page_map(*message, ipcfs::Access::copy_on_write);
-//     auto lazy = ipcfs::page_map(*message, ipcfs::LazyMapOptions{});    // pages as they are touched
+//     auto lazy = ipcfs::page_map(*message, ipcfs::LazyMapOptions{});    // pages on first access
 //
-// Message::map() does as well where a view is enough; read_write memory that processes share is a
-// Region's. Errors are values and no signal handler is installed. Any thread; a forked child has
-// the Mappings too, but no LazyRange.
+// Where a view suffices, use Message::map(); for read_write memory shared by processes, use a
+// Region. Errors are values, and no signal handler is installed. Any thread; a forked child
+// inherits Mappings, but no LazyRange.
 #pragma once
 
 #include <cerrno>
@@ -29,7 +29,7 @@
 namespace ipcfs {
 namespace detail {
 
-// A copy, writable: of what has no pages of its own, or pages that their owner will use again.
+// A writable copy, for bodies without pages of their own, or whose pages the owner will reuse.
 inline Expected<ipcfs::Mapping> map_copy(std::span<const std::byte> bytes) {
     if (bytes.empty()) return ipcfs::Mapping({}, Access::copy_on_write, nullptr);
     void* data =
@@ -41,7 +41,7 @@ inline Expected<ipcfs::Mapping> map_copy(std::span<const std::byte> bytes) {
     return ipcfs::Mapping(copy, Access::copy_on_write, std::move(holder));
 }
 
-// `holder` keeps `bytes`, which nobody writes to.
+// Wraps `bytes`, which `holder` keeps valid and nobody writes to.
 template <class Holder>
 inline ipcfs::Mapping map_held(std::span<const std::byte> bytes, Holder holder) {
     return {{const_cast<std::byte*>(bytes.data()), bytes.size()},
@@ -51,14 +51,14 @@ inline ipcfs::Mapping map_held(std::span<const std::byte> bytes, Holder holder) 
 
 }  // namespace detail
 
-// A sealed or pooled payload. copy_on_write shares the pages of a sealed one until they are written to,
-// and copies a pooled one. EACCES for read_write: nobody may change a payload. ENOTSUP for kinds lazy
-// (give the message) and handoff (Region::claim). Else as Payload::map().
+// Maps a sealed or pooled payload. copy_on_write shares the pages of a sealed one until they are
+// written to, and copies a pooled one. EACCES for read_write: payloads are immutable. ENOTSUP for
+// kinds lazy (pass the message) and handoff (use Region::claim). Other errors as Payload::map().
 inline Expected<Mapping> page_map(const Payload& payload, Access access = Access::read_only) {
     if (access == Access::read_write)
-        return Error{EACCES, "map payload", "payloads never change; for that there are regions"};
+        return Error{EACCES, "map payload", "payloads are immutable; use a region instead"};
     if (access == Access::copy_on_write && payload.fd() >= 0 && payload.size() != 0) {
-        if (!detail::measures(payload.fd(), payload.size())) return Error{EPROTO, "map payload"};
+        if (!detail::has_size(payload.fd(), payload.size())) return Error{EPROTO, "map payload"};
         return Mapping::of(payload.fd(), static_cast<std::size_t>(payload.size()), access);
     }
     auto bytes = payload.map();
@@ -67,18 +67,19 @@ inline Expected<Mapping> page_map(const Payload& payload, Access access = Access
     return detail::map_held(*bytes, payload);
 }
 
-// A lazy payload, by page as it is touched; see LazyRange. Map it before this process receives the
-// channel's next message: until then the producer can be asked. Whatever is not lazy is mapped as it
-// is, and the range says that it fell back. EINVAL: read_write; EACCES: not allowed to read the
-// channel; ENOENT: too late; ECONNRESET: the producer is gone; ETIMEDOUT: it does not answer.
+// Maps a lazy payload page by page on first access; see LazyRange. Map it before this process
+// receives the channel's next message, since afterwards the producer cannot be reached. Other kinds
+// are mapped normally, and the range says that it fell back. EINVAL: read_write; EACCES: no
+// permission to read the channel; ENOENT: too late; ECONNRESET: the producer is gone; ETIMEDOUT: it
+// does not answer.
 inline Expected<LazyRange> page_map(const Message& message, const LazyMapOptions& options);
 
-// The body of any message. A lazy one is fetched whole, so that touching it can fail no more.
+// Maps the body of any message. Fetches a lazy one completely, so that later accesses cannot fail.
 inline Expected<Mapping> page_map(const Message& message, Access access = Access::read_only) {
     if (message.has_payload() && message.payload().kind() != PayloadKind::kLazy)
         return page_map(message.payload(), access);
     if (access == Access::read_write)
-        return Error{EACCES, "map message", "messages never change; for that there are regions"};
+        return Error{EACCES, "map message", "messages are immutable; use a region instead"};
     if (!message.has_payload()) {
         if (access == Access::copy_on_write) return detail::map_copy(message.body());
         return detail::map_held(message.body(), message);

@@ -1,10 +1,11 @@
-// Payload: the body of a large message, seen where it lies. A value: copies share one hold on it, and
-// what bytes() gives stays valid, and cannot change, as long as one of them lives. Thread-safe.
+// Payload: the body of a large message, without copying it. A value: what bytes() returns stays
+// valid and unchanged while a copy lives. Thread-safe.
 //
-// sealed  in memory that nobody can write any more; mapped at the first look at it.
-// pooled  a chunk of memory that the sender lends; given back when the last copy goes. The sender
-//         keeps it writable: `payloads pooled` says that sender and receivers trust each other.
-// lazy, handoff  not bytes yet: see page_map.hpp, lazy.hpp and region.hpp.
+// sealed  in memory that cannot be written any more; mapped on first use.
+// pooled  a chunk of memory that the sender lends; given back when the last copy is destroyed. The
+//         sender can still write it: `payloads pooled` says that sender and receivers trust each
+// other.
+// lazy, handoff  not accessible as bytes: see page_map.hpp, lazy.hpp and region.hpp.
 #pragma once
 
 #include <atomic>
@@ -27,7 +28,7 @@
 namespace ipcfs {
 namespace detail {
 
-// A reference to a chunk given back, and whoever waits for one woken.
+// Gives back a reference to a chunk and wakes a waiting sender.
 inline void give_back_chunk(PoolLedger& ledger, std::uint32_t chunk,
                             std::uint32_t generation) noexcept {
     if (!pool_give_back(ledger.chunks()[chunk], generation)) return;
@@ -35,7 +36,8 @@ inline void give_back_chunk(PoolLedger& ledger, std::uint32_t chunk,
     if (ledger.waiters.load() != 0) futex_wake_all(ledger.freed);
 }
 
-// Whether a pool's chunks, as the daemon describes them, lie in memory of a size_t's range.
+// Whether the shape that the daemon sent is valid and its memory addressable; sets `total`, its
+// size in bytes.
 inline bool pool_fits(const ControlPool& pool, std::uint64_t& total) noexcept {
     if (pool.chunk_count == 0 || pool.chunk_count > kMaxPoolChunks || pool.chunk_size == 0 ||
         pool.stride < pool.chunk_size || pool.stride % kPage != 0)
@@ -47,10 +49,10 @@ inline bool pool_fits(const ControlPool& pool, std::uint64_t& total) noexcept {
     return total <= PTRDIFF_MAX;
 }
 
-// Maps a ledger that the daemon gave. ENOTSUP for one of a kind that is not known here.
+// Maps a pool's ledger from the daemon. ENOTSUP: a version that this program does not know.
 inline Expected<Mapping> map_ledger(int fd, std::uint32_t chunks, const char* operation) {
     const std::size_t size = pool_ledger_size(chunks);
-    if (!measures(fd, size) || (seals_of(fd) & F_SEAL_SHRINK) == 0) return Error{EPROTO, operation};
+    if (!has_size(fd, size) || (seals_of(fd) & F_SEAL_SHRINK) == 0) return Error{EPROTO, operation};
     auto mapped = map_shared(fd, size, PROT_READ | PROT_WRITE, operation);
     if (!mapped) return mapped;
     const auto* ledger = reinterpret_cast<const PoolLedger*>(mapped->data());
@@ -58,7 +60,7 @@ inline Expected<Mapping> map_ledger(int fd, std::uint32_t chunks, const char* op
     return mapped;
 }
 
-// A pool of somebody's, mapped for reading once and kept.
+// A sender's pool, mapped read-only once and kept.
 class ReceivedPool {
 public:
     static Expected<std::shared_ptr<ReceivedPool>> map(const std::string& mount, std::uint64_t id) {
@@ -69,14 +71,14 @@ public:
         return from(reply->as<ControlPool>(), reply->fds[0].get(), reply->fds[1].get());
     }
 
-    // `memory` needs only be readable.
+    // `memory` may be read-only.
     static Expected<std::shared_ptr<ReceivedPool>> from(const ControlPool& pool, int memory,
                                                         int ledger) {
         constexpr const char* kOperation = "map pool";
         std::uint64_t total = 0;
         if (!pool_fits(pool, total)) return Error{EPROTO, kOperation};
-        // The sender's memory: that it cannot be cut short is what keeps us from a SIGBUS.
-        if (!measures(memory, total) || (seals_of(memory) & F_SEAL_SHRINK) == 0)
+        // Without this seal the sender could truncate the memory and cause SIGBUS here.
+        if (!has_size(memory, total) || (seals_of(memory) & F_SEAL_SHRINK) == 0)
             return Error{EPROTO, kOperation, "the pool's memory is not sealed"};
         auto made = std::make_shared<ReceivedPool>();
         made->shape_ = pool;
@@ -89,7 +91,7 @@ public:
         return made;
     }
 
-    // Empty for a reference that names no chunk of this pool.
+    // The bytes of a chunk; empty if `ref` names no chunk of this pool.
     std::optional<std::span<const std::byte>> bytes(const PayloadRef& ref) const noexcept {
         if (ref.chunk >= shape_.chunk_count || ref.size > shape_.chunk_size) return std::nullopt;
         return std::span<const std::byte>(data_.data() + shape_.stride * ref.chunk,
@@ -97,8 +99,8 @@ public:
     }
     PoolLedger& ledger() const noexcept { return *reinterpret_cast<PoolLedger*>(ledger_.data()); }
 
-    std::uint32_t sender_pid = 0;  // of the last message of it: a sender that is gone sends no more
-    std::uint64_t last_used = 0;   // a count of messages, to tell the old ones
+    std::uint32_t sender_pid = 0;  // of the last message; used to forget dead senders
+    std::uint64_t last_used = 0;   // message count at the last use
 
 private:
     ControlPool shape_;
@@ -106,7 +108,7 @@ private:
     Mapping ledger_;
 };
 
-// What the copies of a Payload share.
+// Shared by the copies of a Payload.
 class Hold {
 public:
     Hold(const PayloadRef& ref, std::uint64_t id, std::string mount) noexcept
@@ -114,7 +116,7 @@ public:
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
     ~Hold() {
-        // In a forked child the reference is still the parent's.
+        // In a forked child the parent still owns the reference.
         if (pool_ && epoch_ == process_epoch())
             give_back_chunk(pool_->ledger(), ref_.chunk, ref_.generation);
         if (!pool_)
@@ -122,7 +124,8 @@ public:
                     mapped_length(static_cast<std::size_t>(ref_.size)));
     }
 
-    // Before it is shared: one of these, or fail(), or neither for lazy ones and regions.
+    // Before sharing, call set_file(), set_chunk() or fail(); none of them for lazy payloads and
+    // regions.
     void set_file(Fd file) noexcept { file_ = std::move(file); }
     void set_chunk(std::shared_ptr<ReceivedPool> pool, std::span<const std::byte> bytes) noexcept {
         pool_ = std::move(pool);
@@ -131,7 +134,8 @@ public:
     }
     void fail(Error error) { error_ = std::move(error); }
 
-    // Without a lock, which a forked child could find taken: who comes second drops its mapping.
+    // Lock-free, since a forked child could find a lock taken: the thread that comes second drops
+    // its mapping.
     Expected<std::span<const std::byte>> map() {
         const auto size = static_cast<std::size_t>(ref_.size);
         const std::byte* data = data_.load(std::memory_order_acquire);
@@ -140,7 +144,7 @@ public:
         if (ref_.kind == PayloadKind::kLazy || ref_.kind == PayloadKind::kHandoff)
             return Error{ENOTSUP, "map payload", "use page_map or Region::claim"};
         if (size == 0) return std::span<const std::byte>();
-        if (!measures(file_.get(), size)) return Error{EPROTO, "map payload"};
+        if (!has_size(file_.get(), size)) return Error{EPROTO, "map payload"};
         auto mapped = map_shared(file_.get(), size, PROT_READ, "map payload");
         if (!mapped) return std::move(mapped).error();
         if (data_.compare_exchange_strong(data, mapped->data(), std::memory_order_acq_rel))
@@ -161,40 +165,40 @@ private:
     std::shared_ptr<ReceivedPool> pool_;  // pooled
     std::uint64_t epoch_ = 0;
     std::optional<Error> error_;
-    std::atomic<const std::byte*> data_{nullptr};  // once mapped
+    std::atomic<const std::byte*> data_{nullptr};  // set once mapped
 };
 
 }  // namespace detail
 
 class Payload {
 public:
-    // Nothing: size 0.
+    // An empty payload, of size 0.
     Payload() = default;
     explicit Payload(std::shared_ptr<detail::Hold> hold) noexcept : hold_(std::move(hold)) {}
 
     explicit operator bool() const noexcept { return hold_ != nullptr; }
-    // As the daemon stamped it.
+    // The kind, as set by the daemon.
     PayloadKind kind() const noexcept { return hold_ ? hold_->ref().kind : PayloadKind::kSealed; }
-    // In bytes.
+    // The size in bytes.
     std::uint64_t size() const noexcept { return hold_ ? hold_->ref().size : 0; }
-    // The number in payload/<id>.
+    // The id, as in payload/<id>.
     std::uint64_t id() const noexcept { return hold_ ? hold_->id() : 0; }
 
-    // The bytes, mapped read-only at the first call. ENOMEM, EMFILE and so on where that fails; ENOENT
-    // or ESTALE where the payload could not be opened; ENOTSUP for kinds lazy and handoff.
+    // The bytes; mapped read-only at the first call. ENOMEM, EMFILE and similar if that fails;
+    // ENOENT or ESTALE if the payload could not be opened; ENOTSUP for kinds lazy and handoff.
     Expected<std::span<const std::byte>> map() const {
         if (!hold_) return std::span<const std::byte>();
         return hold_->map();
     }
-    // The same, empty where map() fails.
+    // Like map(), but empty if that fails.
     std::span<const std::byte> bytes() const {
         auto mapped = map();
         return mapped ? *mapped : std::span<const std::byte>();
     }
 
-    // The open file of a sealed one, for reading, or -1; the payload's, not to be closed.
+    // The open file of a sealed payload, for reading, or -1. The payload owns it: do not close it.
     int fd() const noexcept { return hold_ ? hold_->fd() : -1; }
-    // The mount it came from; empty where that is not known.
+    // The mount it came from; empty if unknown.
     const std::string& mount() const noexcept {
         static const std::string none;
         return hold_ ? hold_->mount() : none;

@@ -1,5 +1,5 @@
-// Opens what the messages of a channel refer to, before the next read lets go of it. Internal to the client
-// header. One thread at a time.
+// Opens the payloads of received messages, before the next read releases them. Internal to the
+// client header. One thread at a time.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@
 
 namespace ipcfs::detail {
 
-// Pools of the senders, mapped once each and kept while these live.
+// The senders' pools: each is mapped once and kept.
 class PoolMaps {
 public:
     Expected<std::shared_ptr<ReceivedPool>> find(const std::string& mount, std::uint64_t id,
@@ -54,17 +54,17 @@ public:
     }
 
 private:
-    static constexpr std::size_t kMostKept = 64;
+    static constexpr std::size_t kMaxKept = 64;
 
-    // Those of senders that are gone, and beyond kMostKept the longest unused ones. Payloads that refer
-    // to one keep it.
+    // Forgets the pools of dead senders, and above kMaxKept the least recently used. Payloads keep
+    // their own pool alive.
     void forget_old(std::uint64_t but) {
         for (auto each = maps_.begin(); each != maps_.end();) {
             const auto pid = static_cast<pid_t>(each->second->sender_pid);
             const bool gone = pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH;
             each = gone && each->first != but ? maps_.erase(each) : std::next(each);
         }
-        while (maps_.size() > kMostKept) {
+        while (maps_.size() > kMaxKept) {
             const auto oldest =
                 std::min_element(maps_.begin(), maps_.end(), [&](const auto& a, const auto& b) {
                     return a.second->last_used < b.second->last_used && a.first != but;
@@ -79,21 +79,21 @@ private:
 
 class PayloadOpener {
 public:
-    // `leased`: the messages are not the reader's yet. `accept_pooled`: chunks of pools are given as they
-    // are, else as copies.
+    // `leased`: messages are received as leases. `accept_pooled`: returns chunks of pools as they
+    // are; otherwise copies.
     PayloadOpener(std::shared_ptr<const Directory> directory, bool accept_pooled, bool leased)
         : directory_(std::move(directory)), accept_pooled_(accept_pooled), leased_(leased) {}
 
-    // An error only for what may be better at the next try; what never will be is the payload's own.
+    // Returns only errors that a retry may resolve; the Payload carries permanent ones.
     Expected<Payload> open(const FrameView& view) {
         const std::uint64_t id = view.header.payload_id;
         if (id == 0) return Payload();
         PayloadRef ref;
         const auto value = view.extension(ExtensionType::kPayload);
-        const bool told = value && value->size() >= sizeof ref;
-        if (told) std::memcpy(&ref, value->data(), sizeof ref);
+        const bool has_reference = value && value->size() >= sizeof ref;
+        if (has_reference) std::memcpy(&ref, value->data(), sizeof ref);
         auto hold = std::make_shared<Hold>(ref, id, directory_->mount());
-        if (!told || ref.size > PTRDIFF_MAX) {
+        if (!has_reference || ref.size > PTRDIFF_MAX) {
             hold->fail(Error{EPROTO, "receive payload"});
         } else if (ref.kind == PayloadKind::kSealed) {
             if (auto opened = open_sealed(*hold, id); !opened) return std::move(opened).error();
@@ -105,7 +105,7 @@ public:
     }
 
 private:
-    static bool is_passing(int code) noexcept {
+    static bool is_temporary(int code) noexcept {
         return code == EMFILE || code == ENFILE || code == ENOMEM || code == EAGAIN;
     }
 
@@ -113,7 +113,7 @@ private:
         auto file = memory_of(id, hold.ref());
         if (file) {
             hold.set_file(std::move(*file));
-        } else if (is_passing(file.error().code)) {
+        } else if (is_temporary(file.error().code)) {
             return std::move(file).error();
         } else {
             hold.fail(std::move(file).error());
@@ -121,21 +121,21 @@ private:
         return {};
     }
 
-    // Something to map that holds the payload, whatever becomes of the daemon: its memory itself, by the
-    // control socket, which is also faster to open and to map than payload/<id>. Where that cannot be
-    // had, payload/<id>, which FUSE passthrough makes as good; without it the daemon would fill a mapping
-    // page by page, and leave SIGBUS behind: then a copy.
+    // Returns a file to map that outlives the daemon: the memory file itself, through the control
+    // socket, which is also faster to open and map than payload/<id>. If that fails, payload/<id>,
+    // which is as good with FUSE passthrough. Without passthrough the daemon would fill a mapping
+    // page by page and leave SIGBUS behind when it ends, so make a copy.
     Expected<Fd> memory_of(std::uint64_t id, const PayloadRef& ref) {
         constexpr const char* kOperation = "receive payload";
-        const bool is_copy = ref.pool != 0;  // it is made when payload/<id> is opened
+        const bool is_copy = ref.pool != 0;  // the daemon makes it when payload/<id> is opened
         if (!is_copy && !directory_->mount().empty()) {
             auto reply =
                 Connection::request(directory_->mount(), ControlOp::kPayloadFd, ControlId{id});
-            if (reply && reply->fds.size() == 1 && measures(reply->fds[0].get(), ref.size) &&
+            if (reply && reply->fds.size() == 1 && has_size(reply->fds[0].get(), ref.size) &&
                 (seals_of(reply->fds[0].get()) & F_SEAL_SHRINK) != 0)
                 return std::move(reply->fds[0]);
         }
-        // Those of a subscription are with its topic.
+        // The payloads of a subscription lie in its topic's directory.
         const std::string name =
             (directory_->is_subscription() ? "../../payload/" : "payload/") + std::to_string(id);
         Fd file;
@@ -167,13 +167,14 @@ private:
 
     Expected<void> open_pooled(std::shared_ptr<Hold>& hold, const PayloadRef& ref,
                                const FrameHeader& header) {
-        // A chunk that comes back must not have been given away: the lease keeps it, a copy is read.
+        // A message that may be redelivered must keep its chunk, so the lease keeps it and the
+        // reader gets a copy.
         if (leased_) return open_copy(hold, ref, header.payload_id);
         auto pool = pools_.find(directory_->mount(), ref.pool, header.sender_pid);
         if (!pool) {
-            if (is_passing(pool.error().code)) return std::move(pool).error();
-            // No control socket in reach, say: then a sealed copy. The chunk comes back to its sender
-            // when this process ends.
+            if (is_temporary(pool.error().code)) return std::move(pool).error();
+            // For example without a control socket: use a sealed copy. The chunk returns to its
+            // sender when this process ends.
             return open_copy(hold, ref, header.payload_id);
         }
         const auto bytes = (*pool)->bytes(ref);
@@ -185,7 +186,7 @@ private:
             hold->set_chunk(std::move(*pool), *bytes);
             return {};
         }
-        // The daemon makes the copy when the file is opened; then the chunk can go back.
+        // The daemon copies the chunk when the file is opened; then the chunk can be given back.
         if (auto opened = open_copy(hold, ref, header.payload_id); !opened) return opened;
         Hold(ref, header.payload_id, directory_->mount()).set_chunk(std::move(*pool), *bytes);
         return {};
@@ -197,13 +198,13 @@ private:
         return open_sealed(*hold, id);
     }
 
-    static constexpr std::size_t kCopied = std::size_t{1} << 20;  // by one call, bytes
+    static constexpr std::size_t kCopied = std::size_t{1} << 20;  // bytes copied by one call
 
     const std::shared_ptr<const Directory> directory_;
     const bool accept_pooled_;
     const bool leased_;
     PoolMaps pools_;
-    std::optional<bool> passthrough_;  // once known
+    std::optional<bool> passthrough_;  // set once known
 };
 
 }  // namespace ipcfs::detail

@@ -1,9 +1,9 @@
-// What belongs to the process rather than to a thread: descriptors, and telling that this is a
-// forked child in which what the parent had made must not be used. Internal to the client header.
+// Per-process state: descriptors, and detecting a forked child, which must not use its parent's
+// objects. Internal to the client header.
 //
-// Fork: an object records process_epoch() when it is made and is inherited when that has changed.
-// It costs one load, no system call. No lock is ever waited for in a child that a thread of the
-// parent may have held: state behind locks hangs on an atomic pointer and is made anew.
+// Fork: an object records process_epoch() when it is made; it was inherited if the epoch has
+// changed. Asking costs one load. A child never waits for a lock that a thread of the parent may
+// have held: state behind locks is reached through an atomic pointer and made anew.
 #pragma once
 
 #include <array>
@@ -45,8 +45,8 @@ private:
 inline constinit std::atomic<std::atomic<std::uint64_t>*> epoch_page{nullptr};
 inline constinit std::atomic<std::uint64_t> last_epoch{0};
 
-// A page that the kernel empties in a forked child (MADV_WIPEONFORK, Linux 4.14). Where it
-// cannot, the pid, asked for each time, does instead.
+// A page that the kernel clears in a forked child (MADV_WIPEONFORK, Linux 4.14). If that fails,
+// process_epoch() uses the pid.
 inline std::atomic<std::uint64_t>* make_epoch_page() noexcept {
     void* page = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) return nullptr;
@@ -61,7 +61,7 @@ inline std::atomic<std::uint64_t>* make_epoch_page() noexcept {
     return present;
 }
 
-// The same in all threads of a process, another one in each of its forked children. Never 0.
+// Identifies the process: the same in all its threads, another one in each forked child. Never 0.
 inline std::uint64_t process_epoch() noexcept {
     auto* page = epoch_page.load(std::memory_order_acquire);
     if (page == nullptr) page = make_epoch_page();
@@ -72,9 +72,9 @@ inline std::uint64_t process_epoch() noexcept {
     return page->compare_exchange_strong(epoch, mine) ? mine : epoch;
 }
 
-// The T of this process, made of its `epoch` and what follows when it is first asked for. Never destroyed:
-// a thread may outlive static destruction, and what a child inherits may be locked for ever. It is
-// reachable, so no leak checker minds.
+// The process's instance of T, made from its epoch and `from` at the first call. Never destroyed: a
+// thread may outlive static destruction, and an inherited instance may be locked for ever. It stays
+// reachable, so leak checkers accept it.
 template <class T, class... From>
 T& of_process(std::atomic<T*>& slot, From... from) {
     const std::uint64_t epoch = process_epoch();
@@ -86,9 +86,9 @@ T& of_process(std::atomic<T*>& slot, From... from) {
     return *present;
 }
 
-// Descriptors that a child must not keep open, since the daemon takes their end for the end of the
-// process: closed in the child right after fork(). What does not find room here stays open.
-inline constinit std::array<std::atomic<int>, 256> fork_closed{};  // fd + 1; 0: free
+// Descriptors to close in a child right after fork(): the daemon takes the end of the last copy for
+// the end of the process. Descriptors that find no free slot stay open.
+inline constinit std::array<std::atomic<int>, 256> fork_closed{};  // fd + 1; 0: free slot
 inline constinit std::atomic<bool> fork_watched{false};
 
 inline void close_inherited() noexcept {
@@ -111,8 +111,8 @@ inline void keep_in_child(int fd) noexcept {
     }
 }
 
-// A descriptor of this process alone. In a child it is closed already, and its number may be
-// somebody else's: then nothing is done.
+// A descriptor that belongs to this process only. A child has closed it, and its number may mean
+// another file, so there it does nothing.
 class OwnFd {
 public:
     OwnFd() = default;

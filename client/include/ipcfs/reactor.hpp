@@ -1,8 +1,8 @@
-// The threads of the client header: what starts one, and the one that waits for descriptors on behalf of
-// others. Internal to the client header.
+// The threads of the client header: starting one, and the reactor, which waits for descriptors.
+// Internal to the client header.
 //
-// Such a thread has all signals blocked and a name, and is never joined: it ends with the process. A
-// forked child has none of them, and makes its own when it needs one.
+// These threads block all signals, have names and are never joined: they end with the process. A
+// forked child has none of them and makes its own when needed.
 #pragma once
 
 #include <array>
@@ -23,7 +23,7 @@
 
 namespace ipcfs::detail {
 
-// Runs `run` on a thread of its own. What it throws ends the process.
+// Runs `run` on a new thread. An exception ends the process.
 template <class Run>
 Expected<void> start_thread(const char* name, const char* operation, Run run) {
     struct Start {
@@ -50,12 +50,13 @@ Expected<void> start_thread(const char* name, const char* operation, Run run) {
     return {};
 }
 
-// Calls back when a descriptor is readable. One for each purpose, since what one of them calls may wait
-// for another: a callback may ask the daemon, and a request may touch lazy memory. Any thread.
+// Calls back when a descriptor is readable. There is one reactor for each purpose, since callbacks
+// of one may wait for another: a callback may call the daemon, and a request may access lazy
+// memory. Any thread.
 class Reactor {
 public:
     enum class Purpose { kControl, kCallbacks, kFaults };
-    // On the reactor's thread, without locks, with the id that add() gives.
+    // Runs on the reactor's thread, without locks; `id` is that returned by add().
     using Ready = std::function<void(std::uint64_t id)>;
 
     static Reactor& of_process(Purpose purpose) {
@@ -66,7 +67,8 @@ public:
     Reactor(const Reactor&) = delete;
     Reactor& operator=(const Reactor&) = delete;
 
-    // Starts the thread, if there is none yet. `once`: not again before arm().
+    // Watches `fd`, and starts the thread if needed. With `once`, calls `ready` once until arm() is
+    // called.
     Expected<std::uint64_t> add(int fd, Ready ready, bool once = false) {
         const std::scoped_lock hold(mutex_);
         if (auto started = start(); !started) return std::move(started).error();
@@ -81,7 +83,7 @@ public:
         if (const auto found = watches_.find(id); found != watches_.end())
             control(EPOLL_CTL_MOD, found->second->fd, id, found->second->events);
     }
-    // Another descriptor in place of the first one, and another function. False when it was removed.
+    // Replaces the descriptor and the function of a watch. False if it was removed.
     bool replace(std::uint64_t id, int fd, Ready ready) {
         std::shared_ptr<Watch> ended;  // destroyed after the lock is gone
         const std::scoped_lock hold(mutex_);
@@ -93,20 +95,21 @@ public:
         found->second = std::make_shared<Watch>(Watch{fd, ended->events, std::move(ready)});
         return true;
     }
-    // No call starts after this; one may be under way. To be called while the descriptor is open.
+    // Ends a watch: no call starts after this, but one may be running. Call it while the descriptor
+    // is open.
     void remove(std::uint64_t id) noexcept {
-        if (epoch != process_epoch()) return;  // inherited: nothing runs here
+        if (epoch != process_epoch()) return;  // inherited by fork: no thread here
         std::shared_ptr<Watch> ended;
         const std::scoped_lock hold(mutex_);
         const auto found = watches_.find(id);
         if (found == watches_.end()) return;
-        // Said explicitly: the file may live on in other processes.
+        // Remove it explicitly: closing is not enough if other processes have the file open.
         control(EPOLL_CTL_DEL, found->second->fd, id, 0);
         ended = std::move(found->second);
         watches_.erase(found);
     }
 
-    // Whether this is its thread.
+    // Whether the calling thread is the reactor's.
     bool is_here() const noexcept { return running_ == this; }
 
     const std::uint64_t epoch;

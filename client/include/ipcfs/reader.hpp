@@ -1,5 +1,6 @@
-// The receiving half of a Channel: frames from framed/stream (or, for a lease, framed/lease), waiting
-// with poll. Internal to the client header. Any thread; one reads at a time, and none while it waits.
+// The receiving half of a Channel: reads frames from framed/stream (framed/lease for a lease) and
+// waits with poll. Internal to the client header. Any thread; one reads at a time, and none while
+// it waits.
 #pragma once
 
 #include <algorithm>
@@ -28,27 +29,27 @@
 
 namespace ipcfs::detail {
 
-// The frames of one read, decoded; the views point into `storage`.
+// The decoded frames of one read; the views point into `storage`.
 struct Frames {
     std::shared_ptr<const std::byte[]> storage;
     std::vector<FrameView> views;
 };
 
-// A buffer that is read into again and again, unless what it holds is given away.
+// A read buffer that is reused unless messages still refer to it.
 class ReadBuffer {
 public:
     static constexpr std::size_t kLeast = 8 << 10;
     static constexpr std::size_t kMost = 1 << 20;
-    // More in one frame is no daemon's doing.
+    // A larger frame cannot come from the daemon.
     static constexpr std::size_t kLargestFrame = 64 << 20;
 
-    // How much the next read should ask for: the kernel's cost of a read grows with what it could
-    // give, so this follows the size of what came before.
+    // How much the next read should ask for. The kernel's cost of a read grows with the size asked
+    // for, so this follows the size of earlier reads.
     std::size_t wanted(bool batch) const noexcept {
         return batch ? std::max(wanted_, kBatch) : wanted_;
     }
 
-    // Room for `size` bytes in all, the first `kept` of them as they are.
+    // A buffer for `size` bytes, of which the first `kept` are preserved.
     std::byte* room(std::size_t size, std::size_t kept) {
         if (memory_ && size <= memory_->capacity && !memory_->lent.load(std::memory_order_acquire))
             return memory_->bytes.get();
@@ -63,8 +64,8 @@ public:
         return {memory_->bytes.get(), size};
     }
 
-    // The first `used` bytes to give away: a copy where they are few, else the memory itself, which is
-    // used again once they have been let go.
+    // Passes the first `used` bytes to the caller: a copy if they are few, else the buffer itself,
+    // which is reused after the caller has released it.
     std::shared_ptr<const std::byte[]> take(std::size_t used) {
         wanted_ = std::clamp(std::bit_ceil(used), kLeast, kMost);
         if (used > memory_->capacity / 4 && used > kLeast) {
@@ -83,15 +84,15 @@ private:
     struct Memory {
         std::unique_ptr<std::byte[]> bytes;
         std::size_t capacity = 0;
-        std::atomic<bool> lent{false};  // messages still show it
+        std::atomic<bool> lent{false};  // messages refer to it
     };
 
     std::shared_ptr<Memory> memory_;
     std::size_t wanted_ = kLeast;
 };
 
-// Splits the bytes that a read gave into frames. kTruncated in the first: `missing` more bytes are to be
-// read. Any other error: not what a daemon gives.
+// Splits the bytes of one read into frames. kTruncated for the first frame: `missing` more bytes
+// must be read. Other errors: not data of the daemon.
 inline FrameError split_frames(std::span<const std::byte> bytes, std::vector<FrameView>& out,
                                std::size_t& missing) {
     out.clear();
@@ -107,7 +108,7 @@ inline FrameError split_frames(std::span<const std::byte> bytes, std::vector<Fra
                 header.header_length + static_cast<std::size_t>(header.body_length) - rest.size();
             return error;
         }
-        // Only whole frames are given together.
+        // Only the first frame of a read may be incomplete.
         if (error == FrameError::kTruncated) return FrameError::kBadHeaderLength;
         if (error != FrameError::kNone) return error;
         out.push_back(view);
@@ -116,12 +117,12 @@ inline FrameError split_frames(std::span<const std::byte> bytes, std::vector<Fra
     return FrameError::kNone;
 }
 
-// What a Reader reads.
+// The file that a Reader reads.
 struct ReaderFile {
     const char* name = "framed/stream";
     const char* opening = "open framed/stream";
     int mode = O_RDONLY;
-    bool leases = false;  // what it gives is not the reader's yet
+    bool leases = false;  // messages are leased
 };
 
 class Reader {
@@ -135,14 +136,14 @@ public:
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    // Its file, opened at the first use; the reader's, not to be closed.
+    // The file, opened on first use. The reader owns it: do not close it.
     Expected<int> fd() {
         const std::scoped_lock hold(mutex_);
         return open();
     }
 
-    // Up to `most` > 0 messages, at least one. EAGAIN or ETIMEDOUT when none came in time; EPIPE when
-    // the channel is gone.
+    // Receives 1 to `most` (> 0) messages. EAGAIN or ETIMEDOUT if none came in time; EPIPE if the
+    // channel is gone.
     Expected<std::vector<Message>> receive(std::uint32_t most, Timeout timeout) {
         constexpr const char* kOperation = "receive";
         const Deadline deadline(timeout);
@@ -161,7 +162,7 @@ public:
             if (hung_up) return Error{EPIPE, kOperation, "the channel is gone"};
             if (deadline.passed())
                 return Error{deadline.at_once() ? EAGAIN : ETIMEDOUT, kOperation};
-            // What is there when poll returns may be somebody else's by the time of the read.
+            // Another reader may take the message between poll and read.
             const int ready = poll_one(fd, POLLIN, deadline.left());
             if (ready < 0 && (errno != EINTR || options_.interruptible))
                 return last_error(kOperation);
@@ -178,7 +179,7 @@ private:
         return fd_.get();
     }
 
-    // Messages that are there now; none if there is none.
+    // Takes messages without waiting; empty if there is none.
     Expected<std::vector<Message>> take(int fd, std::uint32_t most) {
         std::vector<Message> out;
         if (waiting_.empty()) {
@@ -189,8 +190,8 @@ private:
         out.reserve(std::min<std::size_t>(most, waiting_.size()));
         while (!waiting_.empty() && out.size() < most) {
             auto payload = payloads_.open(waiting_.front().first);
-            // Nothing is lost for want of a descriptor: it is tried again with the next call. The
-            // daemon keeps the payload until the next read.
+            // Keep the message if no descriptor is free: the next call retries. The daemon keeps
+            // the payload until the next read.
             if (!payload && !out.empty()) return out;
             if (!payload) return std::move(payload).error();
             out.emplace_back(waiting_.front().first, std::move(waiting_.front().second),
@@ -205,7 +206,7 @@ private:
         if (most != batch_) {
             const std::uint32_t wanted = most > 1 ? most : 0;
             const int done = again_if_undone([&] { return ::ioctl(fd, kIoctlReadBatch, &wanted); });
-            // A daemon that does not know it gives one frame a read.
+            // An older daemon lacks this ioctl and returns one frame a read.
             if (done != 0 && errno != ENOTTY && errno != ENOSYS) return last_error(kOperation);
             batch_ = most;
         }
@@ -215,7 +216,7 @@ private:
         while (true) {
             std::byte* room = buffer_.room(have + want, have);
             const ssize_t got = again_if_undone([&] { return ::read(fd, room + have, want); });
-            if (got < 0 && errno == EINTR) continue;  // it took nothing
+            if (got < 0 && errno == EINTR) continue;  // nothing was taken
             if (got < 0 && errno == EAGAIN && have == 0) return Frames{};
             if (got < 0) return last_error(kOperation);
             if (got == 0 && have == 0) return Error{EPIPE, kOperation, "the channel is gone"};
@@ -229,7 +230,7 @@ private:
             if (error != FrameError::kNone) return Error{EPROTO, kOperation, to_string(error)};
             const std::byte* before = buffer_.first(have).data();
             frames.storage = buffer_.take(have);
-            // Where the bytes were copied the views follow them.
+            // If the bytes were copied, adjust the views.
             for (FrameView& view : frames.views) {
                 view.extensions = moved(view.extensions, before, frames.storage.get());
                 view.body = moved(view.body, before, frames.storage.get());
@@ -247,11 +248,11 @@ private:
     const std::shared_ptr<const Directory> directory_;
     const ChannelOptions options_;
     const ReaderFile file_;
-    std::mutex mutex_;  // of all below; held for a read, never for a wait
+    std::mutex mutex_;  // guards all below; held while reading, never while waiting
     OwnFd fd_;
     std::uint32_t batch_ = 1;
     ReadBuffer buffer_;
-    // Taken from the channel and not given yet, with what their views point into.
+    // Frames read but not returned yet, with the storage of their views.
     std::deque<std::pair<FrameView, std::shared_ptr<const std::byte[]>>> waiting_;
     PayloadOpener payloads_;
 };

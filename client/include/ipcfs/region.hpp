@@ -1,16 +1,16 @@
-// Region: shared memory with a name, share/NAME of a channel, which those map whom its owner, mode and
-// ACL let; or one that was handed over, which has no name and exactly one process.
+// Region: named shared memory, share/NAME of a channel, which its owner, mode and ACL let others
+// map; or one that was handed over, which has no name and exactly one process.
 //
 //     auto grid = ipcfs::Region::create(*channel, "grid", 64 << 20);
 //     auto memory = grid->map(ipcfs::Access::read_write);
 //     grid->grant(0660);                            // the group may map it, too
-//     grid->revoke();                               // and has it no more
-//     std::move(*grid).hand_off(*target);           // it is another process' now
+//     grid->revoke();                               // all mappings end
+//     std::move(*grid).hand_off(*target);           // another process owns it now
 //
-// Revoking and handing over take the memory away from mappings that exist: touching them is SIGBUS.
-// Who maps the region of somebody he does not trust must reckon with that at any time, as with
-// its being truncated. Any thread may call anything of a Region but move, destroy and hand_off. A
-// forked child has its parent's regions and mappings as its own.
+// Revoking and handing over take the memory away from existing mappings: access to them is SIGBUS.
+// A process that maps the region of an untrusted user must expect that, or truncation, at any time.
+// Any thread may call any function of a Region except move, destruction and hand_off. A forked
+// child has its parent's regions and mappings as its own.
 #pragma once
 
 #include <cerrno>
@@ -40,13 +40,14 @@ namespace ipcfs {
 
 class Region {
 public:
-    // A new region of `size` bytes, all zero, of this user's. EEXIST: the name is taken; EACCES: no
-    // right to write to share/; EDQUOT, ENOSPC; EFBIG: over the channel's max-payload.
+    // Creates a zero-filled region of `size` bytes, owned by this user. EEXIST: the name is taken;
+    // EACCES: no permission to write to share/; EDQUOT, ENOSPC; EFBIG: above the channel's
+    // max-payload.
     static Expected<Region> create(const Channel& channel, std::string_view name, std::size_t size,
                                    mode_t mode = 0600) {
         auto made = open_file(channel, name, O_RDWR | O_CREAT | O_EXCL, mode, "create region");
         if (!made) return made;
-        // The umask is for files of people; here `mode` is what was asked for.
+        // Set the mode exactly: the umask does not apply to regions.
         auto done = made->grant(mode);
         if (done) done = made->resize(size);
         if (!done) {
@@ -56,16 +57,17 @@ public:
         return made;
     }
 
-    // One that is there. EACCES: no right to such access; ENOENT.
+    // Opens an existing region. EACCES: no permission for this access; ENOENT.
     static Expected<Region> open(const Channel& channel, std::string_view name,
                                  Access access = Access::read_write) {
         const int flags = access == Access::read_write ? O_RDWR : O_RDONLY;
         return open_file(channel, name, flags, 0, "open region");
     }
 
-    // The region that `message`, of type handoff, brought to this process: nobody else has it. Once, and
-    // before this process receives the channel's next message. EINVAL: it brings none; EPERM: it was
-    // claimed, or received by another process; ENOENT: too late.
+    // Claims the region that `message`, of type handoff, brought to this process, which then is its
+    // only owner. Possible once, before this process receives the channel's next message. EINVAL:
+    // the message brings no region; EPERM: already claimed, or received by another process; ENOENT:
+    // too late.
     static Expected<Region> claim(const Message& message) {
         constexpr const char* kOperation = "claim region";
         const Payload& payload = message.payload();
@@ -78,38 +80,41 @@ public:
         return Region(std::move(reply->fds.front()), nullptr, {}, O_RDWR);
     }
 
-    // In bytes, now; others may change it.
+    // The present size in bytes; other processes may change it.
     Expected<std::size_t> size() const {
         struct stat about {};
         if (::fstat(file_.get(), &about) != 0) return detail::last_error("measure region");
         return static_cast<std::size_t>(about.st_size);
     }
-    // Growing gives zeroes. What is mapped beyond the new end is SIGBUS. Errors as create().
+    // Changes the size; new bytes are zero. Access to mappings beyond the new end is SIGBUS. Errors
+    // as create().
     Expected<void> resize(std::size_t size) {
         if (size > static_cast<std::size_t>(PTRDIFF_MAX)) return Error{EFBIG, "resize region"};
         return done(::ftruncate(file_.get(), static_cast<off_t>(size)), "resize region");
     }
 
-    // All of it as it measures now. It stays mapped when the Region ends. EACCES: not open for that.
+    // Maps the whole region at its present size. The mapping outlives the Region. EACCES: not open
+    // for this access.
     Expected<Mapping> map(Access access = Access::read_write) const {
         auto bytes = size();
         if (!bytes) return std::move(bytes).error();
         return Mapping::of(file_.get(), *bytes, access);
     }
 
-    // Who may open it from now on, as chmod(1) would say it. Whoever has it mapped keeps that: revoke().
+    // Sets the mode, like chmod(2), for future opens. Existing mappings stay; see revoke().
     Expected<void> grant(mode_t mode) { return done(::fchmod(file_.get(), mode), "grant region"); }
-    // The name goes. Whoever has it open or mapped keeps it.
+    // Removes the name. Processes that have the region open or mapped keep it.
     Expected<void> unlink() {
-        if (!directory_) return nameless("unlink region");
+        if (!directory_) return no_name("unlink region");
         return done(::unlinkat(directory_->fd(), entry().c_str(), 0), "unlink region");
     }
-    // Takes the memory from all who have it mapped or open, this process too: those mappings fault. The
-    // content is then in new memory, which this opens, and others may who have the right to. Needs the
-    // right to write to the channel's `ctl`.
+    // Takes the memory away from every process that has it mapped or open, including this one:
+    // access to those mappings faults. The content moves to new memory, which this Region opens,
+    // and which others with permission may open again. Requires write permission for the channel's
+    // `ctl`.
     Expected<void> revoke() {
         constexpr const char* kOperation = "revoke region";
-        if (!directory_) return nameless(kOperation);
+        if (!directory_) return no_name(kOperation);
         const detail::Fd ctl(::openat(directory_->fd(), "ctl", O_WRONLY | O_CLOEXEC));
         if (!ctl) return detail::last_error(kOperation);
         const std::string command = "revoke " + entry() + "\n";
@@ -117,18 +122,19 @@ public:
             return detail::last_error(kOperation);
         detail::Fd again(::openat(directory_->fd(), entry().c_str(), flags_ | O_CLOEXEC));
         if (!again) return detail::last_error(kOperation);
-        // In place, so that another thread's call meets the old one or the new one.
+        // Replace the descriptor in place, so that concurrent calls use the old or the new file.
         if (::dup3(again.get(), file_.get(), O_CLOEXEC) < 0) return detail::last_error(kOperation);
         return {};
     }
 
-    // Sends it to one receiver of `target`, as a message of type handoff without a body. It leaves
-    // share/ at once; all mappings of it fault, this process' too; the receiver has it alone. On error it
-    // is the caller's still. Waits for room. EACCES: needs the right to write to the region, to share/
-    // and to `target`; EAGAIN, ETIMEDOUT: no room in time; EINVAL: it has no name.
+    // Sends the region to one receiver of `target`, as a message of type handoff without a body;
+    // waits for room. The region leaves share/ at once, all its mappings fault, including this
+    // process's, and only the receiver has it. After an error the caller keeps it. EACCES: requires
+    // write permission for the region, share/ and `target`; EAGAIN, ETIMEDOUT: no room in time;
+    // EINVAL: it has no name.
     Expected<void> hand_off(Channel& target, const SendOptions& options = {}) && {
         constexpr const char* kOperation = "hand off region";
-        if (!directory_) return nameless(kOperation);
+        if (!directory_) return no_name(kOperation);
         if (target.mount() != directory_->mount())
             return Error{EXDEV, kOperation, "the channels are in different trees"};
         std::vector<std::byte> storage;
@@ -163,9 +169,9 @@ public:
         return {};
     }
 
-    // The open file, for what is not here (posix_fallocate, fsetxattr of an ACL). Not to be closed.
+    // The open file, for other operations (posix_fallocate, fsetxattr of an ACL). Do not close it.
     int fd() const noexcept { return file_.get(); }
-    // In share/; empty for one that was handed over.
+    // The name in share/; empty for a region that was handed over.
     const std::string& name() const noexcept { return name_; }
 
 private:
@@ -180,8 +186,8 @@ private:
                                       mode_t mode, const char* operation) {
         if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos ||
             name.find('\0') != name.npos || name.find('\n') != name.npos)
-            return Error{EINVAL, operation, "not a name of a region"};
-        // The channel may be gone before the region is.
+            return Error{EINVAL, operation, "not a valid name of a region"};
+        // Use a separate Directory: the channel may be destroyed before the region.
         auto directory = detail::Directory::open(
             "/proc/self/fd/" + std::to_string(channel.directory()), ChannelOptions{});
         if (!directory) return std::move(directory).error();
@@ -196,13 +202,13 @@ private:
         if (result != 0) return detail::last_error(operation);
         return {};
     }
-    static Error nameless(const char* operation) {
+    static Error no_name(const char* operation) {
         return Error{EINVAL, operation, "a region that was handed over has no name"};
     }
     std::string entry() const { return "share/" + name_; }
 
     detail::Fd file_;
-    std::shared_ptr<const detail::Directory> directory_;  // null: handed over
+    std::shared_ptr<const detail::Directory> directory_;  // null if handed over
     std::string name_;
     int flags_ = O_RDWR;
 };

@@ -1,5 +1,5 @@
-// Errors are values: what the client header returns where something can fail. Nothing here throws;
-// the only exception that leaves the client header is std::bad_alloc. Plain values; any thread.
+// Error values, returned by everything in the client header that can fail. Nothing here throws; the
+// only exception that leaves the client header is std::bad_alloc. Plain values; any thread.
 #pragma once
 
 #include <cerrno>
@@ -13,15 +13,15 @@
 
 namespace ipcfs {
 
-// What went wrong: an errno, what was being done ("open framed/queue"; a literal) and, where the
-// daemon gave one, its reason in words.
+// An error: an errno, the operation that failed ("open framed/queue"; a literal), and the daemon's
+// explanation, if it gave one.
 struct Error {
     int code = 0;
     const char* operation = "";
     std::string reason{};
 
-    // "send: Message too long: a payload may have 4294967296 bytes". strerrordesc_np is not
-    // localized, and unlike strerror may be called by any thread.
+    // Text such as "send: Message too long: a payload may have 4294967296 bytes". strerrordesc_np
+    // is not localized and, unlike strerror, thread-safe.
     std::string message() const {
         const char* known = ::strerrordesc_np(code);
         std::string text(operation);
@@ -33,7 +33,8 @@ struct Error {
 
 namespace detail {
 
-// Asking an error for its value is a bug of the caller's, and must not go on with garbage.
+// Using the value of a failed call is a bug of the caller; abort instead of continuing with
+// garbage.
 [[noreturn]] inline void no_value(const Error& error) noexcept {
     std::fprintf(stderr, "ipcfs: the value of a failed call was used: %s: errno %d\n",
                  error.operation, error.code);
@@ -51,7 +52,8 @@ inline Error last_error(const char* operation) {
 
 }  // namespace detail
 
-// A T or the Error why there is none. Using the value of an error aborts with a message.
+// Either a T, or the Error that says why there is none. Using the value of an error aborts with a
+// message.
 template <class T>
 class [[nodiscard]] Expected {
 public:
@@ -72,7 +74,7 @@ public:
     T* operator->() { return checked(); }
     const T* operator->() const { return &value(); }
 
-    // Only where there is no value.
+    // Must only be called if there is no value.
     const Error& error() const& { return *failed(); }
     Error&& error() && { return std::move(*const_cast<Error*>(failed())); }
 
@@ -92,7 +94,7 @@ private:
         return &error_;
     }
 
-    // Not a std::variant, which takes a third of the time that a program with this header compiles.
+    // std::variant would take a third of the compile time of a program that uses this header.
     std::optional<T> value_;
     Error error_;
 };

@@ -1,5 +1,5 @@
-// Waiting for room in a channel for what goes through the control socket, where nothing waits.
-// Internal to the client header. Any thread.
+// Waiting for room in a channel before a request on the control socket, where the daemon never
+// waits. Internal to the client header. Any thread.
 #pragma once
 
 #include <algorithm>
@@ -14,14 +14,14 @@
 
 namespace ipcfs::detail {
 
-// After an EAGAIN: until it is worth to try again. EAGAIN at once, ETIMEDOUT after the deadline, EPIPE
-// when the channel is gone.
+// After EAGAIN, waits until a retry is worthwhile. EAGAIN if the deadline allows no waiting;
+// ETIMEDOUT after the deadline; EPIPE if the channel is gone.
 inline Expected<void> wait_for_room(Channel& channel, const Deadline& deadline,
                                     const char* operation) {
     if (deadline.at_once()) return Error{EAGAIN, operation};
     auto fd = channel.send_fd();
     if (!fd) return std::move(fd).error();
-    // Room for others' small messages is not always room for this one: never spin on it.
+    // poll may report room that is too small for this message, so wait briefly to avoid spinning.
     poll_one(-1, 0, std::min<Timeout>(deadline.left(), std::chrono::microseconds(200)));
     while (!deadline.passed()) {
         const int ready = poll_one(*fd, POLLOUT, deadline.left());

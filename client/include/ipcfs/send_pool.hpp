@@ -1,5 +1,6 @@
-// Pools of a sender: shared memory in chunks, lent for one message each, that come back when the receivers
-// are done. Made with the daemon, used without it. Internal to the client header but for PoolOptions.
+// A sender's pools: chunks of shared memory, each lent for one message, that return when the
+// receivers are done. The daemon helps to create a pool, not to use it. Internal to the client
+// header except PoolOptions.
 #pragma once
 
 #include <algorithm>
@@ -28,32 +29,32 @@
 
 namespace ipcfs {
 
-// Of the pools that a Channel makes when its `payloads` is `pooled`: one for each power of two from
-// min_chunk on, at the first loan of such a size.
+// For the pools that a Channel makes if its `payloads` is `pooled`: one for each power of two from
+// min_chunk on, at the first loan of that size.
 struct PoolOptions {
-    bool enabled = true;                 // false: all loans are sealed memory
-    std::uint32_t chunks = 8;            // of a pool; 1 to kMaxPoolChunks
+    bool enabled = true;                 // false: all loans use sealed memory
+    std::uint32_t chunks = 8;            // chunks of a pool; 1 to kMaxPoolChunks
     std::uint64_t min_chunk = 64 << 10;  // bytes
     std::uint64_t max_bytes = std::uint64_t{1}
                               << 30;  // a pool has fewer chunks rather than be larger; but two
-    bool huge_pages = true;           // from 2 MiB on, where there are any
+    bool huge_pages = true;           // for chunks from 2 MiB on, if available
 };
 
 namespace detail {
 
 inline constexpr unsigned kSealsPool = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
 
-// A pool of this process' own. Taking a chunk of it is an atomic operation on memory: no call, no
-// lock. Thread-safe.
+// A pool of this process. Taking a chunk is one atomic operation: no system call, no lock.
+// Thread-safe.
 class SendPool : public std::enable_shared_from_this<SendPool> {
 public:
     struct Taken {
         std::uint32_t chunk = 0;
-        std::uint32_t generation = 0;  // 0: none was free
+        std::uint32_t generation = 0;  // 0: no chunk was free
     };
 
-    // Makes the memory and has the daemon open the pool. Its error, EPERM above all where the channel's
-    // `payloads` is `sealed`.
+    // Creates the memory and opens the pool at the daemon. EPERM if the channel's `payloads` is
+    // `sealed`, and other errors of the daemon.
     static Expected<std::shared_ptr<SendPool>> open(const std::string& mount,
                                                     const std::string& channel, std::uint64_t chunk,
                                                     std::uint32_t count, bool huge_pages) {
@@ -64,7 +65,7 @@ public:
         return open_with(mount, channel, chunk, count, huge_pages, 0);
     }
 
-    // Over memory and a ledger that are there.
+    // Uses existing memory and an existing ledger.
     SendPool(std::shared_ptr<Connection> connection, const ControlPool& shape, Mapping data,
              Mapping ledger)
         : shape_(shape),
@@ -78,7 +79,7 @@ public:
     SendPool(const SendPool&) = delete;
     SendPool& operator=(const SendPool&) = delete;
 
-    // A free chunk. The lowest of a small pool: the one most likely to be in the cache.
+    // Takes a free chunk. In a small pool, the lowest one, which is most likely to be in the cache.
     Taken take() noexcept {
         PoolLedger& shared = ledger();
         const std::uint32_t count = shape_.chunk_count;
@@ -94,7 +95,7 @@ public:
         return {};
     }
 
-    // The same, waiting for one to come back.
+    // Like take(), but waits for a chunk to return.
     Taken take(const Deadline& deadline) noexcept {
         if (const Taken taken = take(); taken.generation != 0) return taken;
         PoolLedger& shared = ledger();
@@ -106,8 +107,8 @@ public:
             const std::uint32_t seen = shared.freed.load();
             taken = take();
             if (taken.generation != 0 || deadline.passed()) break;
-            // A peer may have died between giving back and waking: look again now and then.
-            futex_wait(shared.freed, seen, std::min<Timeout>(deadline.left(), kLook));
+            // A peer may have died after giving back and before waking: recheck regularly.
+            futex_wait(shared.freed, seen, std::min<Timeout>(deadline.left(), kRecheckInterval));
         }
         shared.waiters.fetch_sub(1);
         return taken;
@@ -120,10 +121,10 @@ public:
     std::byte* at(std::uint32_t chunk) const noexcept {
         return data_.data() + shape_.stride * chunk;
     }
-    // For sending it, when all is written.
+    // The reference to send, once the chunk is filled.
     PayloadRef reference(const Taken& taken, std::uint64_t size) const noexcept {
-        // Before whoever takes the chunk next. Receivers give it back through mappings of their own,
-        // which tells thread sanitizers nothing.
+        // Release order towards the next owner of the chunk. Receivers give it back through other
+        // mappings, which thread sanitizers do not see.
         ledger().chunks()[taken.chunk].word.fetch_add(0, std::memory_order_release);
         PayloadRef ref;
         ref.kind = PayloadKind::kPooled;
@@ -134,7 +135,7 @@ public:
         return ref;
     }
     const ControlPool& shape() const noexcept { return shape_; }
-    // The parent's, in a forked child.
+    // Whether this is a forked child that inherited the parent's pool.
     bool inherited() const noexcept { return epoch_ != process_epoch(); }
     bool usable() const noexcept {
         return !inherited() && (!connection_ || !connection_->broken());
@@ -143,7 +144,7 @@ public:
 
 private:
     static constexpr std::uint32_t kScanned = 64;
-    static constexpr Timeout kLook = std::chrono::seconds(1);
+    static constexpr Timeout kRecheckInterval = std::chrono::seconds(1);
 
     static Expected<std::shared_ptr<SendPool>> open_with(const std::string& mount,
                                                          const std::string& channel,
@@ -157,7 +158,7 @@ private:
         const std::size_t total = static_cast<std::size_t>(chunk) * count;
         auto memory = make_memfd("ipcfs-pool", total, flags, kOperation);
         if (!memory) return std::move(memory).error();
-        // Mapped before the seal: nobody can map it for writing after.
+        // Map it before sealing, since afterwards it cannot be mapped for writing.
         auto data = map_shared(memory->get(), total, PROT_READ | PROT_WRITE, kOperation);
         if (!data) return std::move(data).error();
         if (flags == 0 && huge_pages && total >= kHugeFrom) data->advise(MADV_HUGEPAGE);
@@ -185,41 +186,42 @@ private:
     std::atomic<std::uint32_t> next_{0};
 };
 
-// The pools of a channel by size. Finding one that is there takes no lock and no call.
+// A channel's pools by size. Finding an existing one takes no lock and no system call.
 class SendPools {
 public:
     explicit SendPools(const PoolOptions& options) : options_(options) {}
 
-    // The pool for loans of `size` bytes, made now if need be. Null where pools are not to be used
-    // here: the channel does not want them, or they could not be made. `where` gives the mount and the
-    // channel's path in it; it is asked only to make one.
+    // Returns the pool for loans of `size` bytes, and creates it if needed. Null if pools cannot be
+    // used: the channel does not accept them, or creation failed. `where` returns the mount and the
+    // channel's path in it; called only for creation.
     template <class Where>
     SendPool* find(std::uint64_t size, Where&& where) {
-        if (!options_.enabled || size > kMostChunk) return nullptr;
+        if (!options_.enabled || size > kMaxChunk) return nullptr;
         const std::uint64_t chunk = std::bit_ceil(std::max(size, floor()));
         Slot& slot = slots_[static_cast<std::size_t>(std::countr_zero(chunk))];
         SendPool* pool = slot.pool.load(std::memory_order_acquire);
-        if (pool != nullptr && pool->usable() && !resting(slot)) return pool;
-        if (resting(slot)) return nullptr;
+        if (pool != nullptr && pool->usable() && !is_suspended(slot)) return pool;
+        if (is_suspended(slot)) return nullptr;
         return make(slot, chunk, where);
     }
 
     bool enabled() const noexcept { return options_.enabled; }
 
-    // The daemon refused a chunk of it: not tried again for a while. `unknown`: not ever.
+    // The daemon refused a chunk of `pool`: do not use it for a while, or, if the daemon does not
+    // know it (`unknown`), never again.
     void refused(const SendPool& pool, bool unknown) {
         Slot& slot = slots_[static_cast<std::size_t>(std::countr_zero(pool.shape().chunk_size))];
         const std::scoped_lock hold(mutex_);
         if (unknown && slot.pool.load() == &pool) slot.pool.store(nullptr);
-        rest(slot);
+        suspend(slot);
     }
 
 private:
-    static constexpr std::uint64_t kMostChunk = std::uint64_t{1} << 40;
-    static constexpr std::chrono::nanoseconds kRest = std::chrono::seconds(1);
+    static constexpr std::uint64_t kMaxChunk = std::uint64_t{1} << 40;
+    static constexpr std::chrono::nanoseconds kRetryDelay = std::chrono::seconds(1);
     struct Slot {
         std::atomic<SendPool*> pool{nullptr};
-        std::atomic<std::int64_t> rests_until{0};  // steady clock, ns; 0: it does not
+        std::atomic<std::int64_t> suspended_until{0};  // steady clock, ns; 0: not suspended
     };
 
     std::uint64_t floor() const noexcept {
@@ -228,18 +230,20 @@ private:
     static std::int64_t now() noexcept {
         return std::chrono::steady_clock::now().time_since_epoch().count();
     }
-    static bool resting(const Slot& slot) noexcept {
-        const std::int64_t until = slot.rests_until.load(std::memory_order_relaxed);
+    static bool is_suspended(const Slot& slot) noexcept {
+        const std::int64_t until = slot.suspended_until.load(std::memory_order_relaxed);
         return until != 0 && now() < until;
     }
-    static void rest(Slot& slot) noexcept { slot.rests_until.store(now() + kRest.count()); }
+    static void suspend(Slot& slot) noexcept {
+        slot.suspended_until.store(now() + kRetryDelay.count());
+    }
 
     template <class Where>
     SendPool* make(Slot& slot, std::uint64_t chunk, Where& where) {
         const std::scoped_lock hold(mutex_);
         SendPool* present = slot.pool.load(std::memory_order_acquire);
-        if (resting(slot)) return nullptr;
-        slot.rests_until.store(0);
+        if (is_suspended(slot)) return nullptr;
+        slot.suspended_until.store(0);
         if (present != nullptr && present->usable()) return present;
         auto [mount, channel] = where();
         const std::uint64_t most = std::max<std::uint64_t>(options_.max_bytes / chunk, 2);
@@ -252,21 +256,21 @@ private:
                 slot.pool.store(made->get(), std::memory_order_release);
                 return made->get();
             }
-            // Over a quota, or memory is short: one of fewer chunks may do.
+            // A smaller pool may fit into the quota or the memory.
             const int code = made.error().code;
             const bool too_large =
                 code == EDQUOT || code == ENOSPC || code == ENOMEM || code == EMSGSIZE;
             if (!too_large || count == 1) break;
             count = std::max(count / 2, 1U);
         }
-        rest(slot);
+        suspend(slot);
         return nullptr;
     }
 
     const PoolOptions options_;
     std::array<Slot, 64> slots_;
-    std::mutex mutex_;  // of making one, and kept_
-    // Also those not used any more: somebody may just be looking at one.
+    std::mutex mutex_;  // guards creation, and kept_
+    // Includes pools no longer used, since another thread may be looking at one.
     std::vector<std::shared_ptr<SendPool>> kept_;
 };
 

@@ -1,7 +1,7 @@
-// Subscription: what a topic's subscriber receives from. One that follows lives as long as this object and
-// gets what is published from then on. A named one lasts: it is TOPIC/subs/NAME, keeps what its reader has
-// not taken, has settings and a filter of its own, and is shared by all who open it, each message going
-// to one of them.
+// Subscription: the receiving side of a topic. A following subscription lives as long as this
+// object and gets what is published from then on. A named one is persistent: it is TOPIC/subs/NAME,
+// keeps unread messages, has its own settings and filter, and all who open it share it, with each
+// message going to one of them.
 //
 //     auto all = ipcfs::Subscription::follow("logs");
 //     ipcfs::SubscriptionOptions urgent;
@@ -10,8 +10,9 @@
 //     auto errors = ipcfs::Subscription::open("logs", "errors", urgent);
 //     while (auto line = errors->receive()) print(line->text());
 //
-// Publishing is Channel::send on the topic; SendOptions::group names the group on type multicast. Threads
-// and forks as Channel, but that what a forked child of a follower gets is a subscription of its own.
+// To publish, use Channel::send on the topic; SendOptions::group names the group on type multicast.
+// Threads and fork as for Channel, except that a forked child of a follower gets a subscription of
+// its own.
 #pragma once
 
 #include <array>
@@ -33,18 +34,19 @@
 namespace ipcfs {
 
 struct SubscriptionOptions {
-    bool create = false;     // make it unless it is there
-    bool exclusive = false;  // with `create`: EEXIST when it is there
-    mode_t mode = 0777;      // of one that is made, less the umask
-    // What it gets, a condition a line, see docs/tree.md; where it is not empty, one that is there gets it
-    // too. Needs the right to write to its `filter`.
+    bool create = false;     // create it if missing
+    bool exclusive = false;  // with `create`: EEXIST if it exists
+    mode_t mode = 0777;      // of a new one, less the umask
+    // Which messages it gets, one condition a line, see docs/tree.md. If not empty, it also
+    // replaces the filter of an existing subscription; requires write permission for its `filter`.
     std::string_view filter{};
-    ChannelOptions channel{};  // but for its `create` and `mode`
+    ChannelOptions channel{};  // its `create` and `mode` are ignored
 };
 
 class Subscription {
 public:
-    // From now on, until it goes. ENOENT no such topic, EACCES no right to receive, EINVAL not a topic.
+    // Subscribes from now on until this object is destroyed. ENOENT: no such topic; EACCES: no
+    // permission to receive; EINVAL: not a topic.
     static Expected<Subscription> follow(std::string_view topic, ChannelOptions options = {}) {
         auto channel = Channel::open(topic, options);
         if (!channel) return std::move(channel).error();
@@ -55,11 +57,11 @@ public:
         return Subscription(std::move(*channel), {});
     }
 
-    // TOPIC/subs/NAME. ENOENT it is not there; EEXIST as the options say; EINVAL a name or a filter that cannot
-    // be, the reason said; EACCES no right to make it or to receive.
+    // Opens TOPIC/subs/NAME. ENOENT: it does not exist; EEXIST: see the options; EINVAL: invalid
+    // name or filter, with the reason; EACCES: no permission to create it or to receive.
     static Expected<Subscription> open(std::string_view topic, std::string_view name,
                                        const SubscriptionOptions& options = {}) {
-        if (!is_name(name)) return Error{EINVAL, kOpen, "not the name of a subscription"};
+        if (!is_name(name)) return Error{EINVAL, kOpen, "not a valid name of a subscription"};
         const std::string path = path_to(topic, name);
         bool made = false;
         if (options.create) {
@@ -79,33 +81,33 @@ public:
         return std::move(filtered).error();
     }
 
-    // ENOTEMPTY: messages are left in it.
+    // Removes TOPIC/subs/NAME. ENOTEMPTY: it holds messages.
     static Expected<void> remove(std::string_view topic, std::string_view name) {
         constexpr const char* kOperation = "remove subscription";
-        if (!is_name(name)) return Error{EINVAL, kOperation, "not the name of a subscription"};
+        if (!is_name(name)) return Error{EINVAL, kOperation, "not a valid name of a subscription"};
         if (::rmdir(path_to(topic, name).c_str()) != 0) return detail::last_error(kOperation);
         return {};
     }
 
-    // Empty for one that follows.
+    // The name; empty for a following subscription.
     const std::string& name() const noexcept { return name_; }
 
-    // As those of Channel. EPIPE: the subscription, or its topic, was removed.
+    // As those of Channel. EPIPE: the subscription or its topic was removed.
     Expected<Message> receive(Timeout timeout = kForever) { return channel_.receive(timeout); }
     Expected<Message> try_receive() { return channel_.try_receive(); }
     Expected<std::vector<Message>> receive_batch(std::size_t most, Timeout timeout = kForever) {
         return channel_.receive_batch(most, timeout);
     }
-    // ENOTSUP for one that follows.
+    // As Channel::lease(). ENOTSUP for a following subscription.
     Expected<Lease> lease(Timeout timeout = kForever) {
         if (name_.empty()) return Error{ENOTSUP, "lease", "only a named subscription has leases"};
         return channel_.lease(timeout);
     }
     Expected<Lease> try_lease() { return lease(Timeout::zero()); }
-    // For poll and the like: readable when a message waits.
+    // For poll, select and epoll: readable if a message waits.
     Expected<int> receive_fd() { return channel_.receive_fd(); }
 
-    // As the daemon writes it; empty: everything. ENOTSUP for one that follows.
+    // The filter as the daemon writes it; empty: everything. ENOTSUP for a following subscription.
     Expected<std::string> filter() const {
         if (name_.empty()) return no_filter();
         const detail::Fd file(::openat(channel_.directory(), "filter", O_RDONLY | O_CLOEXEC));
@@ -119,7 +121,8 @@ public:
             if (got < 0 && errno != EINTR) return detail::last_error(kFilter);
         }
     }
-    // What is published from then on is looked at with it. EINVAL, with nothing changed: the reason said.
+    // Sets the filter for what is published from now on. EINVAL, with the reason and nothing
+    // changed, for an invalid filter.
     Expected<void> set_filter(std::string_view text) {
         if (name_.empty()) return no_filter();
         const detail::Fd file(::openat(channel_.directory(), "filter", O_WRONLY | O_CLOEXEC));
@@ -135,7 +138,7 @@ public:
         return error;
     }
 
-    // What it receives by; for Typed, on_message, AsyncReceiver and settings. Not for sending.
+    // The underlying channel, for Typed, on_message, AsyncReceiver and settings. Not for sending.
     Channel& channel() noexcept { return channel_; }
     const Channel& channel() const noexcept { return channel_; }
 
@@ -154,10 +157,10 @@ private:
         return detail::path_of(topic) + "/subs/" + std::string(name);
     }
     static Error no_filter() {
-        return Error{ENOTSUP, kFilter, "only a named subscription has one"};
+        return Error{ENOTSUP, kFilter, "only a named subscription has a filter"};
     }
 
-    // The daemon's words for what it refused last.
+    // The daemon's explanation of the last refused request.
     std::string last_reason() const {
         const detail::Fd file(::openat(channel_.directory(), "status", O_RDONLY | O_CLOEXEC));
         std::array<char, 4096> text;

@@ -1,7 +1,8 @@
-// Where to serve touches: on the toucher's CPU while each one waits for us, since waking a thread of
-// another CPU that has gone idle costs several times what serving it does (ten times on a virtual
-// machine); on any other while it reads on and we fill ahead of it. A hint: being wrong costs time only.
-// Internal to the client header. The calling thread's affinity is its state; one object a thread.
+// Chooses the CPU that serves page faults. While each fault waits for us, that is the CPU of the
+// faulting thread: waking an idle CPU costs several times what serving the fault does (ten times on
+// a virtual machine). While the receiver reads on and we fill ahead, it is any other CPU. Only a
+// hint: a wrong choice costs only time. Internal to the client header. Changes the calling thread's
+// affinity; one object a thread.
 #pragma once
 
 #include <array>
@@ -17,7 +18,7 @@
 
 namespace ipcfs::detail {
 
-// The CPU that a thread runs, or ran, on; -1 where that cannot be told (other pid namespaces, hidepid).
+// The CPU that a thread runs or last ran on; -1 if unknown (another pid namespace, hidepid).
 inline int cpu_of_thread(std::uint32_t tid) noexcept {
     std::array<char, 32> path;
     std::snprintf(path.data(), path.size(), "/proc/%u/stat", tid);
@@ -26,7 +27,7 @@ inline int cpu_of_thread(std::uint32_t tid) noexcept {
     const ssize_t length = file ? ::read(file.get(), text.data(), text.size() - 1) : -1;
     if (length <= 0) return -1;
     text[static_cast<std::size_t>(length)] = '\0';
-    // proc(5): field 39; the 2nd is a name in parentheses, which may contain anything.
+    // Field 39 of proc(5) stat. Field 2 is a name in parentheses that may contain anything.
     const char* at = std::strrchr(text.data(), ')');
     for (int field = 2; at != nullptr && field < 39; ++field) {
         at = std::strchr(at, ' ');
@@ -37,9 +38,9 @@ inline int cpu_of_thread(std::uint32_t tid) noexcept {
 
 class ToucherCpu {
 public:
-    // Thread `tid` touched a place that nothing foretold.
+    // Thread `tid` had a page fault that read-ahead did not predict.
     void follow(std::uint32_t tid) noexcept {
-        if (tid == 0 || count_++ % kLookEach != 0) return;
+        if (tid == 0 || count_++ % kSampleInterval != 0) return;
         const int cpu = cpu_of_thread(tid);
         if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == at_) return;
         if (at_ < 0 && ::sched_getaffinity(0, sizeof own_, &own_) != 0) return;
@@ -58,9 +59,9 @@ public:
     bool following() const noexcept { return at_ >= 0; }
 
 private:
-    static constexpr unsigned kLookEach = 16;
+    static constexpr unsigned kSampleInterval = 16;
 
-    cpu_set_t own_{};  // what the thread was allowed before
+    cpu_set_t own_{};  // the thread's original affinity
     int at_ = -1;
     unsigned count_ = 0;
 };

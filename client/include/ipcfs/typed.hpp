@@ -1,11 +1,11 @@
-// Typed<T>: a channel for values of one trivially copyable type. Each message says the size and a hash of
-// the type in its content type, and the receiver takes no other: what T is, is checked at compile time by
-// the sender and at every message by the receiver. Threads and fork: as Channel.
+// Typed<T>: a channel for values of one trivially copyable type. Each message carries the type's
+// size and hash in its content type, and the receiver rejects all others: the compiler checks T at
+// the sender, the receiver checks every message. Threads and fork: as Channel.
 //
-// The hash is of the type's name as the compiler writes it, and of its size and alignment. Give the type a
-// member `static constexpr std::string_view ipcfs_type = "name/1"` to choose the name yourself: between
-// compilers, across namespaces, or to tell two layouts of one size apart. Padding in T is sent as it is,
-// so zero what a receiver of another user must not see.
+// The hash covers the type's name as the compiler writes it, its size and its alignment. A member
+// `static constexpr std::string_view ipcfs_type = "name/1"` sets the name explicitly: to be
+// independent of compiler and namespace, or to distinguish two layouts of the same size. Padding in
+// T is sent unchanged, so clear it if a receiver of another user must not see its content.
 #pragma once
 
 #include <cstddef>
@@ -61,7 +61,7 @@ concept Sendable =
 template <Sendable T>
 class Typed {
 public:
-    // What came, and the message it came in.
+    // A received value and its message.
     struct Received {
         T value;
         Message message;
@@ -74,7 +74,7 @@ public:
     }
     explicit Typed(Channel channel) : channel_(std::move(channel)) {}
 
-    // As Channel::send. EINVAL also for extensions that leave no room for the content type.
+    // As Channel::send. EINVAL also if the extensions leave no room for the content type.
     Expected<void> send(const T& value, SendOptions options = {}) {
         const auto body = std::as_bytes(std::span(&value, 1));
         std::vector<std::byte> extensions(options.extensions.begin(), options.extensions.end());
@@ -89,7 +89,7 @@ public:
         return send(value, options);
     }
 
-    // As Channel::receive. EBADMSG: a message of another type, or of none, which is taken and gone.
+    // As Channel::receive. EBADMSG: an untyped message or one of another type; it is consumed.
     Expected<Received> receive_with_message(Timeout timeout = kForever) {
         auto message = channel_.receive(timeout);
         if (!message) return std::move(message).error();
@@ -104,7 +104,8 @@ public:
     }
     Expected<T> try_receive() { return receive(Timeout::zero()); }
 
-    // The value in a message that was received otherwise. EBADMSG as above; errors of Payload::map().
+    // The value of a message that was received in another way. EBADMSG as above; errors of
+    // Payload::map().
     static Expected<T> from(const Message& message) {
         const auto said = message.extension(ExtensionType::kContentType);
         const std::string_view text =
@@ -112,11 +113,12 @@ public:
                  : std::string_view();
         if (text != content_type())
             return Error{EBADMSG, "receive typed",
-                         "it is " + (text.empty() ? "untyped" : std::string(text)) + ", not " +
-                             content_type()};
+                         "the message is " + (text.empty() ? "untyped" : std::string(text)) +
+                             ", not " + content_type()};
         auto body = message.map();
         if (!body) return std::move(body).error();
-        if (body->size() != sizeof(T)) return Error{EBADMSG, "receive typed", "of another size"};
+        if (body->size() != sizeof(T))
+            return Error{EBADMSG, "receive typed", "the body has another size than the type"};
         T value;
         std::memcpy(&value, body->data(), sizeof value);
         return value;

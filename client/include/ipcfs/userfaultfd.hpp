@@ -1,7 +1,7 @@
-// userfaultfd(2) as lazy payloads need it: a range of the receiver's in which every touch of a
-// missing page is reported on a descriptor, and is answered by putting the page there or by
-// poisoning it. Internal to the client header. No state; any thread. Numbers that older kernel
-// headers lack are given here; whether the running kernel knows them is asked of it.
+// userfaultfd(2) for lazy payloads: accesses to missing pages of a receiver's range are reported on
+// a descriptor and resolved by filling or poisoning the page. Internal to the client header.
+// Stateless; any thread. Constants that older kernel headers lack are defined here; the running
+// kernel is asked whether it supports them.
 #pragma once
 
 #include <cerrno>
@@ -25,7 +25,7 @@ inline std::size_t page_size() noexcept {
     return size;
 }
 
-// Up to whole pages; 0 where that does not fit.
+// Rounds up to whole pages; 0 on overflow.
 inline std::size_t whole_pages(std::size_t bytes) noexcept {
     const std::size_t mask = page_size() - 1;
     return bytes > SIZE_MAX - mask ? 0 : (bytes + mask) & ~mask;
@@ -45,8 +45,8 @@ inline constexpr unsigned long kPoison = _IOWR(UFFDIO, 0x08, Poison);
 
 struct Opened {
     Fd fd;
-    // Touches by system calls (read(2) into the range, write(2) from it) wait as well. Otherwise
-    // they fail with EFAULT where a page is missing, and only the program's own loads wait.
+    // Whether system calls (read(2) into the range, write(2) from it) wait for missing pages.
+    // Otherwise they fail with EFAULT, and only loads and stores wait.
     bool kernel_faults = false;
 };
 
@@ -54,8 +54,9 @@ inline Fd create(int flags) noexcept {
     return Fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags)));
 }
 
-// The most that this process is allowed. The sysctl vm.unprivileged_userfaultfd, CAP_SYS_PTRACE and
-// the mode of /dev/userfaultfd decide on kernel_faults; a seccomp filter may forbid all.
+// Opens the most capable userfaultfd that this process may use. The sysctl
+// vm.unprivileged_userfaultfd, CAP_SYS_PTRACE and the mode of /dev/userfaultfd decide on
+// kernel_faults; a seccomp filter may forbid all.
 inline Expected<Opened> open() {
     Opened opened{create(0), true};
     if (!opened.fd) {
@@ -69,8 +70,8 @@ inline Expected<Opened> open() {
     return opened;
 }
 
-// Whether `fd` is one, and one that never blocks: what comes from another process is not believed.
-// The kernel's name of it cannot be had by a file, whose name here would start with a slash.
+// Whether `fd`, which comes from another process, is a nonblocking userfaultfd. Files cannot fake
+// the kernel's name: theirs start with a slash.
 inline bool is_one(int fd) noexcept {
     char link[32] = "/proc/self/fd/";
     char* at = link + std::strlen(link);
@@ -88,7 +89,7 @@ inline bool is_one(int fd) noexcept {
            flags >= 0 && (flags & O_NONBLOCK) != 0;
 }
 
-// From now on touches of missing pages there are reported. `can_poison`: see poison().
+// Starts reporting accesses to missing pages of the range. `can_poison`: whether poison() works.
 inline Expected<void> watch(int fd, const std::byte* address, std::size_t length,
                             bool& can_poison) {
     uffdio_register range{
@@ -98,30 +99,32 @@ inline Expected<void> watch(int fd, const std::byte* address, std::size_t length
     return {};
 }
 
-// Has the threads that wait in that range look again.
+// Wakes the threads that wait in the range, so that they retry the access.
 inline void wake(int fd, std::uint64_t address, std::uint64_t length) noexcept {
     uffdio_range range{address, length};
     ::ioctl(fd, UFFDIO_WAKE, &range);
 }
 
-// A touch of that missing page is SIGBUS from now on. 0 or an errno, EEXIST if it is there.
+// Makes access to a missing page raise SIGBUS. Returns 0 or an errno; EEXIST if the page is
+// present.
 inline int poison(int fd, std::uint64_t address, std::uint64_t length) noexcept {
     Poison poison{{address, length}, 0, 0};
     return ::ioctl(fd, kPoison, &poison) == 0 ? 0 : errno;
 }
 
-// What came of a copy: how many bytes of it are done, and an errno if that is not all.
+// The result of a copy: how many bytes were copied, and an errno if not all.
 struct Copied {
     std::size_t bytes = 0;
     int error = 0;
 };
 
-// Puts `length` bytes (whole pages; `from` needs no alignment) into missing pages of the process
-// that the userfaultfd is of, and wakes who waits for them. Never overwrites: EEXIST.
+// Copies `length` bytes (whole pages; `from` needs no alignment) into missing pages of the
+// userfaultfd's process and wakes the threads that wait for them. Never overwrites: EEXIST.
 inline Copied copy(int fd, std::uint64_t to, const std::byte* from, std::size_t length) noexcept {
     uffdio_copy copy{to, reinterpret_cast<std::uintptr_t>(from), length, 0, 0};
     if (::ioctl(fd, UFFDIO_COPY, &copy) == 0) return {length, 0};
-    // A copy cut short says EAGAIN and how far it came; else `copy` is a negative errno.
+    // A partial copy returns EAGAIN and sets `copy` to the bytes done; otherwise `copy` is a
+    // negative errno.
     return {copy.copy > 0 ? static_cast<std::size_t>(copy.copy) : 0, errno};
 }
 

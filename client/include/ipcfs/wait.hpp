@@ -15,7 +15,7 @@
 
 namespace ipcfs {
 
-// How long a call may wait. kForever: without a limit; zero: not at all.
+// How long a call may wait. kForever: without limit; zero: not at all.
 using Timeout = std::chrono::nanoseconds;
 inline constexpr Timeout kForever = Timeout::max();
 
@@ -33,7 +33,7 @@ public:
     bool at_once() const noexcept { return at_once_; }
     bool forever() const noexcept { return forever_; }
     bool passed() const noexcept { return at_once_ || (!forever_ && Clock::now() >= end_); }
-    // What is left, never negative; a year where there is no limit.
+    // The remaining time, never negative; a year if there is no limit.
     Timeout left() const noexcept {
         if (forever_) return std::chrono::hours(24 * 365);
         if (at_once_) return Timeout::zero();
@@ -57,7 +57,7 @@ inline timespec to_timespec(Timeout time) noexcept {
             static_cast<long>(time.count() % 1'000'000'000)};
 }
 
-// ppoll of one descriptor. What is ready, 0 after the time, -1 with errno.
+// ppoll of one descriptor. Returns the ready events, 0 on timeout, or -1 with errno.
 inline int poll_one(int fd, short events, Timeout timeout) noexcept {
     pollfd one{fd, events, 0};
     const timespec limit = to_timespec(timeout);
@@ -65,16 +65,16 @@ inline int poll_one(int fd, short events, Timeout timeout) noexcept {
     return count <= 0 ? count : one.revents;
 }
 
-// Whether a poll says that what was polled is gone. Not POLLERR alone: the poll itself failed, and a read
-// or write tells why.
+// Whether poll reports that the file is gone. POLLERR alone does not mean that: the poll request
+// itself failed, and a read or write will give the reason.
 inline bool is_gone(int ready) noexcept {
     return ready > 0 && (ready & (POLLHUP | POLLNVAL)) != 0;
 }
 
-// A system call on the tree, again while it ends with ECANCELED, for some five seconds. Over io_uring so
-// ends, undone, what the kernel was handing to a daemon that is killed, and what comes in the next
-// milliseconds (docs/tree.md). Not for a write that waits in a channel of type sync, where ECANCELED also
-// means that it was purged.
+// Retries a system call on the tree while it fails with ECANCELED, for some five seconds. Over
+// io_uring, the kernel ends requests with ECANCELED, not executed, while a daemon is being killed
+// and for some milliseconds after (docs/tree.md). Not for a write that waits on a channel of type
+// sync, where ECANCELED also means that the message was purged.
 template <class Call>
 auto again_if_undone(Call&& call) noexcept {
     constexpr int kTries = 5000;
@@ -86,12 +86,12 @@ auto again_if_undone(Call&& call) noexcept {
     return result;
 }
 
-// openat(2) with O_CLOEXEC, again while undone.
+// openat(2) with O_CLOEXEC, retried on ECANCELED.
 inline int open_at(int directory, const char* name, int flags) noexcept {
     return again_if_undone([&] { return ::openat(directory, name, flags | O_CLOEXEC); });
 }
 
-// Not FUTEX_PRIVATE: the word is shared by processes.
+// Not FUTEX_PRIVATE, since several processes share the word.
 inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen,
                        Timeout timeout) noexcept {
     const timespec limit = to_timespec(timeout);

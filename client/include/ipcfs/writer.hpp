@@ -1,5 +1,6 @@
-// The sending half of a Channel: frames to framed/queue, filled memory to the control socket, waiting
-// for room with poll. Internal to the client header. Any thread; writes are atomic in the kernel.
+// The sending half of a Channel: writes frames to framed/queue, passes memory to the control
+// socket, and waits for room with poll. Internal to the client header. Any thread; the kernel makes
+// writes atomic.
 #pragma once
 
 #include <algorithm>
@@ -40,7 +41,7 @@ public:
         if (const int fd = fd_.load(); fd >= 0) ::close(fd);
     }
 
-    // framed/queue, opened at the first use.
+    // The open framed/queue, opened on first use.
     Expected<int> fd() {
         if (const int fd = fd_.load(std::memory_order_acquire); fd >= 0) return fd;
         Fd opened(open_at(directory_->fd(), "framed/queue", O_WRONLY | O_NONBLOCK));
@@ -49,7 +50,8 @@ public:
         if (fd_.compare_exchange_strong(none, opened.get())) return opened.release();
         return none;
     }
-    // What a forked child goes on with, or closes: a descriptor for writing has no state.
+    // Passes the descriptor to a forked child, which uses or closes it: a descriptor for writing
+    // has no state.
     int release() noexcept { return fd_.exchange(-1); }
     void adopt(int fd) noexcept { fd_.store(fd); }
 
@@ -65,7 +67,7 @@ public:
         if (body.size() <= options_.inline_limit && length <= kMaxWrite) {
             encode_header(header, options.extensions, body);
             auto sent = write_frame(header, options.extensions, body, options.timeout);
-            // Over max-message: what counts then is max-payload.
+            // Above max-message; as a payload, max-payload applies.
             if (sent || sent.error().code != EMSGSIZE || body.empty()) return sent;
         }
         auto loan = copy_to_loan(body, options);
@@ -73,7 +75,7 @@ public:
         return send(*loan, options);
     }
 
-    // Consumes the loan on success only.
+    // Consumes the loan only on success.
     Expected<void> send(Loan& loan, const SendOptions& options) {
         if (has_texts(options)) {
             std::vector<std::byte> storage;
@@ -95,7 +97,7 @@ public:
                 return sent;
             }
             if (!is_refusal(sent.error().code)) return sent;
-            // The channel wants no pools any more, or the daemon has lost this one.
+            // The channel no longer accepts pools, or the daemon does not know this one.
             pools_.refused(*pool, sent.error().code != EPERM);
             auto copy = fill_sealed(loan.bytes());
             if (!copy) return std::move(copy).error();
@@ -127,7 +129,7 @@ public:
         return Loan::Access::pooled(pool->shared_from_this(), taken, size);
     }
 
-    // Whole frames, written as they are: all or none of them are queued.
+    // Writes whole frames unchanged; all or none are queued.
     Expected<void> write(std::span<const std::byte> frames, Timeout timeout) {
         const iovec part{const_cast<std::byte*>(frames.data()), frames.size()};
         return write_parts(std::span(&part, 1), frames.size(), Deadline(timeout));
@@ -136,11 +138,11 @@ public:
     const Directory& directory() const noexcept { return *directory_; }
 
 private:
-    // Pages that a write of two pieces may touch beyond those of its body.
+    // A write of two pieces may touch up to three more pages than its body has.
     static constexpr std::size_t kMaxPieces = kMaxWrite - 3 * kPage;
     static constexpr std::size_t kSmall = 4096;
 
-    // What the daemon would refuse whatever way it comes.
+    // Refuses what the daemon would refuse in any case.
     static Expected<void> check(const SendOptions& options) {
         const FrameType type = options.type;
         if (type < FrameType::kControl || type > FrameType::kError ||
@@ -174,7 +176,7 @@ private:
                 iovec{const_cast<std::byte*>(body.data()), body.size()}};
             return write_parts(parts, length, deadline);
         }
-        // In two pieces it could be on more pages than the kernel takes at once.
+        // Two pieces could span more pages than the kernel accepts in one write.
         const auto joined = std::make_unique_for_overwrite<std::byte[]>(length);
         std::memcpy(joined.get(), front.data(), header.header_length);
         std::memcpy(joined.get() + header.header_length, body.data(), body.size());
@@ -192,7 +194,7 @@ private:
         if (length > kMaxWrite) return Error{EMSGSIZE, kOperation};
         auto opened = fd();
         if (!opened) return std::move(opened).error();
-        Patience patience;
+        Backoff backoff;
         while (true) {
             const ssize_t written =
                 again_if_undone([&] { return write_once(*opened, parts, length); });
@@ -201,13 +203,12 @@ private:
             if (errno == EINTR && !options_.interruptible) continue;
             if (errno != EAGAIN) return last_error(kOperation);
             if (!deadline.at_once() && is_sync()) return write_sync(parts, deadline);
-            if (auto room = wait_for_room(*opened, deadline, patience); !room) return room;
+            if (auto room = wait_for_room(*opened, deadline, backoff); !room) return room;
         }
     }
 
-    // By ioctl where it fits: the kernel lets one write(2) at a time into a file, so threads and processes
-    // that send to one channel would queue up there, and wait for one flush after the other if it is
-    // durable.
+    // Uses an ioctl if the frames fit: the kernel serializes write(2) to a file, so senders to one
+    // durable channel would wait for one flush after the other.
     ssize_t write_once(int fd, std::span<const iovec> parts, std::size_t length) {
         if (length <= kMaxIoctlSend && takes_ioctl_.load(std::memory_order_relaxed)) {
             std::array<std::byte, kMaxIoctlSend> joined;
@@ -234,32 +235,32 @@ private:
         return sync_;
     }
 
-    // A writer of type sync waits for a reader in open and in write, in its turn.
+    // On type sync, a writer waits for its turn in open, and for a reader in write.
     Expected<void> write_sync(std::span<const iovec> parts, const Deadline& deadline) {
         constexpr const char* kOperation = "send";
         while (true) {
-            const Fd turn(open_at(directory_->fd(), "framed/queue", O_WRONLY));
-            if (!turn && (errno != EINTR || options_.interruptible)) return last_error(kOperation);
-            if (!turn) continue;
-            if (::writev(turn.get(), parts.data(), static_cast<int>(parts.size())) >= 0) return {};
+            const Fd file(open_at(directory_->fd(), "framed/queue", O_WRONLY));
+            if (!file && (errno != EINTR || options_.interruptible)) return last_error(kOperation);
+            if (!file) continue;
+            if (::writev(file.get(), parts.data(), static_cast<int>(parts.size())) >= 0) return {};
             const bool again = (errno == EINTR && !options_.interruptible) || errno == ETIMEDOUT;
             if (!again || (errno == ETIMEDOUT && deadline.passed())) return last_error(kOperation);
         }
     }
 
-    // How often what seemed to be room was none: a batch may need more than poll promises, and others
-    // may be faster.
-    struct Patience {
-        Timeout backoff{0};
+    // Backs off when poll reports room but the write fails: a batch may need more room than poll
+    // guarantees, or other senders are faster.
+    struct Backoff {
+        Timeout delay{0};
     };
 
-    Expected<void> wait_for_room(int fd, const Deadline& deadline, Patience& patience) {
+    Expected<void> wait_for_room(int fd, const Deadline& deadline, Backoff& backoff) {
         constexpr const char* kOperation = "send";
         if (deadline.at_once()) return Error{EAGAIN, kOperation};
-        if (patience.backoff > Timeout::zero())
-            poll_one(-1, 0, std::min(deadline.left(), patience.backoff));
-        patience.backoff = std::min<Timeout>(patience.backoff * 2 + std::chrono::microseconds(50),
-                                             std::chrono::milliseconds(20));
+        if (backoff.delay > Timeout::zero())
+            poll_one(-1, 0, std::min(deadline.left(), backoff.delay));
+        backoff.delay = std::min<Timeout>(backoff.delay * 2 + std::chrono::microseconds(50),
+                                          std::chrono::milliseconds(20));
         while (true) {
             if (deadline.passed()) return Error{ETIMEDOUT, kOperation};
             const auto before = Deadline::Clock::now();
@@ -268,8 +269,8 @@ private:
             if (ready < 0) return last_error(kOperation);
             if (is_gone(ready)) return Error{EPIPE, kOperation};
             if (ready == 0) continue;
-            // It did wait: this is new room.
-            if (Deadline::Clock::now() - before > std::chrono::milliseconds(1)) patience = {};
+            // It waited, so this is new room.
+            if (Deadline::Clock::now() - before > std::chrono::milliseconds(1)) backoff = {};
             return {};
         }
     }
@@ -301,7 +302,7 @@ private:
         constexpr const char* kOperation = "send payload";
         if (directory_->mount().empty())
             return Error{ENOTSUP, kOperation, "the channel's mount has no control socket"};
-        auto room = fd();  // what to wait at, and the right to send
+        auto room = fd();  // checks permission, and is polled for room
         if (!room) return std::move(room).error();
         auto sealed = Loan::Access::seal(loan);
         if (!sealed) return std::move(sealed).error();
@@ -317,7 +318,7 @@ private:
         send.extensions_length = static_cast<std::uint32_t>(options.extensions.size());
         const std::string_view extensions(reinterpret_cast<const char*>(options.extensions.data()),
                                           options.extensions.size());
-        Patience patience;
+        Backoff backoff;
         while (true) {
             const std::string path = directory_->relative();
             send.path_length = static_cast<std::uint32_t>(path.size());
@@ -325,7 +326,7 @@ private:
                                             {path, extensions}, std::span(&*sealed, 1));
             if (sent) return {};
             if (sent.error().code != EAGAIN) return std::move(sent).error();
-            if (auto waited = wait_for_room(*room, deadline, patience); !waited) return waited;
+            if (auto waited = wait_for_room(*room, deadline, backoff); !waited) return waited;
         }
     }
 
@@ -343,7 +344,7 @@ private:
         return fill_sealed(body);
     }
 
-    // write(2) fills fresh memory faster than page faults do, unless these are of huge pages.
+    // write(2) fills fresh memory faster than page faults, unless huge pages are used.
     static Expected<Loan> fill_sealed(std::span<const std::byte> body) {
         const bool by_write = body.size() < kHugeFrom || !shared_huge_pages();
         auto made =

@@ -1,0 +1,261 @@
+// One mutex an executor. Of the idle threads one, the leader, waits for the next point in time at which something may
+// start; the others wait to be woken, so that a timer wakes one thread and not all.
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <list>
+#include <map>
+#include <mutex>
+#include <pthread.h>
+#include <signal.h>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <base/executor.hpp>
+
+namespace ipcfs {
+
+struct Executor::State : std::enable_shared_from_this<Executor::State> {
+    struct Job {
+        std::function<void()> work;
+        Nanos since = 0;  // it waits
+    };
+    struct User {
+        std::deque<Job> waiting;
+        unsigned running = 0;
+    };
+    struct Running {
+        uid_t user;
+        Nanos since;
+    };
+
+    State(const char* threads_name, Limits with) : name(threads_name), limits(with) {}
+
+    const char* const name;
+    const Limits limits;
+    SystemClock clock;
+    mutable std::mutex mutex;
+    std::condition_variable changed;  // for idle threads
+    std::condition_variable ended;    // a thread, while the executor ends
+    std::map<uid_t, User> users;      // that have a job
+    std::list<uid_t> turns;           // users with waiting jobs; the next one is first
+    std::multimap<Nanos, std::pair<uid_t, Job>> later;  // by when they are due
+    std::list<Running> running;                         // the longest first
+    unsigned threads = 0;
+    unsigned idle = 0;
+    Nanos leader_until = kNever;
+    bool ends = false;
+
+    bool is_stuck(const Running& job, Nanos now) const {
+        return now - job.since >= limits.patience;
+    }
+    unsigned count_stuck(Nanos now, const uid_t* of) const {
+        unsigned count = 0;
+        for (const Running& job : running) {
+            if (!is_stuck(job, now)) break;
+            if (!of || job.user == *of) ++count;
+        }
+        return count;
+    }
+    void enqueue(uid_t uid, Job job) {
+        auto& waiting = users[uid].waiting;
+        if (waiting.empty()) turns.push_back(uid);
+        waiting.push_back(std::move(job));
+    }
+    void enqueue_due(Nanos now) {
+        while (!later.empty() && (ends || later.begin()->first <= now)) {
+            auto [uid, job] = std::move(later.begin()->second);
+            later.erase(later.begin());
+            enqueue(uid, std::move(job));
+        }
+    }
+    // The user whose turn it is: the first with a waiting job that has not too many running ones.
+    std::list<uid_t>::iterator next() {
+        return std::find_if(turns.begin(), turns.end(),
+                            [this](uid_t uid) { return users[uid].running < limits.user_jobs; });
+    }
+    bool may_start(Nanos now) const {
+        return running.size() - count_stuck(now, nullptr) < limits.concurrency;
+    }
+    // When a job may start though nothing is added or ends; kNever: never.
+    Nanos next_change(Nanos now) const {
+        Nanos when = later.empty() ? kNever : later.begin()->first;
+        if (!turns.empty() && limits.patience != kNever) {
+            for (const Running& job : running)
+                if (!is_stuck(job, now)) return std::min(when, job.since + limits.patience);
+        }
+        return when;
+    }
+    // That somebody looks at what waits.
+    void wake() {
+        if (idle > 0) {
+            changed.notify_one();
+        } else if (threads < limits.threads) {
+            start_thread();
+        }
+    }
+
+    void start_thread();
+    void run() noexcept;
+    void run_next(std::list<uid_t>::iterator turn, std::unique_lock<std::mutex>& hold);
+    void wait(Nanos now, std::unique_lock<std::mutex>& hold);
+};
+
+// Without a thread to be had the executor goes on with those that it has; the job waits if there is none.
+void Executor::State::start_thread() {
+    // The main thread handles all signals.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+        std::thread thread([self = shared_from_this()] { self->run(); });
+        ::pthread_setname_np(thread.native_handle(), name);
+        thread.detach();
+        ++threads;
+    } catch (const std::system_error&) {
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Executor::State::run_next(std::list<uid_t>::iterator turn,
+                               std::unique_lock<std::mutex>& hold) {
+    const uid_t uid = *turn;
+    User& user = users[uid];
+    Job job = std::move(user.waiting.front());
+    user.waiting.pop_front();
+    turns.erase(turn);
+    if (!user.waiting.empty()) turns.push_back(uid);  // behind the others
+    ++user.running;
+    const auto me = running.insert(running.end(), {uid, clock.monotonic()});
+    if (!turns.empty() || !later.empty()) wake();
+    hold.unlock();
+    job.work();
+    job.work = nullptr;  // what it owns is destroyed here, too
+    hold.lock();
+    running.erase(me);
+    if (--user.running == 0 && user.waiting.empty()) users.erase(uid);
+}
+
+void Executor::State::wait(Nanos now, std::unique_lock<std::mutex>& hold) {
+    const Nanos until = next_change(now);
+    ++idle;
+    if (until >= leader_until) {
+        changed.wait(hold);
+    } else {
+        leader_until = until;
+        changed.wait_for(hold, std::chrono::nanoseconds(until - now));
+        leader_until = kNever;
+    }
+    --idle;
+}
+
+void Executor::State::run() noexcept {
+    std::unique_lock hold(mutex);
+    for (;;) {
+        const Nanos now = clock.monotonic();
+        enqueue_due(now);
+        const auto turn = next();
+        // At the end, whoever runs a job of a user goes on with that user's others.
+        if (ends && turn == turns.end()) break;
+        if (turn != turns.end() && may_start(now)) {
+            run_next(turn, hold);
+        } else {
+            wait(now, hold);
+        }
+    }
+    --threads;
+    changed.notify_all();
+    ended.notify_all();
+}
+
+Executor::Executor(const char* name, Limits limits)
+    : state_(std::make_shared<State>(name, limits)) {}
+
+Executor::~Executor() {
+    finish();
+}
+
+void Executor::add(uid_t user, std::function<void()> job, Nanos due) {
+    std::scoped_lock hold(state_->mutex);
+    if (state_->ends) return;
+    const Nanos now = state_->clock.monotonic();
+    if (due > now) {
+        state_->later.emplace(due, std::pair(user, State::Job{std::move(job), due}));
+    } else {
+        state_->enqueue(user, {std::move(job), now});
+    }
+    state_->wake();
+}
+
+void Executor::finish() noexcept {
+    end(false);
+}
+
+void Executor::drop() noexcept {
+    end(true);
+}
+
+void Executor::end(bool dropping) noexcept {
+    std::deque<State::Job> dropped;
+    std::unique_lock hold(state_->mutex);
+    state_->ends = true;
+    if (dropping) {
+        for (auto& [due, job] : state_->later) dropped.push_back(std::move(job.second));
+        state_->later.clear();
+        state_->turns.clear();
+        for (auto& [uid, user] : state_->users) {
+            std::move(user.waiting.begin(), user.waiting.end(), std::back_inserter(dropped));
+            user.waiting.clear();
+        }
+        hold.unlock();
+        dropped.clear();
+        hold.lock();
+    } else if (!state_->later.empty()) {
+        state_->wake();
+    }
+    state_->changed.notify_all();
+    while (state_->threads > 0) {
+        if (!state_->limits.may_abandon) {
+            state_->ended.wait(hold);
+        } else if (state_->count_stuck(state_->clock.monotonic(), nullptr) < state_->threads) {
+            state_->ended.wait_for(hold, std::chrono::milliseconds(50));
+        } else {
+            break;
+        }
+    }
+}
+
+bool Executor::is_overloaded(uid_t user) const {
+    std::scoped_lock hold(state_->mutex);
+    const Nanos now = state_->clock.monotonic();
+    if (state_->count_stuck(now, nullptr) >= state_->limits.threads) return true;
+    const auto found = state_->users.find(user);
+    if (found == state_->users.end()) return false;
+    const auto& waiting = found->second.waiting;
+    if (waiting.size() > kTooManyWaiting) return true;
+    if (waiting.size() > kManyWaiting && now - waiting.front().since >= state_->limits.patience)
+        return true;
+    return state_->count_stuck(now, &user) >= state_->limits.user_jobs;
+}
+
+bool Executor::is_busy(uid_t user) const {
+    std::scoped_lock hold(state_->mutex);
+    const auto found = state_->users.find(user);
+    return found != state_->users.end() && found->second.running > 0;
+}
+
+std::size_t Executor::stuck() const {
+    std::scoped_lock hold(state_->mutex);
+    return state_->count_stuck(state_->clock.monotonic(), nullptr);
+}
+
+std::size_t Executor::waiting() const {
+    std::scoped_lock hold(state_->mutex);
+    std::size_t count = state_->later.size();
+    for (const auto& [uid, user] : state_->users) count += user.waiting.size();
+    return count;
+}
+
+}  // namespace ipcfs
