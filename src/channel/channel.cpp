@@ -1,12 +1,11 @@
 // Enqueueing and delivering. Any thread; every private function runs under the channel's lock.
 #include <algorithm>
 
-#include <store/store.hpp>
-
 #include <base/check.hpp>
 #include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/locked.hpp>
-#include <channel/topic.hpp>
+#include <channel/subscription.hpp>
 
 namespace ipcfs::channel {
 
@@ -28,58 +27,16 @@ Channel::Channel(Environment& environment, std::uint64_t id, const Settings& set
 
 Channel::~Channel() {
     if (subscription_) subscription_->leave();
-    IPCFS_CHECK(readers_.empty() && dead_readers_.empty() && writers_.empty() &&
-                sync_writers_.empty() && openers_.empty());
-    while (!polls_.empty()) {
-        std::unique_ptr<PollTicket> ticket(&polls_.front());
-        polls_.pop_front();
-    }
 }
 
 // ---- bounds -------------------------------------------------------------------------------------
 
-bool Channel::over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept {
-    return backlog_.load() + more_messages > settings_.high_mark() ||
-           backlog_.load_bytes() + more_bytes > settings_.high_mark_bytes();
-}
-
-bool Channel::fits(const Batch& batch) const noexcept {
-    if (batch.critical || backlog_.load() == 0) {
-        return backlog_.load() + batch.count <= settings_.capacity &&
-               backlog_.load_bytes() + batch.bytes <= settings_.bytes;
-    }
-    return !over_high(batch.count, batch.bytes);
-}
-
-bool Channel::never_fits(const Batch& batch) const noexcept {
-    if (batch.count > settings_.capacity || batch.bytes > settings_.bytes) return true;
-    for (const Message& message : batch.messages) {
-        if (message.body().size() > settings_.max_message) return true;
-    }
-    return false;
-}
-
 bool Channel::readable() const noexcept {
-    return !held() && backlog_.ready() > 0;
-}
-
-bool Channel::reserve_has_room() const noexcept {
-    return backlog_.load() < settings_.capacity && backlog_.load_bytes() < settings_.bytes;
+    return !flow_.held() && backlog_.ready() > 0;
 }
 
 bool Channel::writable(bool critical) const noexcept {
-    if (held()) return false;
-    if (settings_.type == Type::kSync) return !readers_.empty();
-    if (topic_) {
-        return critical ? critical_writers_ == 0 && !topic_->reserve_is_full
-                        : !paused_ && writers_.empty();
-    }
-    if (critical && reserve_has_room()) return critical_writers_ == 0;
-    switch (settings_.overflow) {
-        case Overflow::kBlock: return !paused_ && writers_.empty() && !over_high(1, 1);
-        case Overflow::kReject: return !over_high(1, 1);
-        default: return true;
-    }
+    return !flow_.held() && discipline_->is_writable(critical);
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -88,76 +45,64 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
     refresh_reach();
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
-    if (ticket && !ticket->sync) release(*ticket);
-    if (settings_.type == Type::kSync) {
-        if (never_fits(batch)) return Push::kTooLong;
-        if (may_wait) return Push::kWait;
-        // Without waiting it is taken now or not at all.
-        if (held() || !backlog_.empty() || waiting_readers_ < batch.count) return Push::kWait;
-        enqueue(locked, batch, via, nullptr);
-        return Push::kQueued;
-    }
+    if (ticket && !ticket->sync) flow_.take_back(*ticket);
     batch.is_nonblocking = !may_wait;
-    Push push = admit(locked, batch, via, false);
+    const Push push = admit(locked, batch, via, false);
     admit_more(locked);  // the turn's place may have stayed free
     return push;
 }
 
+// On kQueued it has entered, or was dropped as the settings say.
 Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
-    if (never_fits(batch)) return Push::kTooLong;
+    using Admission = Discipline::Admission;
+    // Type sync needs no room: what waited stays accepted when the bounds have changed.
+    if (flow_.never_fits(batch) && !(was_waiting && discipline_->meets())) return Push::kTooLong;
     // A subscription that was commanded to pause holds back its readers, not its publishers.
-    if (held() && !subscription_) return Push::kWait;
-    // A reader that waits takes it at once: no room is needed, and nobody can be ahead.
-    // What is leased needs room.
-    bool straight = backlog_.empty() && waiting_readers_ >= batch.count && waiting_leasers_ == 0 &&
-                    !backlog_.gated();
-    if (topic_) {
-        if (Push asked = ask_subscribers(locked, batch, was_waiting); asked != Push::kQueued) {
-            return asked;
-        }
-    } else if (!straight && blocks()) {
-        // Critical ones pass the others that wait, not their like.
-        bool ahead = batch.critical ? critical_writers_ > 0 : paused_ || !writers_.empty();
-        if (!was_waiting && ahead) return Push::kWait;
-        if (was_waiting && paused_ && !batch.critical) return Push::kWait;
-        if (!fits(batch)) {
-            if (!paused_) pause(locked);
+    if (flow_.held() && !subscription_) return Push::kWait;
+    switch (discipline_->admit(locked, batch, was_waiting)) {
+        case Admission::kEnter: break;
+        case Admission::kTake: enqueue(locked, batch, via, nullptr); return Push::kQueued;
+        case Admission::kRefused: return Push::kTooLong;
+        case Admission::kPause:
+            if (!flow_.paused()) pause(locked);
             return Push::kWait;
-        }
-    } else if (!straight && !fits(batch)) {
-        if (settings_.overflow == Overflow::kReject) {
-            counters_.rejected += batch.count;
-            emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
-                 batch.messages.front().envelope.type, batch.count);
-            return Push::kFull;
-        }
-        std::uint64_t lost = 0;
-        if (settings_.overflow == Overflow::kDropOldest) {
-            std::uint8_t priority = batch.messages.front().envelope.priority;
-            while (!fits(batch)) {
-                Message* victim = backlog_.victim(priority);
-                if (!victim) break;
-                ++counters_.dropped_oldest;
-                ++lost;
-                drop(locked, backlog_.remove(*victim), Wake::kPurged);
-            }
-        }
-        if (!fits(batch)) {
-            counters_.dropped_newest += batch.count;
-            lost += batch.count;
-            emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
-                 batch.messages.front().envelope.type, lost);
-            while (MessageRef message = take_front(batch.messages)) {
-                locked.discard(std::move(message));
-            }
-            batch.clear();
-            return Push::kQueued;
-        }
-        emit(locked, EventKind::kOverflow, batch.messages.front().envelope.priority,
-             batch.messages.front().envelope.type, lost);
+        case Admission::kWait: return Push::kWait;
+        case Admission::kOverflow:
+            if (Push made = make_room(locked, batch); made != Push::kQueued) return made;
+            if (batch.count == 0) return Push::kQueued;
+            break;
     }
     if (Push kept = keep_first(locked, batch); kept != Push::kQueued) return kept;
     enqueue(locked, batch, via, nullptr);
+    return Push::kQueued;
+}
+
+// As `overflow` says: on kQueued there is room for the batch, or it was dropped and is empty.
+Push Channel::make_room(Locked& locked, Batch& batch) noexcept {
+    const std::uint8_t priority = batch.messages.front().envelope.priority;
+    const std::uint8_t type = batch.messages.front().envelope.type;
+    if (settings_.overflow == Overflow::kReject) {
+        counters_.rejected += batch.count;
+        emit(locked, EventKind::kOverflow, priority, type, batch.count);
+        return Push::kFull;
+    }
+    std::uint64_t lost = 0;
+    if (settings_.overflow == Overflow::kDropOldest) {
+        while (!flow_.fits(batch)) {
+            Message* victim = backlog_.victim(priority);
+            if (!victim) break;
+            ++lost;
+            drop(locked, backlog_.remove(*victim), Wake::kPurged);
+        }
+        counters_.dropped_oldest += lost;
+    }
+    if (!flow_.fits(batch)) {
+        counters_.dropped_newest += batch.count;
+        lost += batch.count;
+        while (MessageRef message = take_front(batch.messages)) locked.discard(std::move(message));
+        batch.clear();
+    }
+    emit(locked, EventKind::kOverflow, priority, type, lost);
     return Push::kQueued;
 }
 
@@ -167,7 +112,7 @@ void Channel::stamp(Locked& locked, Message& message) noexcept {
     envelope.sequence = ++sequence_;
     envelope.place = backlog_.new_place();
     if (envelope.id == 0) {
-        envelope.id = env_.next_message_id.fetch_add(1, std::memory_order_relaxed);
+        envelope.id = env_.messages.new_id();
     }
     envelope.time = last_arrival_;
     envelope.enqueued = locked.now();
@@ -185,22 +130,27 @@ void Channel::stamp(Locked& locked, Batch& batch) noexcept {
 void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
     stamp(locked, batch);
     counters_.enqueued += batch.count;
-    if (topic_) return publish(locked, batch, via);
+    if (discipline_->deliver(locked, batch, via)) return;
+    const bool is_alone = batch.count == 1;
+    bool is_queued = false;
     while (MessageRef message = take_front(batch.messages)) {
-        const queue::Envelope& envelope = message->envelope;
-        counters_.enqueued_bytes += message->total();
+        const std::uint8_t priority = message->envelope.priority, type = message->envelope.type;
+        const std::uint64_t size = message->total();
+        counters_.enqueued_bytes += size;
         if (waiter) {
             message->writer = waiter;
             ++waiter->unresolved;
         }
-        std::uint8_t priority = envelope.priority, type = envelope.type;
-        std::uint64_t size = message->total();
-        backlog_.add(std::move(message));
+        if (is_alone && hand_over(locked, message)) break;
+        discipline_->enqueue(std::move(message));
+        is_queued = true;
         if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
     }
     batch.clear();
-    gather(locked);
-    offer(locked);
+    if (is_queued) {
+        gather(locked);
+        offer(locked);
+    }
     pause_if_high(locked);
 
     // The kernel tells inotify of a write on `queue` itself, once that write returns.
@@ -217,28 +167,29 @@ void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexc
 }
 
 void Channel::pause_if_high(Locked& locked) noexcept {
-    if (blocks() && !paused_ && settings_.type != Type::kSync && at_high()) pause(locked);
+    if (!flow_.at_high() || flow_.paused()) return;
+    if (discipline_->blocks() && !discipline_->meets()) pause(locked);
 }
 
 void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
     refresh_reach();
     Locked locked(*this);
-    if (ticket && !ticket->sync) release(*ticket);
+    if (ticket && !ticket->sync) flow_.take_back(*ticket);
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
-    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (flow_.down()) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
-    if (settings_.type == Type::kSync && !held_) {
+    Push admitted = admit(locked, waiter.batch, waiter.via, false);
+    if (admitted == Push::kCommit) return stage(locked, waiter);
+    if (admitted == Push::kWait && discipline_->meets() && !flow_.held()) {
         park(locked, waiter, locked.now() + settings_.timeout);
         return enqueue_sync(locked, waiter);
     }
-    Push admitted = admit(locked, waiter.batch, waiter.via, false);
-    if (admitted == Push::kCommit) return stage(locked, waiter);
     if (admitted != Push::kWait) {
         locked.finish(waiter, ending_of(admitted));
         return admit_more(locked);
     }
     if (waiter.batch.is_nonblocking) return locked.finish(waiter, Wake::kTimedOut);
-    Nanos deadline = (held_ ? held_since_ : paused_since_) + settings_.timeout;
+    const Nanos deadline = flow_.deadline();
     if (deadline <= locked.now()) {
         ++counters_.timed_out;
         return locked.finish(waiter, Wake::kTimedOut);
@@ -248,28 +199,21 @@ void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
 
 void Channel::park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
     writer.deadline = deadline;
-    writer.parked = true;
-    writers_.push_back(writer);
-    writer.urgent = writer.batch.critical;
-    if (writer.urgent) ++critical_writers_;
+    waiters_.park(writer);
     if (writer.via == Via::kQueueFile) ++queue_file_writes_;
     arm(locked, deadline);
 }
 
 // From waiting for room to waiting to be taken.
 void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
-    unlink(writers_, writer);
-    if (writer.urgent) --critical_writers_;
-    sync_writers_.push_back(writer);
-    writer.enqueued = true;
+    waiters_.note_enqueued(writer);
     writer.deadline = locked.now() + settings_.timeout;
     arm(locked, writer.deadline);
     enqueue(locked, writer.batch, writer.via, &writer);
 }
 
 void Channel::unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
-    unlink(writer.enqueued ? sync_writers_ : writers_, writer);
-    if (!writer.enqueued && writer.urgent) --critical_writers_;
+    waiters_.remove(writer);
     end_queue_file_write(locked, writer);
     locked.finish(writer, why);
 }
@@ -297,7 +241,7 @@ void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
         if (message.writer == &writer) {
             ++counters_.withdrawn;
             message.writer = nullptr;
-            stored_gone(locked, message);
+            keeper_->gone(message);
             locked.discard(backlog_.remove(message));
             if (--queued == 0) return false;
         }
@@ -314,7 +258,7 @@ void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
         writer->why = why;
         resolve(locked, *writer);
     }
-    stored_gone(locked, *message);
+    keeper_->gone(*message);
     locked.discard(std::move(message));
 }
 

@@ -20,219 +20,27 @@
 #include <base/guarded.hpp>
 #include <base/timer_queue.hpp>
 #include <channel/backlog.hpp>
+#include <channel/endpoint.hpp>
+#include <channel/environment.hpp>
 #include <channel/events.hpp>
+#include <channel/flow.hpp>
+#include <channel/keeper.hpp>
 #include <channel/settings.hpp>
+#include <channel/waiters.hpp>
 #include <insight/histogram.hpp>
 #include <queue/message.hpp>
 #include <queue/waiter.hpp>
 
-namespace ipcfs::store {
-class Store;
-struct Recovered;
-}  // namespace ipcfs::store
-
-namespace ipcfs {
-class Executor;
-}  // namespace ipcfs
-
 namespace ipcfs::channel {
 
-using queue::Lane;
-using queue::Leased;
-using queue::StreamView;
-
 class Channel;
+class Discipline;
 class Filter;
+class Locked;
 class Registry;
 class Subscription;
 class Topic;
 struct Circle;
-
-// What a channel is for: one of the tree, or the messages of one subscriber of a topic.
-enum class Role : std::uint8_t { kChannel, kSubscription };
-
-// Rings the inotify bell of a channel: IN_MODIFY on its `queue`. Called without locks, from any
-// thread; must not block.
-class Doorbell {
-public:
-    virtual ~Doorbell() = default;
-    // While a writer holds the inode lock of `queue` (type sync), the event goes to `next` instead.
-    enum class Target : std::uint8_t { kQueue, kNext };
-    virtual void ring(Channel& channel, Target target) noexcept = 0;
-    // A delivery that the kernel did not see on `queue`: the times it keeps of that file are old.
-    virtual void refresh(Channel& channel) noexcept = 0;
-};
-
-// What all channels share. Outlives them.
-struct Environment {
-    const Clock& clock;
-    TimerQueue& timers;
-    queue::MessagePool& messages;
-    access::Ledger& ledger;
-    std::atomic<Doorbell*> doorbell{nullptr};
-    std::atomic<std::uint64_t> next_message_id{1};
-    std::atomic<std::uint64_t> rings{0};                     // doorbell rings asked for
-    Guarded<std::vector<std::weak_ptr<Channel>>> leasing{};  // channels that may have leases
-    store::Store* store = nullptr;  // of durable channels; null: there are none. Set before use
-    Executor* worker = nullptr;     // for what takes long: saving payloads
-    // Where a door's replies are on their way for a moment when it says that they are sent: erases what was
-    // delivered some time later. Null: at once. Set before use; see Lingering.
-    std::shared_ptr<class Lingering> lingering{};
-    // A channel's record has to be in the store before it keeps anything there: with these settings, or
-    // those that it has. Set before use; called without locks of channels.
-    std::function<Result<void>(std::uint64_t channel, const Settings* settings)> keep_record{};
-    // For recursive subscriptions. Whether whoever that is may read what is sent to the channel of that id:
-    // set before use, called on any thread without locks of channels. Without it nobody may.
-    std::function<bool(std::uint64_t channel, const access::Identity& subscriber)> may_receive{};
-    std::atomic<const Registry*> registry{nullptr};  // which channel is above which
-    std::atomic<std::uint64_t> recursive{0};         // recursive subscriptions that there are
-    // Grows with whatever may change what they reach: names, rights, filters, types.
-    std::atomic<std::uint64_t> reach_version{1};
-};
-
-// Ends the leases of processes that are gone, of all channels. How many there were. To be called now
-// and then, without locks; costs nothing while there is no lease.
-std::size_t sweep_leases(Environment& environment);
-
-// Delivered messages of durable channels that the store still has. A ring hands several replies over to
-// the kernel at once, a moment after they were made; if the daemon dies in that moment, such a message must
-// not be gone: it comes back, flagged. Any thread.
-class Lingering final : public Timed, public std::enable_shared_from_this<Lingering> {
-public:
-    explicit Lingering(Environment& environment) : env_(environment) {}
-    void add(std::uint64_t channel, std::uint64_t sequence) noexcept;
-    void on_time(Nanos now) noexcept override;
-    // All of it, now: the doors are closed.
-    void finish() noexcept;
-
-private:
-    static constexpr Nanos kMoment = 10 * kMillisecond;  // erased after one to two of it
-    using Keys = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
-    struct Waiting {
-        Keys young, old;
-    };
-    void erase(const Keys& keys) noexcept;
-
-    Environment& env_;
-    Guarded<Waiting> waiting_;
-};
-
-// A registered poll: notified at most once, then gone.
-class PollTicket : public boost::intrusive::list_base_hook<> {
-public:
-    virtual ~PollTicket() = default;
-    virtual void notify() noexcept = 0;
-    unsigned events = 0;    // POLLIN, POLLOUT wanted
-    bool critical = false;  // by a writer of critical messages: the reserve is room too
-    Lane lane = Lane::kMain;
-    class PollSlot* slot = nullptr;
-};
-// Where an open file keeps its ticket. Touched under the channel's lock only.
-class PollSlot {
-public:
-    PollTicket* ticket = nullptr;
-};
-
-// The right to write that an open waiting at the gate was given: it counts against the room until
-// the first write, the close, or a second has passed. On type sync it is the turn, until the close.
-class WriteTicket : public boost::intrusive::list_base_hook<> {
-public:
-    bool critical =
-        false;  // for critical messages only: the reserve is enough, and no credit is held
-    Nanos since = 0;
-    bool sync = false;
-    bool held = false;
-};
-
-// An open that waits at the gate.
-class OpenWaiter : public queue::Waiter {
-public:
-    WriteTicket* ticket = nullptr;
-};
-
-enum class Push : std::uint8_t {
-    kQueued,   // enqueued or handed over (or dropped, where overflow says drop-newest)
-    kWait,     // would wait
-    kFull,     // overflow reject
-    kTooLong,  // over max-message, or never fits the bounds
-    kRemoved,
-    kCommit,      // durable: it fits; push() waits until it is on disk
-    kNoSpace,     // durable: the disk is full
-    kDiskFailed,  // durable: the channel is degraded
-};
-enum class Take : std::uint8_t {
-    kTaken,
-    kEmpty,
-    kEnded,  // type stream: empty, and the last writer has closed
-    kRemoved,
-};
-enum class Gate : std::uint8_t { kOpen, kWait, kRemoved };
-
-struct Counters {
-    std::uint64_t enqueued = 0;  // messages accepted
-    std::uint64_t enqueued_bytes = 0;
-    std::uint64_t delivered = 0;  // messages taken by readers
-    std::uint64_t delivered_bytes = 0;
-    std::uint64_t rejected = 0;   // ENOBUFS
-    std::uint64_t timed_out = 0;  // writers that gave up waiting
-    std::uint64_t dropped_oldest = 0;
-    std::uint64_t dropped_newest = 0;
-    std::uint64_t expired = 0;
-    std::uint64_t purged = 0;
-    std::uint64_t withdrawn = 0;   // sync: not taken in time, or the writer was interrupted
-    std::uint64_t given_back = 0;  // taken, but the reply could not be delivered
-    std::uint64_t pauses = 0;      // times the high mark was reached
-    std::uint64_t rings = 0;       // doorbell rings asked for
-    // Each lease is counted in delivered, too. All that were given out: leased; how they ended: acked,
-    // nacked, lease_timeouts, lease_returns, lease_undone, buried by their holder, or by purge.
-    std::uint64_t leased = 0;
-    std::uint64_t acked = 0;
-    std::uint64_t nacked = 0;
-    std::uint64_t lease_timeouts = 0;
-    std::uint64_t lease_returns = 0;  // by close, or by the end of the holder
-    std::uint64_t lease_undone = 0;   // the reply could not be delivered
-    std::uint64_t lease_buried = 0;   // by the holder's word
-    std::uint64_t dead = 0;           // messages that went to the dead letters
-    std::uint64_t dead_taken = 0;     // dead letters taken by readers
-    std::uint64_t redriven = 0;       // dead letters that went back to the queue
-    std::uint64_t redelivered = 0;    // deliveries of messages that had been given out before
-    // Of topics: messages that no subscription took, and entries made in subscriptions.
-    std::uint64_t unmatched = 0;
-    std::uint64_t copies = 0;
-    // Of a subscription: what it should have got, had its owner's quota and its bounds allowed it.
-    std::uint64_t lost = 0;
-};
-
-enum class State : std::uint8_t { kOk, kPaused, kClosed, kDegraded };
-
-// Everything at one moment.
-struct Snapshot {
-    Settings settings;
-    State state = State::kOk;
-    const char* why = "";
-    std::uint64_t depth = 0, bytes = 0;                      // of what is queued
-    std::uint64_t ready = 0;                                 // of depth, what the batch lets out
-    std::uint64_t leased = 0, leased_bytes = 0;              // these count against the bounds, too
-    std::uint64_t delayed = 0, delayed_bytes = 0;            // and these
-    std::uint64_t dead = 0, dead_bytes = 0;                  // these do not
-    std::uint64_t readers = 0, writers = 0;                  // open files
-    std::uint64_t waiting_readers = 0, waiting_writers = 0;  // writers: at the gate or in a write
-    Nanos oldest_age = 0;
-    std::string last_error;
-    Counters counters;
-    std::uint64_t p50 = 0, p95 = 0, p99 = 0, max = 0, samples = 0;  // enqueue to dequeue, ns
-    Nanos last_arrival = 0, last_delivery = 0, created = 0;         // since the epoch
-    Role role = Role::kChannel;
-    std::uint64_t subscriptions = 0;                 // of a topic: named and anonymous ones
-    std::uint64_t named = 0;                         // of these, those with a name
-    std::uint64_t retained = 0, retained_bytes = 0;  // for newcomers
-};
-
-// A line of `peek`.
-struct Listed {
-    queue::Envelope envelope;
-    std::uint64_t size = 0;
-};
 
 class Channel final : public Timed, public std::enable_shared_from_this<Channel> {
 public:
@@ -290,9 +98,9 @@ public:
     bool end_lease(std::uint64_t lease) noexcept;           // its file is closed
     bool undo_lease(std::uint64_t lease) noexcept;  // it never reached its holder: does not count
     bool has_lease(std::uint64_t lease) const noexcept;
-    // Ends those whose holder is gone. How many. See channel::sweep_leases().
+    // Ends those whose holder is gone. How many. See LeaseWatch.
     std::size_t sweep_leases() noexcept;
-    // Whether there are leases. If not, the next one enrols the channel for sweep_leases() again.
+    // Whether there are leases. If not, the next one enrols the channel again.
     bool still_leasing() noexcept;
 
     // Writing. On kQueued the batch is empty; otherwise it is untouched. try_push with `may_wait`
@@ -366,28 +174,11 @@ public:
 private:
     friend class Subscription;
     friend class Topic;
-    struct DeferredEffects;
-    struct Effects;
-    class Locked;
-    using WriteTickets =
-        boost::intrusive::list<WriteTicket, boost::intrusive::constant_time_size<false>>;
-    using Tickets = boost::intrusive::list<PollTicket, boost::intrusive::constant_time_size<false>>;
-
-    static constexpr Nanos kCreditLife = kSecond;
-
-    bool held() const noexcept { return held_ || down_; }
-    // What a topic's overflow says is for its subscriptions.
-    bool blocks() const noexcept { return topic_ || settings_.overflow == Overflow::kBlock; }
-    bool at_high() const noexcept {
-        return backlog_.load() >= settings_.high_mark() ||
-               backlog_.load_bytes() >= settings_.high_mark_bytes();
-    }
-    bool over_high(std::uint64_t more_messages, std::uint64_t more_bytes) const noexcept;
-    bool fits(const queue::Batch& batch) const noexcept;
-    bool never_fits(const queue::Batch& batch) const noexcept;
+    friend class Discipline;
+    friend class Locked;
     bool readable() const noexcept;
     bool writable(bool critical) const noexcept;
-    bool reserve_has_room() const noexcept;
+    Push make_room(Locked& locked, queue::Batch& batch) noexcept;
     Push admit(Locked& locked, queue::Batch& batch, queue::Via via, bool was_waiting);
     void enqueue(Locked& locked, queue::Batch& batch, queue::Via via, queue::WriteWaiter* waiter);
     void stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept;
@@ -396,11 +187,14 @@ private:
     bool let_out(Locked& locked) noexcept;
     void pause_if_high(Locked& locked) noexcept;
     void serve_readers(Locked& locked) noexcept;
+    void serve(Locked& locked, queue::ReadWaiter& reader, queue::MessageRef message) noexcept;
+    bool hand_over(Locked& locked, queue::MessageRef& message) noexcept;
     void offer(Locked& locked) noexcept;
     void end_stream(Locked& locked) noexcept;
-    bool stream_ended(const StreamView& view) const noexcept;
     void note_taken(Locked& locked, queue::Message& message, bool on_lease) noexcept;
     Leased lease_out(Locked& locked, const queue::MessageRef& message, pid_t holder);
+    template <class F>
+    bool settle(std::uint64_t lease, F&& how) noexcept;
     void requeue(Locked& locked, queue::MessageRef message) noexcept;
     void requeue(Locked& locked, queue::MessageRef message, Nanos delay) noexcept;
     void requeue(Locked& locked, std::vector<queue::MessageRef> messages) noexcept;
@@ -412,20 +206,13 @@ private:
     void purge(Locked& locked) noexcept;
     void run_leases(Locked& locked) noexcept;
 
-    // Topics (topic.cpp). Of the topic:
+    // Topics (subscribing.cpp). Of the topic:
     void follow_settings() noexcept;
     void refresh_reach() noexcept;                     // without the lock, before publishing
     void retry_publishers(bool is_relieved) noexcept;  // likewise
     std::shared_ptr<Circle> circle() const;            // null when nobody is in it
-    template <class F>
-    void for_each_subscriber(Locked& locked, F&& use);
-    Push ask_subscribers(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept;
-    void publish(Locked& locked, queue::Batch& batch, queue::Via via) noexcept;
-    void replay(Locked& locked, Subscription& to) noexcept;
     void change_filter(Subscription& of, std::shared_ptr<const Filter>& filter,
                        access::Charge& charge) noexcept;
-    void end_subscriptions(Locked& locked) noexcept;
-    void shut_down_subscriptions(Locked& locked) noexcept;
     // Of a subscription, under the topic's lock:
     bool has_room(Locked& topic, Channel& publisher, const queue::Batch& like) noexcept;
     bool receive(Locked& topic, Channel& publisher, queue::Batch& shares,
@@ -433,24 +220,16 @@ private:
     void drop_replayed(Locked& topic, bool is_multicast) noexcept;
     void stamp_share(Locked& locked, queue::Message& share) noexcept;
     // And under its own:
+    bool blocks_publishers() const noexcept { return settings_.overflow == Overflow::kBlock; }
     bool hold_up(Channel& publisher, bool critical) noexcept;
     void relieve(Locked& locked) noexcept;
     void close_down() noexcept;  // without it
 
-    // What a store has to know of, at the moment it happens.
-    void stored_taken(Locked& locked, const queue::Message& message) noexcept;  // also on lease
-    void stored_back(Locked& locked, const queue::Message& message, Nanos due) noexcept;  // 0: now
-    void stored_dead(Locked& locked, const queue::Message& message) noexcept;
-    void stored_redriven(Locked& locked, const queue::Message& message) noexcept;
-    void stored_gone(Locked& locked, const queue::Message& message) noexcept;  // for good
-
     // Durable channels (durable.cpp).
     struct Commit;
-    bool keeps() const noexcept;
-    bool waits_for_disk() const noexcept;
+    std::unique_ptr<Keeper> make_keeper(Durable durable) const;
     Push keep_first(Locked& locked, queue::Batch& batch) noexcept;  // kQueued: go on
-    std::uint64_t next_kept(const queue::Message& message, std::uint64_t last) const noexcept;
-    Result<std::uint64_t> keep(queue::Batch& batch) noexcept;  // where it ends in the journal
+    Result<store::Lsn> keep(Locked& locked, queue::Batch& batch) noexcept;
     void note_store_fault(const Fault& fault) noexcept;
     void let_in(Locked& locked, queue::WriteWaiter& writer, Push push) noexcept;
     void stage(Locked& locked, queue::WriteWaiter& writer) noexcept;
@@ -459,9 +238,6 @@ private:
     void committed(Commit& commit, int error) noexcept;
     void degrade(Locked& locked, int error) noexcept;
     Result<void> change_keeping(const Settings& settings);
-    Result<void> keep_all();
-    void forget_all() noexcept;
-    std::vector<queue::MessageRef> everything();
     void stamp(Locked& locked, queue::Message& message) noexcept;
     void stamp(Locked& locked, queue::Batch& batch) noexcept;
     void end_queue_file_write(Locked& locked, const queue::WriteWaiter& writer) noexcept;
@@ -473,9 +249,7 @@ private:
     void let_writers_in(Locked& locked) noexcept;
     void admit_openers(Locked& locked) noexcept;
     void admit_more(Locked& locked) noexcept;
-    void lapse(Locked& locked) noexcept;
     void ring(Locked& locked) noexcept;
-    void release(WriteTicket& ticket) noexcept;
     void pause(Locked& locked) noexcept;
     void park(Locked& locked, queue::WriteWaiter& writer, Nanos deadline) noexcept;
     void enqueue_sync(Locked& locked, queue::WriteWaiter& writer);
@@ -503,33 +277,17 @@ private:
     // Under mutex_:
     Settings settings_;
     Backlog backlog_;
-    queue::WaiterList readers_;       // waiting for a message
-    queue::WaiterList dead_readers_;  // waiting for a dead letter
-    queue::WaiterList writers_;       // waiting for room
-    queue::WaiterList sync_writers_;  // enqueued, waiting until taken
-    queue::WaiterList openers_;       // waiting at the gate
-    WriteTickets write_tickets_;      // credits given, oldest first
-    WriteTicket* sync_ticket_ = nullptr;
-    Tickets polls_;
-    bool paused_ = false;  // the high mark was reached, the low one not yet
-    bool held_ = false;    // `pause` was commanded
-    bool down_ = false;    // the daemon ends
-    Nanos paused_since_ = 0;
-    Nanos held_since_ = 0;
-    Nanos held_until_ = 0;      // 0: until resume
+    std::unique_ptr<Keeper> keeper_;  // never null
+    bool is_kept_ = false;            // by it; known without looking there
+    Waiters waiters_;
+    Flow flow_{settings_, backlog_};
     std::vector<Nanos> armed_;  // entries in the timers, falling: the last is the next
     std::uint64_t sequence_ = 0;
-    std::uint64_t kept_last_ = 0;   // the last key given in the store
     bool is_degraded_ = false;      // a write could not be made durable
     std::vector<Commit*> commits_;  // on their way to the disk
     std::uint64_t open_readers_ = 0, open_writers_ = 0;
-    std::uint64_t stream_closings_ = 0;  // how often the last writer has closed
-    bool made_room_ = false;             // opening it did, see admit_waiters()
-    bool enrolled_ = false;              // in Environment::leasing
-    std::uint64_t waiting_readers_ = 0;
-    std::uint64_t waiting_leasers_ = 0;    // of readers_, those that take on lease
-    std::uint64_t critical_openers_ = 0;   // of openers_, those for critical messages
-    std::uint64_t critical_writers_ = 0;   // of writers_, those with critical messages only
+    bool made_room_ = false;               // opening it did, see admit_waiters()
+    bool enrolled_ = false;                // in Environment::leases
     std::uint64_t queue_file_writes_ = 0;  // parked writes that hold the inode lock of `queue`
     bool bell_deferred_ = false;
     Nanos last_arrival_ = 0, last_delivery_ = 0;
@@ -537,7 +295,9 @@ private:
     Counters counters_;
     std::unique_ptr<insight::Histogram> latency_;
     std::string last_error_;
-    std::unique_ptr<Topic> topic_;  // types topic and multicast: who subscribes, what is retained
+    std::unique_ptr<Discipline> discipline_;  // never null: what the type decides
+    Type discipline_type_ = Type::kQueue;
+    Topic* topic_ = nullptr;  // it, of types topic and multicast
 };
 
 }  // namespace ipcfs::channel

@@ -4,6 +4,7 @@
 
 #include <channel/channel.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
@@ -17,11 +18,12 @@ Result<void> Channel::control(std::string_view text) {
     Result<void> done;
     // What the store keeps of a channel goes before what it keeps of its messages.
     const auto wanted = parse_control(text, settings());
+    Registry* const registry = env_.registry.load(std::memory_order_acquire);
     const bool is_recorded =
-        env_.keep_record && wanted &&
+        registry && wanted &&
         (wanted->settings.durable != Durable::kOff || settings().durable != Durable::kOff);
     if (is_recorded && wanted->settings.durable != Durable::kOff) {
-        done = env_.keep_record(id_, &wanted->settings);
+        done = registry->keep_record(id_, &wanted->settings);
     }
     refresh_reach();
     if (done) {
@@ -35,7 +37,7 @@ Result<void> Channel::control(std::string_view text) {
             done = Fault{EINVAL, "type: a subscription is a queue"};
         } else if (control->settings.type != settings_.type &&
                    (backlog_.load() > 0 || !backlog_.dead.empty() ||
-                    open_readers_ + open_writers_ > 0 || (topic_ && !topic_->is_idle()))) {
+                    open_readers_ + open_writers_ > 0 || !discipline_->is_idle())) {
             done = Fault{EBUSY,
                          "type: only while the channel is empty, none of its message files is "
                          "open and nobody subscribes"};
@@ -44,7 +46,7 @@ Result<void> Channel::control(std::string_view text) {
             for (const Command& command : control->commands) run(locked, command);
         }
     }
-    if (is_recorded) (void)env_.keep_record(id_, nullptr);
+    if (is_recorded) (void)registry->keep_record(id_, nullptr);
     if (!done) note_error(done.error().operation);
     return done;
 }
@@ -57,7 +59,7 @@ void Channel::note_error(std::string text) noexcept {
 void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     settings_ = settings;
     follow_settings();
-    if (topic_) topic_->trim(settings_, locked.effects.garbage);
+    discipline_->settings_changed(locked);
     if (backlog_.set_gate(settings_.batch_gate())) {
         offer(locked);
         ring(locked);
@@ -69,23 +71,36 @@ void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     arm_all(locked);
 }
 
+// After the settings have changed, or were given.
+void Channel::follow_settings() noexcept {
+    if (!discipline_ || discipline_type_ != settings_.type) {
+        discipline_ = make_discipline(settings_.type, *this);
+        discipline_type_ = settings_.type;
+        topic_ = dynamic_cast<Topic*>(discipline_.get());
+        const bool was_topic = is_topic_.exchange(topic_ != nullptr, std::memory_order_relaxed);
+        if (was_topic || topic_) env_.recursion.changed();
+    }
+    const Durable durable = env_.store ? settings_.durable : Durable::kOff;
+    if (!keeper_ || keeper_->durable() != durable) keeper_ = make_keeper(durable);
+    is_kept_ = durable != Durable::kOff;
+    if (subscription_) {
+        subscription_->blocks_.store(settings_.overflow == Overflow::kBlock,
+                                     std::memory_order_relaxed);
+    }
+}
+
 void Channel::run(Locked& locked, const Command& command) noexcept {
     switch (command.kind) {
         case Command::Kind::kPurge: purge(locked); break;
         case Command::Kind::kRedrive: redrive(locked); break;
         case Command::Kind::kPause:
-            if (!held_) held_since_ = locked.now();
-            held_ = true;
-            held_until_ = command.duration > 0 ? locked.now() + command.duration : 0;
-            if (held_until_) arm(locked, held_until_);
+            flow_.hold(locked.now(), command.duration > 0 ? locked.now() + command.duration : 0);
+            if (command.duration > 0) arm(locked, flow_.held_until());
             emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kPaused));
             break;
         case Command::Kind::kResume:
-            if (held_) {
-                held_ = false;
-                held_until_ = 0;
-                // Paused at the high mark meanwhile: writers' time counts from now.
-                if (paused_) paused_since_ = locked.now();
+            if (flow_.held_by_command()) {
+                flow_.release(locked.now());
                 emit(locked, EventKind::kState, 255, 0, static_cast<std::uint64_t>(State::kOk));
                 offer(locked);
                 // Who waits for inotify could not have drained it during the pause.
@@ -118,7 +133,7 @@ void Channel::purge(Locked& locked) noexcept {
     });
     for (MessageRef& message : backlog_.delayed.clear()) forget(std::move(message));
     for (MessageRef& message : backlog_.leases.clear()) forget(std::move(message));
-    if (topic_) lost += topic_->forget(locked.effects.garbage);
+    lost += discipline_->purge(locked);
     counters_.purged += lost;
     backlog_.nothing_expires();
     if (lost) emit(locked, EventKind::kDrained, 255, 0, lost);
@@ -130,11 +145,8 @@ Result<void> Channel::remove() {
     if (backlog_.load() > 0 || !backlog_.dead.empty()) {
         return Fault{ENOTEMPTY, "messages are queued, leased or dead letters; purge first"};
     }
-    if (topic_ && !topic_->retained.empty()) {
-        return Fault{ENOTEMPTY, "messages are retained; purge first"};
-    }
-    if (topic_ && topic_->named > 0) return Fault{ENOTEMPTY, "it has subscriptions"};
-    if (topic_) end_subscriptions(locked);
+    if (auto may = discipline_->may_be_removed(); !may) return may;
+    discipline_->end(locked);
     removed_.store(true, std::memory_order_release);
     end_all(locked, Wake::kRemoved);
     emit(locked, EventKind::kRemoved, 255, 0, 0);
@@ -143,9 +155,9 @@ Result<void> Channel::remove() {
 
 void Channel::shut_down() noexcept {
     Locked locked(*this);
-    down_ = true;
+    flow_.go_down();
     end_all(locked, Wake::kShutdown);
-    if (topic_) shut_down_subscriptions(locked);
+    discipline_->shut_down(locked);
 }
 
 void Channel::emit(Locked& locked, EventKind kind, std::uint8_t priority, std::uint8_t type,
@@ -176,16 +188,9 @@ void Channel::arm(Locked& locked, Nanos deadline) noexcept {
 }
 
 void Channel::arm_all(Locked& locked) noexcept {
-    Nanos next = backlog_.next_event();
-    for (const queue::WaiterList* list : {&writers_, &sync_writers_}) {
-        for (const queue::Waiter& waiter : *list) {
-            const auto& writer = static_cast<const WriteWaiter&>(waiter);
-            if (!writer.cancelled) next = std::min(next, writer.deadline);
-        }
-    }
-    if (held_ && held_until_ > 0) next = std::min(next, held_until_);
-    if (!openers_.empty() && !write_tickets_.empty() && !paused_ && !held()) {
-        next = std::min(next, write_tickets_.front().since + kCreditLife);
+    Nanos next = std::min({backlog_.next_event(), waiters_.next_deadline(), flow_.held_until()});
+    if (waiters_.has_openers() && !flow_.paused() && !flow_.held()) {
+        next = std::min(next, flow_.credit_end());
     }
     if (next != kNever) arm(locked, next);
 }
@@ -195,21 +200,19 @@ void Channel::on_time(Nanos now) noexcept {
     Locked locked(*this);
     while (!armed_.empty() && armed_.back() <= now) armed_.pop_back();
     if (removed_.load(std::memory_order_relaxed)) return;
-    if (held_ && held_until_ > 0 && held_until_ <= now) {
+    if (flow_.held_until() <= now) {
         run(locked, Command{Command::Kind::kResume, 0, {}});
     }
-    for (auto at = writers_.begin(); at != writers_.end();) {
-        auto& writer = static_cast<WriteWaiter&>(*at++);
-        if (writer.deadline > now) continue;
+    waiters_.for_each_writer([&](WriteWaiter& writer) {
+        if (writer.deadline > now) return;
         ++counters_.timed_out;
         unpark(locked, writer, Wake::kTimedOut);
-    }
-    for (auto at = sync_writers_.begin(); at != sync_writers_.end();) {
-        auto& writer = static_cast<WriteWaiter&>(*at++);
-        if (writer.deadline > now || writer.cancelled) continue;
+    });
+    waiters_.for_each_enqueued([&](WriteWaiter& writer) {
+        if (writer.deadline > now || writer.cancelled) return;
         ++counters_.timed_out;
         withdraw(locked, writer, Wake::kTimedOut);
-    }
+    });
     run_leases(locked);
     if (gather(locked) && !backlog_.empty()) ring(locked);  // the arrivals were not readable yet
     if (made_room_) admit_waiters(locked);
@@ -246,13 +249,13 @@ Snapshot Channel::snapshot() const {
     if (removed_.load(std::memory_order_relaxed)) {
         s.state = State::kClosed;
         s.why = "removed";
-    } else if (held_) {
+    } else if (flow_.held_by_command()) {
         s.state = State::kPaused;
         s.why = "by command; `resume` in ctl ends it";
     } else if (is_degraded_) {
         s.state = State::kDegraded;
         s.why = "a write could not be made durable; `resume` in ctl lets writers try again";
-    } else if (paused_) {
+    } else if (flow_.paused()) {
         s.state = State::kPaused;
         s.why = "the high watermark was reached; senders wait until the low one";
     }
@@ -266,16 +269,11 @@ Snapshot Channel::snapshot() const {
     s.dead = backlog_.dead.size();
     s.dead_bytes = backlog_.dead.bytes();
     s.role = role();
-    if (topic_) {
-        s.subscriptions = topic_->size();
-        s.named = topic_->named;
-        s.retained = topic_->retained.size();
-        s.retained_bytes = topic_->retained_bytes;
-    }
+    discipline_->describe(s);
     s.readers = open_readers_;
     s.writers = open_writers_;
-    s.waiting_readers = waiting_readers_ + dead_readers_.size();
-    s.waiting_writers = writers_.size() + sync_writers_.size() + openers_.size();
+    s.waiting_readers = waiters_.readers() + waiters_.dead_readers();
+    s.waiting_writers = waiters_.writers();
     Nanos oldest = backlog_.oldest();
     s.oldest_age = oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
     s.last_error = last_error_;

@@ -49,25 +49,58 @@ bool Channel::has_lease(std::uint64_t lease) const noexcept {
     return backlog_.leases.find(lease) != nullptr;
 }
 
-bool Channel::ack(std::uint64_t lease) noexcept {
+// Ends a lease: settles its message by `how`. False when there is none of that number.
+template <class F>
+bool Channel::settle(std::uint64_t lease, F&& how) noexcept {
     Locked locked(*this);
     MessageRef message = backlog_.leases.end(lease);
     if (!message) return false;
-    ++counters_.acked;
-    stored_gone(locked, *message);
-    locked.discard(std::move(message));
-    admit_waiters(locked);
+    how(locked, std::move(message));
     return true;
 }
 
+bool Channel::ack(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.acked;
+        keeper_->gone(*message);
+        locked.discard(std::move(message));
+        admit_waiters(locked);
+    });
+}
+
 bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.nacked;
-    requeue(locked, std::move(message), delay);
-    came_back(locked);
-    return true;
+    return settle(lease, [this, delay](Locked& locked, MessageRef message) {
+        ++counters_.nacked;
+        requeue(locked, std::move(message), delay);
+        came_back(locked);
+    });
+}
+
+bool Channel::bury(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.lease_buried;
+        message->envelope.redelivered = true;
+        to_dead(locked, std::move(message));
+        admit_waiters(locked);
+    });
+}
+
+bool Channel::end_lease(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.lease_returns;
+        requeue(locked, std::move(message), 0);
+        came_back(locked);
+    });
+}
+
+bool Channel::undo_lease(std::uint64_t lease) noexcept {
+    return settle(lease, [this](Locked& locked, MessageRef message) {
+        ++counters_.lease_undone;
+        --message->envelope.deliveries;
+        message->envelope.redelivered = true;
+        requeue(locked, std::move(message));
+        came_back(locked);
+    });
 }
 
 bool Channel::extend(std::uint64_t lease, Nanos time) noexcept {
@@ -79,46 +112,13 @@ bool Channel::extend(std::uint64_t lease, Nanos time) noexcept {
     return true;
 }
 
-bool Channel::bury(std::uint64_t lease) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.lease_buried;
-    message->envelope.redelivered = true;
-    to_dead(locked, std::move(message));
-    admit_waiters(locked);
-    return true;
-}
-
-bool Channel::end_lease(std::uint64_t lease) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.lease_returns;
-    requeue(locked, std::move(message), 0);
-    came_back(locked);
-    return true;
-}
-
-bool Channel::undo_lease(std::uint64_t lease) noexcept {
-    Locked locked(*this);
-    MessageRef message = backlog_.leases.end(lease);
-    if (!message) return false;
-    ++counters_.lease_undone;
-    --message->envelope.deliveries;
-    message->envelope.redelivered = true;
-    requeue(locked, std::move(message));
-    came_back(locked);
-    return true;
-}
-
 // Where a message goes whose lease is over without an ack. Whoever calls this calls came_back().
 void Channel::requeue(Locked& locked, MessageRef message, Nanos delay) noexcept {
     message->envelope.redelivered = true;
     if (exhausted(*message)) return to_dead(locked, std::move(message));
     if (delay <= 0) return requeue(locked, std::move(message));
     const Nanos due = locked.now() + std::min(delay, kNever - locked.now());
-    stored_back(locked, *message, due);
+    keeper_->back(*message, due + epoch_);
     backlog_.delayed.add(std::move(message), due);
     arm(locked, due);
 }
@@ -176,21 +176,6 @@ bool Channel::still_leasing() noexcept {
     return enrolled_ = !backlog_.leases.empty();
 }
 
-std::size_t sweep_leases(Environment& environment) {
-    using List = std::vector<std::weak_ptr<Channel>>;
-    List all = environment.leasing.with([](List& list) { return std::exchange(list, {}); });
-    if (all.empty()) return 0;
-    std::size_t ended = 0;
-    std::erase_if(all, [&](const std::weak_ptr<Channel>& weak) {
-        auto channel = weak.lock();
-        if (!channel) return true;
-        ended += channel->sweep_leases();
-        return !channel->still_leasing();
-    });
-    environment.leasing.with([&](List& list) { list.insert(list.end(), all.begin(), all.end()); });
-    return ended;
-}
-
 // ---- dead letters -------------------------------------------------------------------------------
 
 // Whoever calls this reconsiders: a dead letter takes no room.
@@ -200,7 +185,7 @@ void Channel::to_dead(Locked& locked, MessageRef message) noexcept {
     envelope.dead = true;
     envelope.place = backlog_.new_place();
     emit(locked, EventKind::kDead, envelope.priority, envelope.type, envelope.deliveries);
-    stored_dead(locked, *message);
+    keeper_->back(*message, 0);
     backlog_.dead.push_back(std::move(message));
     serve_dead(locked);
 }
@@ -217,7 +202,7 @@ void Channel::redrive(Locked& locked) noexcept {
         envelope.place = backlog_.new_place();
         envelope.enqueued = now;
         stamp_expiry(locked, envelope);
-        stored_redriven(locked, message);
+        keeper_->back(message, 0);
         emit(locked, EventKind::kArrival, envelope.priority, envelope.type, message.total());
         backlog_.add(backlog_.dead.remove(message));
         return true;

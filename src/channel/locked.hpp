@@ -8,11 +8,6 @@
 
 namespace ipcfs::channel {
 
-// Takes a waiter out of the list that it is in.
-inline void unlink(queue::WaiterList& list, queue::Waiter& waiter) {
-    list.erase(list.iterator_to(waiter));
-}
-
 // How a write ends that waited, by what became of it.
 inline queue::Wake ending_of(Push push) noexcept {
     switch (push) {
@@ -24,26 +19,32 @@ inline queue::Wake ending_of(Push push) noexcept {
 }
 
 // Collected under the lock, done after it in this order: whoever waits gets its answer first.
-struct Channel::Effects {
+struct DeferredEffects;
+struct Effects {
     queue::WaiterList finish;
-    Tickets notify;
+    PollTickets notify;
     boost::container::small_vector<Event, 4> events;
     Nanos arm = kNever;
     bool ring = false;
-    bool enrol = false;  // for sweep_leases()
+    bool enrol = false;  // for LeaseWatch
     Doorbell::Target ring_target = Doorbell::Target::kQueue;
     queue::MessageList garbage;
     // Of a topic: what is to be done for its subscriptions.
     std::unique_ptr<DeferredEffects> after;
     // Of a subscription: topics whose publishers may look again, and whether there is room for all.
     std::vector<std::pair<std::shared_ptr<Channel>, bool>> relieved;
+
+    bool empty() const noexcept {
+        return finish.empty() && notify.empty() && events.empty() && arm == kNever && !ring &&
+               !enrol && garbage.empty() && !after && relieved.empty();
+    }
 };
 
 // What was collected under the locks of subscriptions while their topic's was held: done when that is
 // released, since it calls out.
-struct Channel::DeferredEffects {
+struct DeferredEffects {
     queue::WaiterList finish;
-    Tickets notify;
+    PollTickets notify;
     queue::MessageList garbage;
     std::vector<std::pair<std::shared_ptr<Channel>, Effects>> rest;
     std::vector<std::shared_ptr<Channel>> kept;   // so that none of them dies under the lock
@@ -53,7 +54,7 @@ struct Channel::DeferredEffects {
     void run() noexcept;
 };
 
-class Channel::Locked {
+class Locked {
 public:
     explicit Locked(Channel& channel)
         : listening(channel.hub_.has_listeners()), channel_(channel), hold_(channel.mutex_) {}
@@ -83,7 +84,7 @@ public:
         return now_;
     }
     Nanos realtime() noexcept {
-        if (realtime_ == 0) realtime_ = channel_.env_.clock.realtime();
+        if (realtime_ == 0) realtime_ = channel_.env_.clock.realtime_at(now());
         return realtime_;
     }
     void finish(queue::Waiter& waiter, queue::Wake why) noexcept {
@@ -99,6 +100,7 @@ public:
     const bool listening;
 
     static void run(Channel& channel, Effects& effects) noexcept {
+        if (effects.empty()) return;
         const Burst burst;
         while (!effects.finish.empty()) {
             queue::Waiter& waiter = effects.finish.front();
@@ -115,13 +117,10 @@ public:
             channel.env_.timers.arm(channel.weak_from_this(), effects.arm);
         }
         if (effects.enrol) {
-            channel.env_.leasing.with([&](auto& all) { all.push_back(channel.weak_from_this()); });
+            channel.env_.leases.add(channel.weak_from_this());
         }
         if (effects.ring) {
-            channel.env_.rings.fetch_add(1, std::memory_order_relaxed);
-            if (Doorbell* bell = channel.env_.doorbell.load(std::memory_order_acquire)) {
-                bell->ring(channel, effects.ring_target);
-            }
+            channel.env_.bell.ring(channel, effects.ring_target);
         }
         while (queue::take_front(effects.garbage)) {
         }

@@ -5,8 +5,8 @@
 #include <store/store.hpp>
 
 #include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/locked.hpp>
-#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
@@ -22,11 +22,11 @@ Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return Take::kRemoved;
     if (lane == Lane::kDead) {
-        Message* next = down_ ? nullptr : backlog_.dead.front(queue::Schedule::kStrict);
+        Message* next = flow_.down() ? nullptr : backlog_.dead.front(queue::Schedule::kStrict);
         if (!next || next->size() > room) return Take::kEmpty;
         to = backlog_.dead.remove(*next);
         ++counters_.dead_taken;
-        stored_taken(locked, *to);
+        keeper_->taken(*to);
         return Take::kTaken;
     }
     if (readable()) {
@@ -37,55 +37,60 @@ Take Channel::try_take(MessageRef& to, std::uint64_t room, Lane lane,
         admit_waiters(locked);
         if (to) return Take::kTaken;
     }
-    return view && stream_ended(*view) ? Take::kEnded : Take::kEmpty;
+    return view && discipline_->has_ended(*view) ? Take::kEnded : Take::kEmpty;
 }
 
 void Channel::take(ReadWaiter& waiter) noexcept {
     Locked locked(*this);
     if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
-    if (down_) return locked.finish(waiter, Wake::kShutdown);
+    if (flow_.down()) return locked.finish(waiter, Wake::kShutdown);
     if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
-    waiter.parked = true;
-    if (waiter.lane == Lane::kDead) {
-        dead_readers_.push_back(waiter);
-        return serve_dead(locked);
-    }
-    readers_.push_back(waiter);
-    ++waiting_readers_;
-    waiting_leasers_ += waiter.leases;
+    waiters_.park(waiter);
+    if (waiter.lane == Lane::kDead) return serve_dead(locked);
     const bool there_was = readable();
     serve_readers(locked);
     if (there_was) admit_waiters(locked);
-    if (settings_.type == Type::kSync) wake_polls(locked, POLLOUT);
+    if (discipline_->meets()) wake_polls(locked, POLLOUT);
 }
 
 void Channel::serve_readers(Locked& locked) noexcept {
-    if (held()) return;
-    while (!readers_.empty()) {
+    if (flow_.held()) return;
+    while (ReadWaiter* const reader = waiters_.first(Lane::kMain)) {
         if (backlog_.may_expire()) drop_expired(locked);
         MessageRef message = backlog_.take(settings_.schedule);
         if (!message) return end_stream(locked);
-        auto& reader = static_cast<ReadWaiter&>(readers_.front());
-        readers_.pop_front();
-        --waiting_readers_;
-        waiting_leasers_ -= reader.leases;
-        note_taken(locked, *message, reader.leases);
-        if (reader.leases) {
-            reader.lease = lease_out(locked, message, reader.holder);
-        }
-        reader.message = std::move(message);
-        locked.finish(reader, Wake::kServed);
+        serve(locked, *reader, std::move(message));
     }
 }
 
+void Channel::serve(Locked& locked, ReadWaiter& reader, MessageRef message) noexcept {
+    waiters_.remove(reader);
+    note_taken(locked, *message, reader.leases);
+    if (reader.leases) reader.lease = lease_out(locked, message, reader.holder);
+    reader.message = std::move(message);
+    locked.finish(reader, Wake::kServed);
+}
+
+// The only message of a batch, straight to the reader that waits for it. Whether there is one. Whoever listens to
+// events is told of the queue in between.
+bool Channel::hand_over(Locked& locked, MessageRef& message) noexcept {
+    if (locked.listening || flow_.held() || !backlog_.empty() || backlog_.gated()) return false;
+    if (settings_.schedule != queue::Schedule::kStrict) return false;  // the queue counts turns
+    ReadWaiter* const reader = waiters_.first(Lane::kMain);
+    if (!reader || message->envelope.expires <= locked.now()) return false;
+    serve(locked, *reader, std::move(message));
+    return true;
+}
+
 void Channel::serve_dead(Locked& locked) noexcept {
-    while (!dead_readers_.empty() && !backlog_.dead.empty() && !down_) {
-        auto& reader = static_cast<ReadWaiter&>(dead_readers_.front());
-        dead_readers_.pop_front();
-        reader.message = backlog_.dead.pop(queue::Schedule::kStrict);
+    while (!backlog_.dead.empty() && !flow_.down()) {
+        ReadWaiter* const reader = waiters_.first(Lane::kDead);
+        if (!reader) break;
+        waiters_.remove(*reader);
+        reader->message = backlog_.dead.pop(queue::Schedule::kStrict);
         ++counters_.dead_taken;
-        stored_taken(locked, *reader.message);
-        locked.finish(reader, Wake::kServed);
+        keeper_->taken(*reader->message);
+        locked.finish(*reader, Wake::kServed);
     }
     if (!backlog_.dead.empty()) wake_polls(locked, POLLIN, Lane::kDead);
 }
@@ -93,7 +98,7 @@ void Channel::serve_dead(Locked& locked) noexcept {
 // Messages may have become readable: whoever waits for one.
 void Channel::offer(Locked& locked) noexcept {
     serve_readers(locked);
-    if (!polls_.empty() && readable()) wake_polls(locked, POLLIN);
+    if (waiters_.has_polls() && readable()) wake_polls(locked, POLLIN);
 }
 
 void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexcept {
@@ -103,7 +108,7 @@ void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexce
                                              // the next arrival
     ++counters_.delivered;
     counters_.redelivered += message.envelope.redelivered;
-    stored_taken(locked, message);
+    keeper_->taken(message);
     counters_.delivered_bytes += message.total();
     if (!latency_) latency_ = std::make_unique<insight::Histogram>();
     Nanos waited = locked.now() - message.envelope.enqueued;
@@ -114,10 +119,11 @@ void Channel::note_taken(Locked& locked, Message& message, bool on_lease) noexce
 void Channel::delivered(Message& message) noexcept {
     // Without the lock: it is the reader's.
     if (message.kept_sequence) {
+        const store::Key key{message.kept_channel, message.kept_sequence};
         if (env_.lingering) {
-            env_.lingering->add(message.kept_channel, message.kept_sequence);
+            env_.lingering->add(key);
         } else {
-            (void)env_.store->erase({message.kept_channel, message.kept_sequence});
+            (void)env_.store->erase(key);
         }
     }
     if (!message.writer) return;  // set before the message was taken, by the taking thread's lock
@@ -138,7 +144,7 @@ void Channel::give_back(MessageRef message) noexcept {
             message->writer = nullptr;
             ++counters_.withdrawn;
             writer->why = writer->ending;
-            stored_gone(locked, *message);
+            keeper_->gone(*message);
             locked.discard(std::move(message));
             return resolve(locked, *writer);
         }
@@ -147,7 +153,7 @@ void Channel::give_back(MessageRef message) noexcept {
         return drop(locked, std::move(message), Wake::kRemoved);
     }
     if (message->envelope.dead) {
-        stored_back(locked, *message, 0);
+        keeper_->back(*message, 0);
         backlog_.dead.push_front(std::move(message));
         return serve_dead(locked);
     }
@@ -158,7 +164,7 @@ void Channel::give_back(MessageRef message) noexcept {
 // To where it was in line. Whoever calls this calls came_back().
 void Channel::requeue(Locked& locked, MessageRef message) noexcept {
     mind_expiry(locked, message->envelope);
-    stored_back(locked, *message, 0);
+    keeper_->back(*message, 0);
     backlog_.put_back(std::move(message));
 }
 
@@ -174,7 +180,7 @@ void Channel::came_back(Locked& locked) noexcept {
 void Channel::ring(Locked& locked) noexcept {
     if (subscription_ && !subscription_->is_named()) return;  // there is no such file
     if (queue_file_writes_ > 0) {
-        if (settings_.type != Type::kSync) {
+        if (!discipline_->meets()) {
             bell_deferred_ = true;
             return;
         }

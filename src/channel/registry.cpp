@@ -15,19 +15,15 @@ Registry::Registry(Environment& environment, const Settings& defaults, std::size
     root_->made.mode = 01777;
     root_->made.changed = environment.clock.realtime();
     environment.registry.store(this, std::memory_order_release);
-    environment.keep_record = [this](std::uint64_t id, const Settings* settings) {
-        return keep_record(id, settings);
-    };
 }
 
 Registry::~Registry() {
     env_.registry.store(nullptr, std::memory_order_release);
-    env_.keep_record = nullptr;
 }
 
 // After names or rights have changed: what recursive subscriptions reach is to be asked anew.
 void Registry::changed() noexcept {
-    env_.reach_version.fetch_add(1, std::memory_order_acq_rel);
+    env_.recursion.changed();
 }
 
 Registry::Entry* Registry::entry(std::uint64_t id) const {
@@ -398,8 +394,7 @@ void Registry::shut_down() noexcept {
         std::unique_lock hold(mutex_);
         down_ = true;
     }
-    for_each(
-        [](const std::shared_ptr<Channel>& channel, const std::string&) { channel->shut_down(); });
+    for_each([](const auto& channel, const std::string&) { channel->shut_down(); });
 }
 
 }  // namespace ipcfs::channel

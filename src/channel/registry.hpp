@@ -1,6 +1,7 @@
 // All channels by id, by name and by path, with what a file system keeps of each: owner, mode, ACLs,
 // extended attributes. May change while it is iterated: ids only grow, and iteration goes by id. One
-// shared lock over names and attributes, never held while a channel is called. Any thread.
+// shared lock over names and attributes. Channels are called without it, but for their settings (a record that
+// goes to the store has them). Any thread.
 #pragma once
 
 #include <cstdint>
@@ -92,6 +93,13 @@ public:
     // The record of a durable channel, with these settings or those that it has, goes to the store, and
     // those above it; of one that is not durable any more, it goes away. ENOSPC, EIO.
     Result<void> keep_record(std::uint64_t id, const Settings* settings);
+    // For recursive subscriptions: whether whoever that is may read what is sent to the channel of that id.
+    // Called on any thread without locks of channels. Until one is given nobody may.
+    using MayReceive = std::function<bool(std::uint64_t channel, const access::Identity& who)>;
+    void let_receive(MayReceive may) { may_receive_ = std::move(may); }
+    bool may_receive(std::uint64_t channel, const access::Identity& who) const {
+        return may_receive_ && may_receive_(channel, who);
+    }
     // After a restart, before anybody uses them: makes a channel again, without a place in the tree yet; a
     // subscription only after its topic (ENOENT). The record was checked by decode_channel().
     Result<std::shared_ptr<Channel>> restore(std::uint64_t id, const ChannelRecord& record);
@@ -128,6 +136,7 @@ private:
 
     Environment& env_;
     const std::size_t prefix_;
+    MayReceive may_receive_;
     mutable std::shared_mutex mutex_;
     Settings defaults_;
     std::uint64_t next_id_ = 1;

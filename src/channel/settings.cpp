@@ -17,8 +17,11 @@ template <class E>
 struct Names;
 template <>
 struct Names<Type> {
-    static constexpr std::array<const char*, 6> kAll{"queue", "sync",      "batch",
-                                                     "topic", "multicast", "stream"};
+    static constexpr auto kAll = std::to_array<const char*>({
+#define IPCFS_ROW(value, name, make) name,
+        IPCFS_CHANNEL_TYPES(IPCFS_ROW)
+#undef IPCFS_ROW
+    });
 };
 template <>
 struct Names<Durable> {

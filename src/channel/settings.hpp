@@ -11,6 +11,7 @@
 
 #include <base/clock.hpp>
 #include <base/result.hpp>
+#include <channel/types.hpp>
 #include <queue/priority_queue.hpp>
 
 namespace ipcfs::channel {
@@ -18,7 +19,11 @@ namespace ipcfs::channel {
 // One write(2) of at most this is never split by the kernel: 1 MiB less a page.
 constexpr std::uint64_t kMaxWrite = (1U << 20) - 4096;
 
-enum class Type : std::uint8_t { kQueue, kSync, kBatch, kTopic, kMulticast, kStream };
+enum class Type : std::uint8_t {
+#define IPCFS_ROW(value, name, make) value,
+    IPCFS_CHANNEL_TYPES(IPCFS_ROW)
+#undef IPCFS_ROW
+};
 enum class Durable : std::uint8_t { kOff, kAsync, kSync };
 enum class Payloads : std::uint8_t { kSealed, kPooled };
 enum class Overflow : std::uint8_t { kBlock, kReject, kDropOldest, kDropNewest };
@@ -68,11 +73,15 @@ struct Settings {
     std::uint64_t low_mark_bytes() const noexcept { return mark_down(bytes); }
 
 private:
+    // Every write asks for them, and a division of 128 bits is slow.
+    static constexpr std::uint64_t kEasy = UINT64_MAX / 128;
     std::uint64_t mark_up(std::uint64_t whole) const noexcept {
+        if (whole < kEasy) return (whole * high_watermark + 99) / 100;
         return static_cast<std::uint64_t>(
             (static_cast<unsigned __int128>(whole) * high_watermark + 99) / 100);
     }
     std::uint64_t mark_down(std::uint64_t whole) const noexcept {
+        if (whole < kEasy) return whole * low_watermark / 100;
         return static_cast<std::uint64_t>(static_cast<unsigned __int128>(whole) * low_watermark /
                                           100);
     }

@@ -3,6 +3,7 @@
 #include <channel/channel.hpp>
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/subscription.hpp>
 #include <channel/topic.hpp>
 
@@ -54,9 +55,9 @@ Result<void> Subscription::set_filter(std::string_view text) {
     } else {
         install(filter, charge);
     }
-    const Environment& env = channel_.environment();
-    if (is_named_ && env.keep_record && channel_.settings().durable != Durable::kOff) {
-        if (auto kept = env.keep_record(channel_.id(), nullptr); !kept) {
+    Registry* const registry = channel_.environment().registry.load(std::memory_order_acquire);
+    if (is_named_ && registry && channel_.settings().durable != Durable::kOff) {
+        if (auto kept = registry->keep_record(channel_.id(), nullptr); !kept) {
             channel_.note_error("store: " + kept.error().message());
         }
     }
@@ -88,15 +89,14 @@ void Subscription::end() noexcept {
 
 bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noexcept {
     Locked locked(*this, topic);
-    if (removed_.load(std::memory_order_relaxed) || !blocks()) return true;
+    if (removed_.load(std::memory_order_relaxed) || !blocks_publishers()) return true;
     // What can never fit is lost here and nowhere else.
     if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
-    if (backlog_.empty() && waiting_readers_ >= like.count && waiting_leasers_ == 0 &&
-        !backlog_.gated()) {
+    if (backlog_.empty() && waiters_.can_take(like.count) && !backlog_.gated()) {
         return true;
     }
-    if ((like.critical || !paused_) && fits(like)) return true;
-    if (!paused_) pause(locked);
+    if ((like.critical || !flow_.paused()) && flow_.fits(like)) return true;
+    if (!flow_.paused()) pause(locked);
     if (hold_up(publisher, like.critical)) ++publisher.topic_->stuck;
     return false;
 }
@@ -125,20 +125,38 @@ bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
     if (count > 0) {
         // Where it blocks, there was room when that was asked for.
         Push push = Push::kTooLong;
-        if (!blocks() || never_fits(shares)) {
+        if (!blocks_publishers() || flow_.never_fits(shares)) {
             push = admit(locked, shares, Via::kOther, false);
         } else if (push = keep_first(locked, shares); push == Push::kQueued) {
             enqueue(locked, shares, Via::kOther, nullptr);
         }
         is_queued = push == Push::kQueued;
         if (!is_queued) lost += count;
-        if (blocks() && paused_ && hold_up(publisher, false)) ++publisher.topic_->stuck;
+        if (blocks_publishers() && flow_.paused() && hold_up(publisher, false))
+            ++publisher.topic_->stuck;
     }
     if (lost > 0) {
         counters_.lost += lost;
         emit(locked, EventKind::kOverflow, 255, 0, lost);
     }
     return is_queued;
+}
+
+// A named subscription is made first and given a filter then: what it was given to start with, and has
+// not delivered, has to match as if it had had that filter.
+void Channel::drop_replayed(Locked& topic, bool is_multicast) noexcept {
+    Locked locked(*this, topic);
+    backlog_.for_each([&](Message& message) {
+        if (message.envelope.sequence > subscription_->replayed_) return true;
+        Examined examined(message);
+        const Subscription& own = *subscription_;
+        if (!own.active_->matches(examined, own.wants_topic_, is_multicast)) {
+            ++counters_.purged;
+            drop(locked, backlog_.remove(message), Wake::kPurged);
+        }
+        return true;
+    });
+    admit_waiters(locked);
 }
 
 // Whether it is new that this topic's publishers wait for us.
@@ -155,9 +173,10 @@ bool Channel::hold_up(Channel& publisher, bool critical) noexcept {
 void Channel::relieve(Locked& locked) noexcept {
     auto& holds = subscription_->holds_;
     if (holds.empty()) return;
-    const bool is_over = removed_.load(std::memory_order_relaxed) || !blocks() || !paused_;
+    const bool is_over =
+        removed_.load(std::memory_order_relaxed) || !blocks_publishers() || !flow_.paused();
     for (Subscription::Hold& hold : holds) {
-        if (!is_over && !(hold.critical && reserve_has_room())) continue;
+        if (!is_over && !(hold.critical && flow_.reserve_has_room())) continue;
         hold.critical = false;
         if (auto topic = hold.topic.lock()) {
             locked.effects.relieved.emplace_back(std::move(topic), is_over);

@@ -1,4 +1,4 @@
-// What a channel of type topic or multicast has beside its settings: who subscribes to it, what it
+// What a channel of type topic or multicast decides, and has beside its settings: who subscribes to it, what it
 // retains for newcomers, and which subscriptions above it take what is published here, too. Private to
 // src/channel; all under the channel's lock but for circles, which have their own.
 //
@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <channel/channel.hpp>
+#include <channel/discipline.hpp>
 #include <channel/subscription.hpp>
 
 namespace ipcfs::channel {
@@ -28,7 +28,7 @@ struct Circle {
 };
 
 // Of a topic, the recursive subscriptions above it that may have what is published here. Made without
-// locks, kept until Environment::reach_version moves on.
+// locks, kept until Recursion::version moves on.
 struct Reach {
     struct Group {
         std::shared_ptr<Circle> circle;
@@ -41,24 +41,39 @@ struct Reach {
     std::vector<Group> groups;  // each topic once
 };
 
-class Topic {
+class Topic final : public Discipline {
 public:
-    explicit Topic(Environment& environment, std::uint64_t id)
-        : circle(std::make_shared<Circle>(id)), env_(environment) {}
-    Topic(const Topic&) = delete;
-    Topic& operator=(const Topic&) = delete;
+    explicit Topic(Channel& channel)
+        : Discipline(channel),
+          circle(std::make_shared<Circle>(channel.id())),
+          env_(channel.environment()) {}
+
+    Admission admit(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept override;
+    bool deliver(Locked& locked, queue::Batch& batch, queue::Via via) noexcept override;
+    // It has a message until its subscriptions have.
+    store::Place first_place() const noexcept override { return store::Place::kTaken; }
+    // What `overflow` says is for its subscriptions.
+    bool blocks() const noexcept override { return true; }
+    bool is_low() const noexcept override { return stuck == 0; }
+    bool is_writable(bool critical) const noexcept override;
+    bool is_idle() const noexcept override { return size() == 0 && retained.empty(); }
+    Result<void> may_be_removed() const override;
+    void end(Locked& locked) noexcept override;
+    void shut_down(Locked& locked) noexcept override;
+    void settings_changed(Locked& locked) noexcept override;
+    std::uint64_t purge(Locked& locked) noexcept override;
+    void collect(std::vector<queue::MessageRef>& to) const override {
+        to.insert(to.end(), retained.begin(), retained.end());
+    }
+    void describe(Snapshot& to) const noexcept override;
 
     void enter(Subscription& subscription) noexcept;
     void leave(Subscription& subscription) noexcept;
     std::uint64_t size() const noexcept { return direct.size() + recursive; }
-    bool is_idle() const noexcept { return size() == 0 && retained.empty(); }
-
     // Keeps it for newcomers, with its charges, as long as the settings allow.
-    void retain(queue::MessageRef message, const Settings& settings,
-                queue::MessageList& garbage) noexcept;
-    void trim(const Settings& settings, queue::MessageList& garbage) noexcept;
-    // All of them. How many there were.
-    std::uint64_t forget(queue::MessageList& garbage) noexcept;
+    void retain(Locked& locked, queue::MessageRef message) noexcept;
+    // Gives a newcomer what is retained and matches.
+    void replay(Locked& locked, Subscription& to) noexcept;
 
     std::vector<Subscription*> direct;  // those that are not recursive
     const std::shared_ptr<Circle> circle;
@@ -74,6 +89,8 @@ public:
     bool reserve_is_full = false;  // of one of them: not even for critical messages
 
 private:
+    template <class F>
+    void for_each_subscriber(Locked& locked, F&& use);
     void drop_first(queue::MessageList& garbage) noexcept;
     Environment& env_;
 };

@@ -56,9 +56,11 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
       ledger([wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
              wanted.limits.total_bytes),
       budget(clock, payload::available_memory),
+      kept(make_store(wanted, given.inheritance ? given.inheritance->life() : 1, logger)),
       payloads(ledger, budget),
       worker("ipcfs-memory", {.threads = 4, .patience = kSecond}),
-      environment{clock, timers, pool, ledger},
+      environment(clock, timers, pool, ledger, kept.get(), &worker,
+                  wanted.fuse.transport != Transport::kClassic),
       registry(environment, wanted.channel, wanted.mount.size() + 16),
       pump(event_loop, clock) {
     budget.set_reserve(wanted.payload.reserve);
@@ -71,7 +73,7 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
 
 Daemon::State::~State() {
     stop();
-    environment.doorbell.store(nullptr);
+    environment.bell.connect(nullptr);
     control.reset();
     worker.finish();  // its jobs use the session
     bell.reset();
@@ -133,7 +135,7 @@ Result<void> Daemon::State::start() {
     // Before the first request, so that no message arrives without a doorbell.
     bell = std::make_unique<fuse::Doorbell>(mount, registry, *session);
     if (auto rings = bell->start(); !rings) return rings;
-    environment.doorbell.store(bell.get(), std::memory_order_release);
+    environment.bell.connect(bell.get());
     // The bell is a process of its own, forked before there are threads; the store has some.
     if (auto restored = restore(wanted); !restored) return restored;
     claim_ids();
@@ -159,13 +161,7 @@ Result<void> Daemon::State::start() {
 
 // Restores durable channels before any request is served.
 Result<void> Daemon::State::restore(const Config& wanted) {
-    kept = make_store(wanted, succession.inheritance ? succession.inheritance->life() : 1, log);
     if (!kept) return {};
-    environment.store = kept.get();
-    environment.worker = &worker;
-    if (wanted.fuse.transport != Transport::kClassic) {
-        environment.lingering = std::make_shared<channel::Lingering>(environment);
-    }
     payloads.on_saved_gone([this](std::uint64_t id) { kept->drop_payload(id); });
     auto requests = recover(*kept, registry, payloads, log);
     if (!requests) return requests.error();
@@ -220,7 +216,7 @@ void Daemon::State::stop() noexcept {
     }
     if (bell) {
         holding = "joining the doorbell's threads";
-        environment.doorbell.store(nullptr);
+        environment.bell.connect(nullptr);
         bell->stop();
     }
     if (kept) {
@@ -323,7 +319,7 @@ void Daemon::State::watch() {
 void Daemon::State::sweep() {
     if (stopped) return;
     payloads.sweep();
-    channel::sweep_leases(environment);
+    environment.leases.sweep();
     loop.after(kSweepPeriod, [this] { sweep(); });
 }
 

@@ -53,7 +53,7 @@ Result<std::unordered_set<std::uint64_t>> recover(store::Store& store, channel::
     const std::uint64_t life = (store.generation() - 1) << kLifeBits;
     registry.start_ids(life + 1);
     payloads.start_ids(std::max(life + 1, store.first_free_payload()));
-    env.next_message_id = life + 1;
+    env.messages.start_ids(life + 1);
     if (recovered.channels() > 0) {
         log.info(
             "durable: ", recovered.channels(), " channels with ", recovered.messages(),

@@ -127,6 +127,10 @@ public:
     // of memory.
     MessageRef share(const MessageRef& origin) noexcept;
 
+    // Numbers of messages, unique in the daemon.
+    std::uint64_t new_id() noexcept { return next_id_.fetch_add(1, std::memory_order_relaxed); }
+    void start_ids(std::uint64_t first) noexcept { next_id_ = first; }
+
 private:
     friend void intrusive_ptr_release(Message* message) noexcept;
     // Free lists: messages with inline room, and shares without.
@@ -145,6 +149,7 @@ private:
 
     Guarded<Lists> free_;
     std::size_t keep_;
+    std::atomic<std::uint64_t> next_id_{1};
 };
 
 void intrusive_ptr_add_ref(Message* message) noexcept;

@@ -165,14 +165,13 @@ static_assert(has_one_direction_for_whole_backings());
 Shape shape_of(const channel::Channel& channel) noexcept {
     if (channel.role() == channel::Role::kSubscription) return kSubscriptionShape;
     switch (channel.settings().type) {
-        case channel::Type::kQueue: return kQueueShape;
         case channel::Type::kSync: return kSyncShape;
         case channel::Type::kBatch: return kBatchShape;
         case channel::Type::kTopic: return kTopicShape;
         case channel::Type::kMulticast: return kMulticastShape;
         case channel::Type::kStream: return kStreamShape;
+        default: return kQueueShape;  // types that show what a queue does
     }
-    return kQueueShape;
 }
 
 std::span<const FileKind> file_kinds() noexcept {

@@ -115,11 +115,7 @@ void LeaseFile::settle(Delivery& delivery, bool sent) noexcept {
         if (before.lease) channel_->undo_lease(before.lease);
         return;
     }
-    if (channel_->attributes_cached.exchange(false, std::memory_order_relaxed)) {
-        if (auto* bell = channel_->environment().doorbell.load(std::memory_order_acquire)) {
-            bell->refresh(*channel_);
-        }
-    }
+    channel_->environment().bell.refresh(*channel_);
 }
 
 void LeaseFile::start_read(ReadOperation& operation) noexcept {

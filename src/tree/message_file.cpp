@@ -198,12 +198,7 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
     message.reset();
     delivery.more.clear();
     delivery.payload.reset();
-    if (style_.via != queue::Via::kQueueFile &&
-        channel_->attributes_cached.exchange(false, std::memory_order_relaxed)) {
-        if (auto* bell = channel_->environment().doorbell.load(std::memory_order_acquire)) {
-            bell->refresh(*channel_);
-        }
-    }
+    if (style_.via != queue::Via::kQueueFile) channel_->environment().bell.refresh(*channel_);
 }
 
 // From here on the reader keeps it, for re-reading; the sender owes nothing any more.

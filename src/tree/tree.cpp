@@ -46,10 +46,9 @@ Tree::Tree(Registry& registry, access::Ledger& ledger, payload::Store& payloads,
             root.uid = system_.uid;
             root.gid = system_.gid;
         });
-    registry_.environment().may_receive = [this](std::uint64_t channel,
-                                                 const access::Identity& subscriber) {
+    registry_.let_receive([this](std::uint64_t channel, const access::Identity& subscriber) {
         return may_receive(channel, subscriber);
-    };
+    });
 }
 
 // What a file has until it is changed.

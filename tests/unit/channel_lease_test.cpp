@@ -434,21 +434,21 @@ TEST(Lease, EndsWithItsProcess) {
     world.push_all(*jobs, {"a", "b", "c"});
     const pid_t doomed = new_process();
     Trial mine = lease(*jobs), first = lease(*jobs, doomed), second = lease(*jobs, doomed);
-    EXPECT_EQ(sweep_leases(world.env), 0U);
+    EXPECT_EQ(world.env.leases.sweep(), 0U);
     end_process(doomed);
-    EXPECT_EQ(sweep_leases(world.env), 2U);
+    EXPECT_EQ(world.env.leases.sweep(), 2U);
     EXPECT_FALSE(jobs->ack(first.lease.id));
     EXPECT_TRUE(jobs->has_lease(mine.lease.id));
     EXPECT_EQ(drain(*jobs), (Texts{"b", "c"}));
     EXPECT_TRUE(jobs->ack(mine.lease.id));
-    EXPECT_EQ(sweep_leases(world.env), 0U);
-    EXPECT_TRUE(world.env.leasing.with([](auto& all) { return all.empty(); }));
+    EXPECT_EQ(world.env.leases.sweep(), 0U);
+    EXPECT_EQ(world.env.leases.watched(), 0U);
     // It is looked after again when it has leases again.
     world.push(*jobs, "d");
     lease(*jobs);
-    EXPECT_EQ(world.env.leasing.with([](auto& all) { return all.size(); }), 1U);
+    EXPECT_EQ(world.env.leases.watched(), 1U);
     jobs.reset();
-    EXPECT_EQ(sweep_leases(world.env), 0U);
+    EXPECT_EQ(world.env.leases.sweep(), 0U);
 }
 
 // ---- dead letters

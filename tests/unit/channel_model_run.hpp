@@ -322,7 +322,7 @@ private:
         }
         end_process(holder);
         const std::size_t expected = model_.die(holder);
-        ASSERT_EQ(sweep_leases(world_.env), expected) << where();
+        ASSERT_EQ(world_.env.leases.sweep(), expected) << where();
         holder = new_process();
     }
 

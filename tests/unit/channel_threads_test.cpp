@@ -44,7 +44,7 @@ void exchange(const std::string& settings) {
     World world;
     SystemClock clock;
     Environment env{clock, world.timers, world.pool, world.ledger};
-    env.doorbell = &world.bell;
+    env.bell.connect(&world.bell);
     auto jobs = std::make_shared<Channel>(env, 1, parse_control(settings, Settings{})->settings);
     std::atomic<int> to_deliver{kWriters * kOfEach};
     std::vector<std::thread> threads;
@@ -191,7 +191,7 @@ TEST(ChannelThreads, LeasesThatEndInEveryWayAckOfEachMessageOnce) {
     threads.emplace_back([&] {
         while (!over) {
             world.timers.run(clock.monotonic());
-            sweep_leases(env);
+            env.leases.sweep();
             (void)jobs->list(Lane::kDead);
             std::this_thread::yield();
         }

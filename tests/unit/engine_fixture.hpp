@@ -74,7 +74,7 @@ struct World {
     CountingBell bell;
     Environment env{clock, timers, pool, ledger};
 
-    World() { env.doorbell = &bell; }
+    World() { env.bell.connect(&bell); }
 
     std::shared_ptr<Channel> channel(std::string_view settings = {}) {
         auto control = parse_control(settings, Settings{});

@@ -561,11 +561,11 @@ struct Tree : Topics {
     std::map<std::uint64_t, bool> forbidden;
     std::atomic<int> asked{0};
     Tree() {
-        world.env.may_receive = [this](std::uint64_t channel, const access::Identity& who) {
+        registry.let_receive([this](std::uint64_t channel, const access::Identity& who) {
             ++asked;
             EXPECT_EQ(who.uid, kReader.uid);
             return !forbidden[channel];
-        };
+        });
     }
 };
 

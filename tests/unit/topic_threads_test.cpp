@@ -102,7 +102,7 @@ TEST(TopicThreads, EverySubscriberSeesOneOrderOfConcurrentPublishers) {
 TEST(TopicThreads, RecursiveOnesSeeOneOrderOfPublishersAtSeveralTopics) {
     constexpr int kEach = 300;
     Topics t;
-    t.world.env.may_receive = [](std::uint64_t, const access::Identity&) { return true; };
+    t.registry.let_receive([](std::uint64_t, const access::Identity&) { return true; });
     auto top = t.make(Registry::kRootId, "top", "type topic\ncapacity 100000");
     std::vector<std::shared_ptr<Channel>> topics{top};
     for (const char* name : {"a", "b", "c"}) topics.push_back(t.make(top->id(), name));
@@ -174,7 +174,7 @@ TEST(TopicThreads, CompetingReadersShareANamedSubscription) {
 TEST(TopicThreads, SubscribersComeAndGoAndTheTopicIsRemovedWhilePublished) {
     for (int round = 0; round < 5; ++round) {
         Topics t;
-        t.world.env.may_receive = [](std::uint64_t, const access::Identity&) { return true; };
+        t.registry.let_receive([](std::uint64_t, const access::Identity&) { return true; });
         auto top = t.make(Registry::kRootId, "top");
         auto topic = t.make(top->id(), "t", "type topic\nretain 5");
         std::vector<std::thread> threads;
@@ -223,7 +223,7 @@ TEST(TopicThreads, SubscribersComeAndGoAndTheTopicIsRemovedWhilePublished) {
         EXPECT_EQ(t.messages_of(t.reader), 0U);
         EXPECT_EQ(t.messages_of(t.publisher), 0U);
         EXPECT_EQ(t.bytes_of(t.reader), 0U);
-        EXPECT_EQ(t.world.env.recursive, 0U);
+        EXPECT_EQ(t.world.env.recursion.subscriptions, 0U);
     }
 }
 

@@ -1,0 +1,271 @@
+// Types topic and multicast: what is published goes to all subscriptions that want it, and is kept for newcomers as
+// far as the setting `retain` says. Where a subscription blocks and has no room, publishers wait. Any thread, under
+// the lock of the topic's channel.
+#include <boost/container/small_vector.hpp>
+
+#include <channel/filter.hpp>
+#include <channel/locked.hpp>
+#include <channel/topic.hpp>
+
+namespace ipcfs::channel {
+
+using queue::Batch;
+using queue::Message;
+using queue::MessageRef;
+using queue::Via;
+
+namespace {
+
+// An entry for one subscriber, charged to it. False when that is not to be had.
+bool add_share(queue::MessagePool& pool, Message& origin, access::Account& account, Batch& to) {
+    MessageRef share = pool.share(MessageRef(&origin));
+    if (!share || !share->charge(account)) return false;
+    share->envelope.redelivered = origin.envelope.redelivered;
+    to.add(std::move(share));
+    return true;
+}
+
+}  // namespace
+
+// ---- who subscribes -----------------------------------------------------------------------------
+
+void Topic::enter(Subscription& subscription) noexcept {
+    if (subscription.index_ != Subscription::kNowhere) return;
+    named += subscription.is_named();
+    auto add = [&](std::vector<Subscription*>& list) {
+        subscription.index_ = list.size();
+        list.push_back(&subscription);
+    };
+    if (!subscription.is_recursive()) return add(direct);
+    {
+        std::scoped_lock hold(circle->mutex);
+        add(circle->members);
+        subscription.in_circle_ = true;
+    }
+    ++recursive;
+    env_.recursion.subscriptions.fetch_add(1, std::memory_order_acq_rel);
+    env_.recursion.changed();
+}
+
+void Topic::leave(Subscription& subscription) noexcept {
+    if (subscription.index_ == Subscription::kNowhere) return;
+    named -= subscription.is_named();
+    auto drop = [&](std::vector<Subscription*>& list) {
+        list[subscription.index_] = list.back();
+        list[subscription.index_]->index_ = subscription.index_;
+        list.pop_back();
+        subscription.index_ = Subscription::kNowhere;
+    };
+    if (!subscription.in_circle_) return drop(direct);
+    {
+        std::scoped_lock hold(circle->mutex);
+        drop(circle->members);
+        subscription.in_circle_ = false;
+    }
+    --recursive;
+    env_.recursion.subscriptions.fetch_sub(1, std::memory_order_acq_rel);
+    env_.recursion.changed();
+}
+
+// Calls use(subscription, whether its filter lets this channel through), with what is recursive under
+// its circle's lock.
+template <class F>
+void Topic::for_each_subscriber(Locked& locked, F&& use) {
+    for (Subscription* each : direct) use(*each, each->wants_topic_);
+    if (recursive > 0) {
+        std::scoped_lock hold(circle->mutex);
+        for (Subscription* each : circle->members) use(*each, each->wants_topic_);
+    }
+    if (!reach || env_.recursion.subscriptions.load(std::memory_order_relaxed) == 0) return;
+    for (const Reach::Group& group : reach->groups) {
+        std::scoped_lock hold(group.circle->mutex);
+        for (const auto& [weak, wants_path] : group.to) {
+            auto channel = weak.lock();
+            if (!channel) continue;
+            Subscription& each = *channel->subscription();
+            locked.after().kept.push_back(std::move(channel));
+            if (each.in_circle_) use(each, wants_path);
+        }
+    }
+}
+
+void Topic::end(Locked& locked) noexcept {
+    for_each_subscriber(locked, [&](Subscription& each, bool) {
+        if (auto channel = each.topic().get() == &channel_ ? each.channel().weak_from_this().lock()
+                                                           : nullptr) {
+            locked.after().ended.push_back(std::move(channel));
+        }
+    });
+}
+
+// Those with a name are told by the registry.
+void Topic::shut_down(Locked& locked) noexcept {
+    for_each_subscriber(locked, [&](Subscription& each, bool) {
+        if (each.is_named() || each.topic().get() != &channel_) return;
+        if (auto channel = each.channel().weak_from_this().lock()) {
+            locked.after().down.push_back(std::move(channel));
+        }
+    });
+}
+
+// ---- publishing ---------------------------------------------------------------------------------
+
+// Whether every subscription that blocks has room for what it would get of it; if not, those that have
+// none will say when. Nothing is put anywhere yet.
+Discipline::Admission Topic::admit(Locked& locked, const Batch& batch, bool was_waiting) noexcept {
+    if (has_to_wait(batch, was_waiting)) return Admission::kWait;
+    for (const Message& message : batch.messages) {
+        if (message.payload && message.payload->kind != PayloadKind::kSealed) {
+            channel_.last_error_ = "a payload that only one can have cannot be published";
+            return Admission::kRefused;
+        }
+    }
+    bool has_room = true;
+    boost::container::small_vector<Examined, 1> examined;
+    for_each_subscriber(locked, [&](Subscription& each, bool in_reach) {
+        if (!each.blocks_.load(std::memory_order_relaxed)) return;
+        if (examined.empty()) {
+            for (const Message& message : batch.messages) examined.emplace_back(message);
+        }
+        Batch like;  // its figures only
+        auto at = examined.begin();
+        for (const Message& message : batch.messages) {
+            Examined& looked_at = *at++;
+            if (each.active_ &&
+                !each.active_->matches(looked_at, in_reach, settings().type == Type::kMulticast)) {
+                continue;
+            }
+            ++like.count;
+            like.bytes += message.size();
+        }
+        like.critical = batch.critical;
+        if (like.count == 0 || each.channel_.has_room(locked, channel_, like)) return;
+        has_room = false;
+    });
+    if (has_room) return Admission::kEnter;
+    if (batch.critical) reserve_is_full = true;
+    return Admission::kPause;
+}
+
+bool Topic::is_writable(bool critical) const noexcept {
+    return critical ? !waiters().has_critical_writers() && !reserve_is_full
+                    : !flow().paused() && !waiters().has_writers();
+}
+
+bool Topic::deliver(Locked& locked, Batch& batch, Via via) noexcept {
+    boost::container::small_vector<Examined, 1> examined;
+    boost::container::small_vector<bool, 1> is_taken;
+    for (const Message& message : batch.messages) {
+        examined.emplace_back(message);
+        is_taken.push_back(false);
+    }
+    for_each_subscriber(locked, [&](Subscription& each, bool in_reach) {
+        Batch shares;
+        std::uint64_t lost = 0;
+        std::size_t at = 0;
+        for (Message& message : batch.messages) {
+            const std::size_t index = at++;
+            if (each.active_ && !each.active_->matches(examined[index], in_reach,
+                                                       settings().type == Type::kMulticast)) {
+                continue;
+            }
+            is_taken[index] = true;
+            if (!add_share(env_.messages, message, each.account_, shares)) ++lost;
+        }
+        if (lost > 0) {  // all or nothing
+            lost += shares.count;
+            shares.clear();
+        }
+        if (shares.count + lost == 0) return;
+        const std::uint64_t count = shares.count;
+        if (each.channel_.receive(locked, channel_, shares, lost))
+            channel_.counters_.copies += count;
+    });
+    std::size_t at = 0;
+    while (MessageRef message = take_front(batch.messages)) {
+        if (!is_taken[at++]) ++channel_.counters_.unmatched;
+        channel_.counters_.enqueued_bytes += message->total();
+        if (locked.listening) {
+            channel_.emit(locked, EventKind::kArrival, message->envelope.priority,
+                          message->envelope.type, message->total());
+        }
+        if (settings().retain > 0) {
+            channel_.keeper_->back(*message, 0);
+            retain(locked, std::move(message));
+        } else {
+            // It lives on in its shares, which their subscribers are charged for.
+            message->charged_message.reset();
+            message->charged_bytes.reset();
+            channel_.keeper_->gone(*message);
+            locked.discard(std::move(message));
+        }
+    }
+    batch.clear();
+    if (stuck > 0 && !flow().paused()) channel_.pause(locked);
+    // The kernel tells inotify of a write on `queue` itself, once that write returns.
+    if (via == Via::kOther) channel_.ring(locked);
+    return true;
+}
+
+// ---- what is retained ---------------------------------------------------------------------------
+
+void Topic::drop_first(queue::MessageList& garbage) noexcept {
+    Message& first = *retained.front();
+    retained_bytes -= first.size();
+    first.charged_message.reset();  // it may live on in its shares
+    first.charged_bytes.reset();
+    channel_.keeper_->gone(first);
+    garbage.push_back(*retained.front().detach());
+    retained.pop_front();
+}
+
+void Topic::settings_changed(Locked& locked) noexcept {
+    while (retained.size() > settings().retain || retained_bytes > settings().bytes) {
+        drop_first(locked.effects.garbage);
+    }
+}
+
+void Topic::retain(Locked& locked, MessageRef message) noexcept {
+    retained_bytes += message->size();
+    retained.push_back(std::move(message));
+    settings_changed(locked);
+}
+
+std::uint64_t Topic::purge(Locked& locked) noexcept {
+    const std::uint64_t count = retained.size();
+    while (!retained.empty()) drop_first(locked.effects.garbage);
+    return count;
+}
+
+Result<void> Topic::may_be_removed() const {
+    if (!retained.empty()) return Fault{ENOTEMPTY, "messages are retained; purge first"};
+    if (named > 0) return Fault{ENOTEMPTY, "it has subscriptions"};
+    return {};
+}
+
+void Topic::describe(Snapshot& to) const noexcept {
+    to.subscriptions = size();
+    to.named = named;
+    to.retained = retained.size();
+    to.retained_bytes = retained_bytes;
+}
+
+void Topic::replay(Locked& locked, Subscription& to) noexcept {
+    for (const MessageRef& message : retained) {
+        if (message->envelope.expires <= locked.now()) continue;
+        Examined examined(*message);
+        if (to.active_ &&
+            !to.active_->matches(examined, to.wants_topic_, settings().type == Type::kMulticast))
+            continue;
+        Batch one;
+        const bool is_charged = add_share(env_.messages, *message, to.account_, one);
+        to.channel_.receive(locked, channel_, one, is_charged ? 0 : 1);
+        to.replayed_ = std::max(to.replayed_, message->envelope.sequence);
+    }
+}
+
+std::unique_ptr<Discipline> make_topic(Channel& channel) {
+    return std::make_unique<Topic>(channel);
+}
+
+}  // namespace ipcfs::channel
