@@ -20,6 +20,7 @@ ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept
     if (bytes > entry.buffers[1].iov_len) return end_reply(entry, out, -EMSGSIZE);
     std::byte* to = entry.payload();
     for (int i = 1; i < count; ++i) {
+        if (iov[i].iov_len == 0) continue;  // then there may be no base
         std::memmove(to, iov[i].iov_base, iov[i].iov_len);
         to += iov[i].iov_len;
     }
