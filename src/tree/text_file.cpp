@@ -58,7 +58,8 @@ void TextFile::start_write(WriteOperation& operation) noexcept {
         written_ = true;
     }
     // The operation keeps itself and this file until it is finished.
-    tree_.worker().add(pending.subject.uid, [this, &operation, pending = std::move(pending)] {
+    const uid_t uid = pending.subject.uid;
+    tree_.worker().add(uid, [this, &operation, pending = std::move(pending)] {
         operation.finish_with(take(pending.text, pending.subject));
     });
 }
