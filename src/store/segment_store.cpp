@@ -72,6 +72,9 @@ Result<void> SegmentStore::make_room(Lock& lock, std::size_t length) {
             clean_wake_.notify_one();
             return Fault{ENOSPC, "put: no room in " + options_.directory};
         }
+        // Puts come faster than segments get ready: fewer and larger ones.
+        wanted_size_ =
+            std::max(wanted_size_, std::min(4 * journal_.current().size, segment_bytes_));
         const std::size_t spares = journal_.spares().size() + 1;
         lock.unlock();
         const auto made = prepare(spares);

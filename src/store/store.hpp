@@ -1,12 +1,12 @@
 // What a durable channel keeps: a journal of changes and the messages that are alive. Knows no
 // channel, queue or FUSE: only keys, places and bytes. Everything that changes (`put`, `move`,
-// `erase`, `put_channel`, `erase_channel`) copies memory under one short lock and never waits, so
-// it may be called under a channel's lock; it is in order with everything appended before, survives
-// the death of the process at once, and power loss as soon as its Lsn is durable.
+// `erase`, `put_channel`, `erase_channel`) copies memory under one short lock, and waits only in a
+// burst for a new segment, so it may be called under a channel's lock; it is in order with everything
+// appended before, survives the death of the process at once, and power loss once its Lsn is durable.
 //
 // Two implementations: MemoryStore (memory_store.hpp), the model and what tests use, and SegmentStore
-// (segment_store.hpp), a log in segments. See docs/store.md. All of it is thread-safe unless
-// it says otherwise.
+// (segment_store.hpp), a log in segments. See docs/store.md. All of it is thread-safe unless it
+// says otherwise.
 #pragma once
 
 #include <cstddef>
