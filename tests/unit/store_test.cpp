@@ -4,6 +4,8 @@
 #include <fstream>
 #include <sys/mman.h>
 
+#include <store/index.hpp>
+
 #include "store_world.hpp"
 
 namespace ipcfs::store {
@@ -355,6 +357,32 @@ TEST_P(Stores, TellWhatAPlainModelTellsAfterRandomOperations) {
         EXPECT_EQ(told.channels.size(), expected.channels.size());
     }
     EXPECT_GT(store->health().messages, 0U);
+}
+
+// Replay may begin behind what a topic's channel once said: at its erasure, with copies of what only
+// references hold behind that.
+TEST(StoreIndex, AChannelErasedBeforeItsHiddenMessagesAreCopiedStaysErased) {
+    const auto message = [](Key key, Key origin, bool hidden) {
+        MessageView view;
+        view.header.key = to_body(key);
+        view.header.origin = to_body(origin);
+        view.header.state.hidden = hidden ? 1 : 0;
+        view.length = sizeof(MessageHeader);
+        return view;
+    };
+    Index index;
+    index.begin_replay();
+    index.erase_channel(7, 2);
+    index.put(message({7, 1}, {}, true), make_lsn(3, 64));
+    index.put_channel(8, {1, 0, 0}, {}, 3);
+    index.put(message({8, 1}, {7, 1}, false), make_lsn(3, 256));
+    EXPECT_TRUE(index.settle().empty());
+    ASSERT_NE(index.channel(7), nullptr);
+    EXPECT_TRUE(index.channel(7)->erased);
+    EXPECT_EQ(index.messages(), 1U);
+    index.erase({8, 1});
+    EXPECT_EQ(index.channel(7), nullptr) << "nothing refers to it any more";
+    EXPECT_EQ(index.live(2), 0U);
 }
 
 }  // namespace
