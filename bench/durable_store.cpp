@@ -14,7 +14,8 @@
 #include <base/log.hpp>
 
 namespace ipcfs::bench {
-namespace {
+// Named, since Parts has members of these types and may be compiled as an included file.
+namespace store_parts {
 
 constexpr std::size_t kHead = 96;  // about what a channel keeps of a message beside its content
 
@@ -126,7 +127,8 @@ private:
     const std::span<const std::unique_ptr<Chain>> chains_;
 };
 
-}  // namespace
+}  // namespace store_parts
+using namespace store_parts;
 
 struct StoreUnderTest::Parts {
     explicit Parts(const std::string& directory) : store(options(directory), log) {

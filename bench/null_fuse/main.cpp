@@ -1,8 +1,9 @@
 // A FUSE server that does nothing, to measure what the transport alone costs: one file `file` that
 // takes every write and answers every read with 64 bytes (or as many as were written last), opened
 // as ipcfs opens its message files; and with --stream FD a file `stream`, which is read from that
-// descriptor by the cheapest means there is: splice on libfuse's loop, else the Session's. On our Session with either transport, or on libfuse's own loop (--libfuse-loop) as the
-// honest baseline for both. Runs until SIGINT, SIGTERM or unmount.
+// descriptor by the cheapest means there is: splice on libfuse's loop, else the Session's. On our Session
+// with either transport, or on libfuse's own loop (--libfuse-loop) as the honest baseline for both. Runs
+// until SIGINT, SIGTERM or unmount.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include <fuse/session.hpp>
+#include <fuse/uapi.hpp>
 
 using namespace ipcfs;
 using namespace ipcfs::fuse;
@@ -31,7 +33,6 @@ constexpr fuse_ino_t kStream = 3;
 constexpr double kNever = 86400;
 std::atomic<std::size_t> last_size{64};  // the program's only state
 int stream_fd = -1;                      // set before anything is served
-bool splices = false;                    // on libfuse's own loop
 const std::array<char, 1 << 20> kZeros{};
 
 struct stat attributes(fuse_ino_t node) {
@@ -44,14 +45,25 @@ struct stat attributes(fuse_ino_t node) {
     return info;
 }
 
+// 0: there is none.
+fuse_ino_t node_of(std::string_view name) {
+    if (name == "file") return kFile;
+    return name == "stream" && stream_fd >= 0 ? kStream : 0;
+}
+
+std::size_t bytes_of_read(std::size_t size) {
+    return std::min({size, last_size.load(std::memory_order_relaxed), kZeros.size()});
+}
+
+// ---- on libfuse's loop --------------------------------------------------------------------------
+
 void lookup(fuse_req_t req, fuse_ino_t, const char* name) {
-    const std::string_view wanted = name;
-    if (wanted != "file" && (wanted != "stream" || stream_fd < 0)) {
+    fuse_entry_param entry{};
+    entry.ino = node_of(name);
+    if (entry.ino == 0) {
         fuse_reply_err(req, ENOENT);
         return;
     }
-    fuse_entry_param entry{};
-    entry.ino = wanted == "file" ? kFile : kStream;
     entry.attr = attributes(entry.ino);
     entry.attr_timeout = entry.entry_timeout = kNever;
     fuse_reply_entry(req, &entry);
@@ -72,8 +84,8 @@ void open_file(fuse_req_t req, fuse_ino_t, fuse_file_info* file) {
     fuse_reply_open(req, file);
 }
 
-void read_stream(fuse_req_t req, std::size_t size, off_t offset) {
-    if (splices) {
+void read_file(fuse_req_t req, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info*) {
+    if (node == kStream) {
         fuse_bufvec from = FUSE_BUFVEC_INIT(size);
         from.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
         from.buf[0].fd = stream_fd;
@@ -81,14 +93,7 @@ void read_stream(fuse_req_t req, std::size_t size, off_t offset) {
         fuse_reply_data(req, &from, static_cast<fuse_buf_copy_flags>(0));
         return;
     }
-    Session::of(req).reply_file(req, {stream_fd, static_cast<std::uint64_t>(offset), size});
-}
-
-void read_file(fuse_req_t req, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info*) {
-    if (node == kStream) return read_stream(req, size, offset);
-    const std::size_t bytes =
-        std::min({size, last_size.load(std::memory_order_relaxed), kZeros.size()});
-    fuse_reply_buf(req, kZeros.data(), bytes);
+    fuse_reply_buf(req, kZeros.data(), bytes_of_read(size));
 }
 
 void write_file(fuse_req_t req, fuse_ino_t, const char*, std::size_t size, off_t, fuse_file_info*) {
@@ -96,7 +101,7 @@ void write_file(fuse_req_t req, fuse_ino_t, const char*, std::size_t size, off_t
     fuse_reply_write(req, size);
 }
 
-void begin(void*, fuse_conn_info* connection) {
+void begin(void*, fuse_conn_info* connection) noexcept {
     connection->max_write = 1 << 20;
     connection->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ);
 }
@@ -111,6 +116,61 @@ fuse_lowlevel_ops operations() {
     ops.read = read_file;
     ops.write = write_file;
     return ops;
+}
+
+// ---- on our Session -----------------------------------------------------------------------------
+
+fuse_attr kernel_attributes(fuse_ino_t node) {
+    const auto info = attributes(node);
+    fuse_attr answer{};
+    answer.ino = node;
+    answer.mode = info.st_mode;
+    answer.nlink = 1;
+    answer.size = static_cast<std::uint64_t>(info.st_size);
+    return answer;
+}
+
+void reply_attributes(Request& request) noexcept {
+    fuse_attr_out out{};
+    out.attr_valid = static_cast<std::uint64_t>(kNever);
+    out.attr = kernel_attributes(request.header().nodeid);
+    request.reply(out);
+}
+
+FileSystem file_system() {
+    FileSystem system;
+    system.init = [](fuse_conn_info* connection) noexcept { begin(nullptr, connection); };
+    auto& at = system.handlers;
+    at[FUSE_LOOKUP] = [](Request& request) noexcept {
+        fuse_entry_out entry{};
+        entry.nodeid = node_of(request.name());
+        if (entry.nodeid == 0) {
+            request.fail(ENOENT);
+            return;
+        }
+        entry.attr = kernel_attributes(entry.nodeid);
+        entry.attr_valid = entry.entry_valid = static_cast<std::uint64_t>(kNever);
+        request.reply(entry);
+    };
+    at[FUSE_GETATTR] = at[FUSE_SETATTR] = reply_attributes;
+    at[FUSE_OPEN] = [](Request& request) noexcept {
+        request.reply(fuse_open_out{0, FOPEN_DIRECT_IO | FOPEN_NOFLUSH, 0});
+    };
+    at[FUSE_RELEASE] = [](Request& request) noexcept { request.fail(0); };
+    at[FUSE_READ] = [](Request& request) noexcept {
+        const auto in = request.in<fuse_read_in>();
+        if (request.header().nodeid == kStream) {
+            request.reply_file({stream_fd, in.offset, in.size});
+        } else {
+            request.reply_text({kZeros.data(), bytes_of_read(in.size)});
+        }
+    };
+    at[FUSE_WRITE] = [](Request& request) noexcept {
+        const auto in = request.in<fuse_write_in>();
+        last_size.store(in.size, std::memory_order_relaxed);
+        request.reply(fuse_write_out{in.size, 0});
+    };
+    return system;
 }
 
 struct Options {
@@ -166,7 +226,6 @@ int run_libfuse_loop(const Options& options) {
         begin(user, connection);
         connection->max_read = 1 << 20;  // must repeat the mount option
         connection->want |= connection->capable & static_cast<unsigned>(FUSE_CAP_SPLICE_WRITE);
-        splices = (connection->want & FUSE_CAP_SPLICE_WRITE) != 0;
     };
     fuse_session* session = fuse_session_new(&args, &ops, sizeof ops, nullptr);
     if (!session || fuse_set_signal_handlers(session) != 0 ||
@@ -199,7 +258,8 @@ int run_session(const Options& options) {
     config.reader_threads = options.threads;
     config.ring_depth = options.depth;
     config.on_end = [&over](const std::string&) { eventfd_write(over.get(), 1); };
-    auto session = Session::open(std::move(config), operations(), nullptr);
+    const FileSystem system = file_system();
+    auto session = Session::open(std::move(config), system, nullptr);
     if (!session) {
         std::fprintf(stderr, "null_fuse: %s\n", session.error().message().c_str());
         return 1;
