@@ -7,6 +7,7 @@
 #include <channel/channel.hpp>
 #include <channel/discipline.hpp>
 #include <channel/locked.hpp>
+#include <channel/subscription.hpp>
 
 namespace ipcfs::channel {
 

@@ -18,14 +18,14 @@ std::vector<std::byte> copy(std::span<const std::byte> from) {
 
 }  // namespace
 
-MemoryStore::MemoryStore(std::shared_ptr<Contents> contents)
-    : contents_(std::move(contents)), thread_([this] { run(); }) {}
+MemoryStore::MemoryStore(std::shared_ptr<Contents> contents) : contents_(std::move(contents)) {}
 
 MemoryStore::~MemoryStore() {
     close();
 }
 
 Result<void> MemoryStore::recover(Recovery& to) {
+    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
     // Told without the lock: nobody else is there yet.
     ++contents_->generation;
     const auto refers = [](const Contents::Channel& channel) {
