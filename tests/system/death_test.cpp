@@ -57,8 +57,11 @@ TEST(Death, OfTheDaemonUnderTrafficLeavesNobodyHanging) {
         for (auto& client : clients) {
             const auto code = client.wait(10s);
             ASSERT_TRUE(code.has_value()) << "a client hangs";
-            // ECANCELED: what the kernel answers while a dead daemon's rings come down.
-            EXPECT_TRUE(*code == ENOTCONN || *code == ECONNABORTED || *code == ECANCELED) << *code;
+            // ECANCELED is what the kernel answers while a dead daemon's rings come down; EINTR, where
+            // the daemon got no page any more for a request (docs/architecture.md).
+            EXPECT_TRUE(*code == ENOTCONN || *code == ECONNABORTED || *code == ECANCELED ||
+                        *code == EINTR)
+                << *code;
         }
     }
 }

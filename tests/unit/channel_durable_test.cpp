@@ -19,6 +19,15 @@ struct KeptWorld {
     Environment env{world.clock, world.timers, world.pool, world.ledger, &store};
     Registry registry{env, Settings{}, 4};
 
+    KeptWorld() {
+        struct Nothing final : store::Recovery {
+            void channel(std::uint64_t, std::span<const std::byte>, std::uint64_t) override {}
+            void message(const store::Recovered&) override {}
+            void request(std::uint64_t) override {}
+        } nothing;
+        EXPECT_TRUE(store.recover(nothing));
+    }
+
     std::shared_ptr<Channel> make(const std::string& settings) {
         Attributes attributes;
         attributes.mode = 0755;

@@ -85,8 +85,14 @@ protected:
             ASSERT_TRUE(store.recover(told));
             fill(store, 700);
             if (!clean) {
-                // The files as they are now: what a death of the process leaves.
-                fs::copy(home_, home_ + ".killed", fs::copy_options::recursive);
+                // The files as they are at one moment: what a death of the process leaves.
+                ASSERT_TRUE(eventually([&] {
+                    const auto before = state_of(store);
+                    std::error_code failed;
+                    fs::remove_all(home_ + ".killed");
+                    fs::copy(home_, home_ + ".killed", fs::copy_options::recursive, failed);
+                    return !failed && state_of(store) == before;
+                }));
             }
         }
         if (!clean) {
@@ -99,6 +105,15 @@ protected:
         ASSERT_FALSE(store.health().degraded()) << store.health().text;
         store.close();
         ASSERT_GT(expected_.messages, 400U);
+    }
+
+    // What changes while the cleaner is at work.
+    std::pair<std::uint64_t, std::vector<std::string>> state_of(Store& store) const {
+        std::pair<std::uint64_t, std::vector<std::string>> state{store.health().cleaned, {}};
+        for (const auto& entry : fs::recursive_directory_iterator(home_))
+            state.second.push_back(entry.path().string());
+        std::sort(state.second.begin(), state.second.end());
+        return state;
     }
 
     void restore() {
