@@ -211,11 +211,15 @@ void Index::put_channel(std::uint64_t id, const ChannelBody& body, Bytes record,
 
 void Index::erase_channel(std::uint64_t id, std::uint32_t segment) {
     const auto found = channels_.find(id);
-    if (found == channels_.end()) return;
+    if (found == channels_.end()) {
+        // Copies of what is hidden of it may come later.
+        if (replaying_) put_channel(id, {0, 1, 0}, {}, segment);
+        return;
+    }
     auto& channel = found->second;
     channel.erased = false;  // so that it stays for as long as this takes
     for (const std::uint64_t sequence : channel.entries.sequences()) erase({id, sequence});
-    if (channel.entries.size() == 0) return drop(found);
+    if (channel.entries.size() == 0 && !replaying_) return drop(found);
     channel.last_sequence = 0;
     channel.sequence_at = segment;
     put_channel(id, {0, 1, 0}, {}, segment);
