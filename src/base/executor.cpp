@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <system_error>
 #include <thread>
@@ -31,10 +32,13 @@ struct Executor::State : std::enable_shared_from_this<Executor::State> {
         Nanos since;
     };
 
-    State(const char* threads_name, Limits with) : name(threads_name), limits(with) {}
+    State(const char* threads_name, Limits with) : name(threads_name), limits(with) {
+        if (::sched_getaffinity(0, sizeof cpus, &cpus) != 0) CPU_ZERO(&cpus);
+    }
 
     const char* const name;
     const Limits limits;
+    cpu_set_t cpus{};  // of the thread that made the executor; who adds a job may be pinned
     SystemClock clock;
     mutable std::mutex mutex;
     std::condition_variable changed;  // for idle threads
@@ -152,6 +156,7 @@ void Executor::State::wait(Nanos now, std::unique_lock<std::mutex>& hold) {
 }
 
 void Executor::State::run() noexcept {
+    if (CPU_COUNT(&cpus) > 0) ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
     std::unique_lock hold(mutex);
     for (;;) {
         const Nanos now = clock.monotonic();

@@ -29,7 +29,7 @@ public:
     static constexpr std::size_t kManyWaiting = 256;
     static constexpr std::size_t kTooManyWaiting = 4096;
 
-    // `name`: of its threads, at most 15 bytes.
+    // `name`: of its threads, at most 15 bytes. They run on the CPUs on which the calling thread may run.
     Executor(const char* name, Limits limits);
     ~Executor();  // finish()
     Executor(const Executor&) = delete;

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <future>
 #include <memory>
+#include <sched.h>
 #include <thread>
 #include <vector>
 
@@ -178,6 +179,23 @@ TEST(ExecutorJobs, IsNotLateForAJobThatIsAddedLast) {
         1, [done] { done->set_value(); }, now + 20 * kMillisecond);
     EXPECT_TRUE(comes(early));
     executor.drop();
+}
+
+TEST(ExecutorJobs, RunsWhereItsMakerMayAndNotWhereWhoAddsIsPinned) {
+    cpu_set_t mine, theirs;
+    ASSERT_EQ(::sched_getaffinity(0, sizeof mine, &mine), 0);
+    Executor executor("test", {});
+    std::thread pinned([&] {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu)
+            if (CPU_ISSET(cpu, &mine)) CPU_SET(cpu, &one);
+        ::sched_setaffinity(0, sizeof one, &one);
+        executor.add(1, [&] { ::sched_getaffinity(0, sizeof theirs, &theirs); });
+    });
+    pinned.join();
+    executor.finish();
+    EXPECT_TRUE(CPU_EQUAL(&mine, &theirs));
 }
 
 TEST(ExecutorJobs, RunsAtItsEndWhatIsNotDueYet) {
