@@ -7,14 +7,11 @@
 #include <list>
 #include <map>
 #include <mutex>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include <base/executor.hpp>
+#include <base/thread.hpp>
 
 namespace ipcfs {
 
@@ -32,13 +29,10 @@ struct Executor::State : std::enable_shared_from_this<Executor::State> {
         Nanos since;
     };
 
-    State(const char* threads_name, Limits with) : name(threads_name), limits(with) {
-        if (::sched_getaffinity(0, sizeof cpus, &cpus) != 0) CPU_ZERO(&cpus);
-    }
+    State(const char* threads_name, Limits with) : name(threads_name), limits(with) {}
 
     const char* const name;
     const Limits limits;
-    cpu_set_t cpus{};  // of the thread that made the executor; who adds a job may be pinned
     SystemClock clock;
     mutable std::mutex mutex;
     std::condition_variable changed;  // for idle threads
@@ -109,18 +103,11 @@ struct Executor::State : std::enable_shared_from_this<Executor::State> {
 
 // Without a thread to be had the executor goes on with those that it has; the job waits if there is none.
 void Executor::State::start_thread() {
-    // The main thread handles all signals.
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-        std::thread thread([self = shared_from_this()] { self->run(); });
-        ::pthread_setname_np(thread.native_handle(), name);
-        thread.detach();
+        ipcfs::start_thread(name, [self = shared_from_this()] { self->run(); }).detach();
         ++threads;
     } catch (const std::system_error&) {
     }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void Executor::State::run_next(std::list<uid_t>::iterator turn,
@@ -156,7 +143,6 @@ void Executor::State::wait(Nanos now, std::unique_lock<std::mutex>& hold) {
 }
 
 void Executor::State::run() noexcept {
-    if (CPU_COUNT(&cpus) > 0) ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
     std::unique_lock hold(mutex);
     for (;;) {
         const Nanos now = clock.monotonic();
@@ -254,13 +240,6 @@ bool Executor::is_busy(uid_t user) const {
 std::size_t Executor::stuck() const {
     std::scoped_lock hold(state_->mutex);
     return state_->count_stuck(state_->clock.monotonic(), nullptr);
-}
-
-std::size_t Executor::waiting() const {
-    std::scoped_lock hold(state_->mutex);
-    std::size_t count = state_->later.size();
-    for (const auto& [uid, user] : state_->users) count += user.waiting.size();
-    return count;
 }
 
 }  // namespace ipcfs

@@ -29,7 +29,7 @@ public:
     static constexpr std::size_t kManyWaiting = 256;
     static constexpr std::size_t kTooManyWaiting = 4096;
 
-    // `name`: of its threads, at most 15 bytes. They run on the CPUs on which the calling thread may run.
+    // `name`: of its threads, at most 15 bytes.
     Executor(const char* name, Limits limits);
     ~Executor();  // finish()
     Executor(const Executor&) = delete;
@@ -48,7 +48,6 @@ public:
     // Whether a job of that user runs.
     bool is_busy(uid_t user) const;
     std::size_t stuck() const;
-    std::size_t waiting() const;
 
 private:
     struct State;

@@ -6,6 +6,8 @@
 
 #include <store/memory_store.hpp>
 
+#include <base/thread.hpp>
+
 namespace ipcfs::store {
 
 namespace {
@@ -25,7 +27,7 @@ MemoryStore::~MemoryStore() {
 }
 
 Result<void> MemoryStore::recover(Recovery& to) {
-    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+    if (!thread_.joinable()) thread_ = start_thread("ipcfs-commit", [this] { run(); });
     // Told without the lock: nobody else is there yet.
     ++contents_->generation;
     const auto refers = [](const Contents::Channel& channel) {

@@ -10,6 +10,8 @@
 #include <store/files.hpp>
 #include <store/found.hpp>
 
+#include <base/thread.hpp>
+
 namespace ipcfs::store {
 
 namespace {
@@ -149,8 +151,8 @@ Result<void> SegmentStore::start(Recovery& to) {
         closed_ = ended_ = false;
         cleaning_ = true;
     }
-    commit_thread_ = std::thread([this] { commit_loop(); });
-    clean_thread_ = std::thread([this] { clean_loop(); });
+    commit_thread_ = start_thread("ipcfs-commit", [this] { commit_loop(); });
+    clean_thread_ = start_thread("ipcfs-cleaner", [this] { clean_loop(); });
     opened_ = true;
     return {};
 }

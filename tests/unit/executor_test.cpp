@@ -181,7 +181,7 @@ TEST(ExecutorJobs, IsNotLateForAJobThatIsAddedLast) {
     executor.drop();
 }
 
-TEST(ExecutorJobs, RunsWhereItsMakerMayAndNotWhereWhoAddsIsPinned) {
+TEST(ExecutorJobs, RunsOnAllCpusAlsoWhenWhoAddsIsPinned) {
     cpu_set_t mine, theirs;
     ASSERT_EQ(::sched_getaffinity(0, sizeof mine, &mine), 0);
     Executor executor("test", {});
