@@ -25,8 +25,23 @@ std::vector<MessageRef> Backlog::everything() {
     };
     queue_.for_each(add);
     dead.for_each(add);
-    delayed.for_each(add);
     leases.for_each(add);
+    return all;
+}
+
+queue::MessageList Backlog::clear() noexcept {
+    queue::MessageList all;
+    const auto add = [&](MessageRef message) { all.push_back(*message.detach()); };
+    queue_.for_each([&](Message& message) {
+        add(remove(message));
+        return true;
+    });
+    dead.for_each([&](Message& message) {
+        add(dead.remove(message));
+        return true;
+    });
+    for (MessageRef& message : leases.clear()) add(std::move(message));
+    earliest_expiry_ = kNever;
     return all;
 }
 

@@ -3,7 +3,7 @@
 
 namespace ipcfs::channel {
 
-bool Flow::fits(const queue::Batch& batch) const noexcept {
+bool Flow::fits(const queue::BatchFigures& batch) const noexcept {
     if (batch.critical || backlog_.load() == 0) {
         return backlog_.load() + batch.count <= settings_.capacity &&
                backlog_.load_bytes() + batch.bytes <= settings_.bytes;

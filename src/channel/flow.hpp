@@ -36,7 +36,7 @@ public:
         return backlog_.load() + more_messages > settings_.high_mark() ||
                backlog_.load_bytes() + more_bytes > settings_.high_mark_bytes();
     }
-    bool fits(const queue::Batch& batch) const noexcept;
+    bool fits(const queue::BatchFigures& batch) const noexcept;
     bool never_fits(const queue::Batch& batch) const noexcept;
     bool reserve_has_room() const noexcept {
         return backlog_.load() < settings_.capacity && backlog_.load_bytes() < settings_.bytes;

@@ -2,16 +2,13 @@
 // after a restart. Any thread; every private function runs under the channel's lock, unless it says otherwise.
 #include <algorithm>
 
+#include <channel/duties.hpp>
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
 #include <channel/registry.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
-
-using queue::Batch;
-using queue::MessageRef;
-using queue::Via;
 
 std::shared_ptr<Subscription> Channel::subscribe(const access::Identity& subscriber,
                                                  access::Account& account) {
@@ -22,68 +19,59 @@ std::shared_ptr<Subscription> Channel::subscribe(const access::Identity& subscri
         ~Handle() { channel->subscription()->end(); }
     };
     auto handle = std::make_shared<Handle>();
-    handle->channel =
-        std::make_shared<Channel>(shared_from_this(), id_, subscriber, account, false);
+    handle->channel = std::make_shared<Channel>(self(), core_.id, subscriber, account, false);
     Subscription* made = handle->channel->subscription();
     if (!attach(*made)) return nullptr;
     return {std::move(handle), made};
 }
 
-Channel::Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
-                 const access::Identity& subscriber, access::Account& account, bool is_named)
-    : env_(topic->env_),
-      id_(id),
-      created_(topic->env_.clock.realtime()),
-      subscription_(std::make_unique<Subscription>(*this, topic, subscriber, account, is_named)),
-      settings_(topic->subscription_settings()),
-      backlog_(settings_.batch_gate()) {
-    if (!is_named) settings_.durable = Durable::kOff;
-    follow_settings();
+std::shared_ptr<Endpoint> Channel::open_subscription(const access::Identity& subscriber,
+                                                     access::Account& account) {
+    auto made = subscribe(subscriber, account);
+    if (!made) return nullptr;
+    Channel& channel = made->channel();
+    return {std::move(made), &channel};
 }
 
-Settings Channel::subscription_settings() const {
-    Settings own = settings();
-    own.type = Type::kQueue;
-    if (own.overflow == Overflow::kBlock) own.overflow = Overflow::kDropOldest;
-    own.retain = 0;
-    return own;
+std::string Channel::filter() const {
+    return subscription() ? subscription()->filter() : std::string();
+}
+
+Result<void> Channel::set_filter(std::string_view text) {
+    if (!subscription()) return Fault{EINVAL, "filter: only subscriptions have one"};
+    return subscription()->set_filter(text);
 }
 
 bool Channel::attach(Subscription& subscription, bool with_retained) noexcept {
-    Locked locked(*this);
-    if (!topic_ || flow_.down() || removed_.load(std::memory_order_relaxed) ||
-        subscription.has_left_) {
+    Locked locked(core_);
+    if (!core_.topic || core_.flow.down() || core_.removed() || subscription.has_left_) {
         return false;
     }
-    if (with_retained) topic_->replay(locked, subscription);
-    topic_->enter(subscription);
+    if (with_retained) core_.topic->replay(locked, subscription);
+    core_.topic->enter(subscription);
     return true;
 }
 
 void Channel::detach(Subscription& subscription) noexcept {
-    Locked locked(*this);
+    Locked locked(core_);
     subscription.has_left_ = true;
-    if (topic_) topic_->leave(subscription);
+    if (core_.topic) core_.topic->leave(subscription);
 }
 
-std::shared_ptr<Circle> Channel::circle() const {
-    std::scoped_lock hold(mutex_);
-    return topic_ && topic_->recursive > 0 ? topic_->circle : nullptr;
-}
-
-// Asks the registry and for rights, so it holds no lock meanwhile. What changes until the lock is
-// taken counts as later than what is published then.
-void Channel::refresh_reach() noexcept {
-    if (!is_topic() || env_.recursion.subscriptions.load(std::memory_order_acquire) == 0) return;
-    const std::uint64_t version = env_.recursion.version.load(std::memory_order_acquire);
+void Topic::look_above(Core& core) noexcept {
+    const std::uint64_t version = core.env.recursion.version.load(std::memory_order_acquire);
+    const auto circle_of = [](Core& of) {
+        std::scoped_lock hold(of.mutex);
+        return of.topic && of.topic->recursive > 0 ? of.topic->circle : nullptr;
+    };
     {
-        std::scoped_lock hold(mutex_);
-        if (!topic_ || topic_->reach_version == version) return;
+        std::scoped_lock hold(core.mutex);
+        if (!core.topic || core.topic->reach_version == version) return;
     }
     auto found = std::make_shared<Reach>();
-    if (const Registry* registry = env_.registry.load(std::memory_order_acquire)) {
-        for (const auto& [above, path] : registry->above(id_)) {
-            Reach::Group group{above->circle(), {}};
+    if (const Registry* registry = core.env.registry.load(std::memory_order_acquire)) {
+        for (const auto& [above, path] : registry->above(core.id)) {
+            Reach::Group group{circle_of(above->core()), {}};
             if (!group.circle) continue;
             std::vector<std::shared_ptr<Channel>> members;
             {
@@ -96,7 +84,7 @@ void Channel::refresh_reach() noexcept {
             }
             for (const auto& member : members) {
                 const Subscription& subscription = *member->subscription();
-                if (!registry->may_receive(id_, subscription.subscriber())) continue;
+                if (!registry->may_receive(core.id, subscription.subscriber())) continue;
                 auto filter = subscription.shared_filter();
                 group.to.push_back({member, !filter || filter->reaches(path)});
             }
@@ -104,56 +92,56 @@ void Channel::refresh_reach() noexcept {
         }
     }
     std::shared_ptr<const Reach> kept = std::move(found);  // afterwards the one before
-    std::scoped_lock hold(mutex_);
-    if (!topic_) return;
-    topic_->reach.swap(kept);
-    topic_->reach_version = version;
+    std::scoped_lock hold(core.mutex);
+    if (!core.topic) return;
+    core.topic->reach.swap(kept);
+    core.topic->reach_version = version;
 }
 
-// A subscription that blocked us has room: for all (`is_relieved`), or for critical messages.
-void Channel::retry_publishers(bool is_relieved) noexcept {
-    refresh_reach();
-    Locked locked(*this);
-    if (!topic_ || removed_.load(std::memory_order_relaxed)) return;
-    if (is_relieved && topic_->stuck > 0) --topic_->stuck;
-    topic_->reserve_is_full = false;
-    admit_waiters(locked);
+void Topic::retry(Core& core, bool is_relieved) noexcept {
+    refresh_reach(core);
+    Locked locked(core);
+    Topic* const topic = core.topic;
+    if (!topic || core.removed()) return;
+    if (is_relieved && topic->stuck > 0) --topic->stuck;
+    topic->reserve_is_full = false;
+    writing::admit_waiters(locked);
 }
 
 // After a restart.
 void Channel::restore_retained(MessageRef message) noexcept {
-    Locked locked(*this);
-    keeper_->note_key(message->kept_sequence);
-    sequence_ = std::max(sequence_, message->envelope.sequence);
-    if (topic_) topic_->retain(locked, std::move(message));
+    Locked locked(core_);
+    core_.keeper->note_key(message->kept_sequence);
+    core_.sequence = std::max(core_.sequence, message->envelope.sequence);
+    if (core_.topic) core_.topic->retain(locked, std::move(message));
 }
 
 // The daemon died between the topic's record of it and those of its subscriptions: some may have it.
 void Channel::publish_again(MessageRef message) noexcept {
-    Locked locked(*this);
-    if (!topic_) return;
-    keeper_->note_key(message->kept_sequence);
-    sequence_ = std::max(sequence_, message->envelope.sequence);
+    Locked locked(core_);
+    if (!core_.topic) return;
+    core_.keeper->note_key(message->kept_sequence);
+    core_.sequence = std::max(core_.sequence, message->envelope.sequence);
     message->envelope.redelivered = true;
-    last_arrival_ = message->envelope.time;
-    epoch_ = locked.realtime() - locked.now();
+    core_.last_arrival = message->envelope.time;
+    core_.epoch = locked.realtime() - locked.now();
     Batch batch;
     batch.add(std::move(message));
     batch.is_prepared = true;
-    topic_->deliver(locked, batch, Via::kOther);
+    core_.topic->deliver(locked, batch, Via::kOther);
 }
 
-// Afterwards `filter` and `charge` are those before.
-void Channel::change_filter(Subscription& of, std::shared_ptr<const Filter>& filter,
-                            access::Charge& charge) noexcept {
-    Locked locked(*this);
-    const bool is_in = topic_ && of.index_ != Subscription::kNowhere;
-    if (is_in) topic_->leave(of);
+void Topic::change_filter(Core& core, Subscription& of, std::shared_ptr<const Filter>& filter,
+                          access::Charge& charge) noexcept {
+    Locked locked(core);
+    const bool is_in = core.topic && of.index_ != Subscription::kNowhere;
+    if (is_in) core.topic->leave(of);
     of.install(filter, charge);
-    if (is_in) topic_->enter(of);
-    env_.recursion.changed();
-    if (of.active_ && of.replayed_ > 0)
-        of.channel_.drop_replayed(locked, settings_.type == Type::kMulticast);
+    if (is_in) core.topic->enter(of);
+    core.env.recursion.changed();
+    if (of.active_ && of.replayed_ > 0) {
+        of.drop_replayed(locked, core.settings.type == Type::kMulticast);
+    }
 }
 
 }  // namespace ipcfs::channel

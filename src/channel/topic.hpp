@@ -43,10 +43,22 @@ struct Reach {
 
 class Topic final : public Discipline {
 public:
-    explicit Topic(Channel& channel)
-        : Discipline(channel),
-          circle(std::make_shared<Circle>(channel.id())),
-          env_(channel.environment()) {}
+    explicit Topic(Core& core) : Discipline(core), circle(std::make_shared<Circle>(core.id)) {}
+
+    // Of a channel that may be a topic: asks the registry and for rights what its recursive subscribers above may
+    // have, if that has changed. Without locks, before anything is published; what changes until the lock is taken
+    // counts as later than that.
+    static void refresh_reach(Core& core) noexcept {
+        if (core.is_topic.load(std::memory_order_relaxed) &&
+            core.env.recursion.subscriptions.load(std::memory_order_acquire) > 0) {
+            look_above(core);
+        }
+    }
+    // A subscription that blocked it has room: for all (`is_relieved`), or for critical messages. Without locks.
+    static void retry(Core& core, bool is_relieved) noexcept;
+    // Those whose filter changes are not in the lists meanwhile. Afterwards `filter` and `charge` are those before.
+    static void change_filter(Core& core, Subscription& of, std::shared_ptr<const Filter>& filter,
+                              access::Charge& charge) noexcept;
 
     Admission admit(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept override;
     bool deliver(Locked& locked, queue::Batch& batch, queue::Via via) noexcept override;
@@ -91,8 +103,9 @@ public:
 private:
     template <class F>
     void for_each_subscriber(Locked& locked, F&& use);
-    void drop_first(queue::MessageList& garbage) noexcept;
-    Environment& env_;
+    static void look_above(Core& core) noexcept;
+    bool is_multicast() const noexcept { return type == Type::kMulticast; }
+    void drop_first(Locked& locked) noexcept;
 };
 
 }  // namespace ipcfs::channel

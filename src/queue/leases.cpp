@@ -1,4 +1,4 @@
-// Leases and delayed messages. Under the channel's lock.
+// Under the channel's lock.
 #include <algorithm>
 
 #include <queue/leases.hpp>
@@ -6,12 +6,14 @@
 namespace ipcfs::queue {
 
 std::uint64_t Leases::add(MessageRef message, Nanos deadline, pid_t holder) {
-    const std::uint64_t id = ++last_;
+    // Numbers of their own: nobody can name a delayed one.
+    const std::uint64_t id = holder == kNobody ? ~++last_delayed_ : ++last_;
     Lease& lease = leases_[id];
     lease.id = id;
     lease.deadline = deadline;
     lease.holder = holder;
-    bytes_ += message->size();
+    ++total(lease).count;
+    total(lease).bytes += message->size();
     lease.message = std::move(message);
     by_deadline_.insert(lease);
     return id;
@@ -32,17 +34,21 @@ void Leases::extend(std::uint64_t id, Nanos deadline) noexcept {
 MessageRef Leases::end(std::uint64_t id) noexcept {
     auto at = leases_.find(id);
     if (at == leases_.end()) return nullptr;
-    by_deadline_.erase(by_deadline_.iterator_to(at->second));
-    MessageRef message = std::move(at->second.message);
-    bytes_ -= message->size();
+    Lease& lease = at->second;
+    by_deadline_.erase(by_deadline_.iterator_to(lease));
+    MessageRef message = std::move(lease.message);
+    --total(lease).count;
+    total(lease).bytes -= message->size();
     leases_.erase(at);
     return message;
 }
 
-std::vector<MessageRef> Leases::end_due(Nanos now) {
-    std::vector<MessageRef> ended;
-    while (!empty() && earliest() <= now) ended.push_back(end(by_deadline_.begin()->id));
-    return ended;
+void Leases::end_due(Nanos now, std::vector<MessageRef>& leased, std::vector<MessageRef>& delayed) {
+    while (earliest() <= now) {
+        const Lease& first = *by_deadline_.begin();
+        auto& to = first.holder == kNobody ? delayed : leased;
+        to.push_back(end(first.id));
+    }
 }
 
 std::vector<pid_t> Leases::holders() const {
@@ -56,26 +62,6 @@ std::vector<pid_t> Leases::holders() const {
 
 std::vector<MessageRef> Leases::clear() noexcept {
     return end_if([](pid_t) { return true; });
-}
-
-void Delayed::add(MessageRef message, Nanos due) {
-    bytes_ += message->size();
-    messages_.emplace(due, std::move(message));
-}
-
-std::vector<MessageRef> Delayed::take_due(Nanos now) {
-    std::vector<MessageRef> due;
-    while (!empty() && earliest() <= now) {
-        auto first = messages_.begin();
-        bytes_ -= first->second->size();
-        due.push_back(std::move(first->second));
-        messages_.erase(first);
-    }
-    return due;
-}
-
-std::vector<MessageRef> Delayed::clear() noexcept {
-    return take_due(kNever);
 }
 
 }  // namespace ipcfs::queue

@@ -5,16 +5,6 @@
 
 namespace ipcfs::queue {
 
-void intrusive_ptr_add_ref(Message* message) noexcept {
-    message->references_.fetch_add(1, std::memory_order_relaxed);
-}
-
-void intrusive_ptr_release(Message* message) noexcept {
-    if (message->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        message->pool_->recycle(message);
-    }
-}
-
 bool Message::charge(access::Account& account) noexcept {
     auto one = access::Charge::take(account, access::Resource::kMessages, 1);
     auto bytes = access::Charge::take(account, access::Resource::kBytes, size());
@@ -85,7 +75,7 @@ MessageRef MessagePool::share(const MessageRef& origin) noexcept {
     message->envelope.redelivered = false;
     message->envelope.dead = false;
     message->envelope.deliveries = 0;
-    message->envelope.place = 0;
+    message->envelope.position = 0;
     return message;
 }
 

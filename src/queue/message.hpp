@@ -37,7 +37,7 @@ struct Envelope {
     bool redelivered = false;       // delivered before
     bool dead = false;              // a dead letter
     std::uint32_t deliveries = 0;   // leases so far
-    std::uint64_t place = 0;        // order within its priority; kept when requeued
+    std::uint64_t position = 0;     // order within its priority; kept when requeued
     std::uint64_t sequence = 0;     // per channel, from 1
     std::uint64_t id = 0;           // unique in the daemon
     std::uint64_t correlation = 0;  // chosen by the sender
@@ -152,7 +152,14 @@ private:
     std::atomic<std::uint64_t> next_id_{1};
 };
 
-void intrusive_ptr_add_ref(Message* message) noexcept;
-void intrusive_ptr_release(Message* message) noexcept;
+inline void intrusive_ptr_add_ref(Message* message) noexcept {
+    message->references_.fetch_add(1, std::memory_order_relaxed);
+}
+
+inline void intrusive_ptr_release(Message* message) noexcept {
+    if (message->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        message->pool_->recycle(message);
+    }
+}
 
 }  // namespace ipcfs::queue

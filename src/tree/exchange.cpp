@@ -12,7 +12,7 @@
 
 namespace ipcfs::tree {
 
-using channel::Channel;
+using channel::Endpoint;
 using channel::Push;
 
 namespace {
@@ -41,14 +41,14 @@ Result<void> check_envelope(const ControlSend& what, std::span<const std::byte> 
 
 class Listening final : public Watch {
 public:
-    Listening(std::shared_ptr<Channel> channel, std::shared_ptr<channel::EventListener> listener)
+    Listening(std::shared_ptr<Endpoint> channel, std::shared_ptr<channel::EventListener> listener)
         : channel_(std::move(channel)), listener_(std::move(listener)) {
         channel_->events().add(listener_);
     }
     ~Listening() override { channel_->events().remove(listener_.get()); }
 
 private:
-    std::shared_ptr<Channel> channel_;
+    std::shared_ptr<Endpoint> channel_;
     std::shared_ptr<channel::EventListener> listener_;
 };
 
@@ -99,8 +99,8 @@ Fault refusal(int error) {
 Exchange::Exchange(Tree& tree, payload::Store& store, Executor& worker)
     : tree_(tree), store_(store), worker_(worker) {}
 
-Result<std::shared_ptr<Channel>> Exchange::channel_for(const Caller& caller, std::string_view path,
-                                                       Kind file, unsigned want) const {
+Result<std::shared_ptr<Endpoint>> Exchange::channel_for(const Caller& caller, std::string_view path,
+                                                        Kind file, unsigned want) const {
     return tree_.reach(path, file, want, caller.subject.uid, caller.subject.gid, caller.groups);
 }
 
@@ -109,7 +109,7 @@ bool Exchange::may(const Caller& caller, std::uint64_t channel, Kind file, unsig
     return channel_for(caller, tree_.registry().path(channel), file, want).has_value();
 }
 
-Result<queue::Batch> Exchange::batch_of(Channel& channel, const Caller& caller,
+Result<queue::Batch> Exchange::batch_of(Endpoint& channel, const Caller& caller,
                                         const ControlSend& what,
                                         std::span<const std::byte> extensions,
                                         payload::PayloadPtr payload) {
@@ -118,7 +118,7 @@ Result<queue::Batch> Exchange::batch_of(Channel& channel, const Caller& caller,
     if (!append_extension(all, ExtensionType::kPayload, std::as_bytes(std::span(&ref, 1)))) {
         return Fault{EINVAL, "the extensions leave no room for the payload's"};
     }
-    queue::MessageRef message = channel.environment().messages.make(all, {});
+    queue::MessageRef message = channel.make_message(all, {});
     if (!message) return Fault{ENOMEM, "memory for the message"};
     access::Account& account = store_.ledger().account(caller.subject.uid);
     if (!message->charge(account)) {
@@ -140,7 +140,7 @@ Result<queue::Batch> Exchange::batch_of(Channel& channel, const Caller& caller,
     return batch;
 }
 
-Result<Sent> Exchange::enqueue(const std::shared_ptr<Channel>& channel, const Caller& caller,
+Result<Sent> Exchange::enqueue(const std::shared_ptr<Endpoint>& channel, const Caller& caller,
                                const ControlSend& what, std::span<const std::byte> extensions,
                                payload::PayloadPtr payload) {
     if (channel->settings().durable != channel::Durable::kOff) {

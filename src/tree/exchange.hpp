@@ -94,21 +94,21 @@ public:
     Executor& worker() noexcept { return worker_; }
 
 private:
-    Result<std::shared_ptr<channel::Channel>> channel_for(const Caller& caller,
-                                                          std::string_view path, Kind file,
-                                                          unsigned want) const;
+    Result<std::shared_ptr<channel::Endpoint>> channel_for(const Caller& caller,
+                                                           std::string_view path, Kind file,
+                                                           unsigned want) const;
     bool may(const Caller& caller, std::uint64_t channel, Kind file, unsigned want) const;
-    Result<Sent> enqueue(const std::shared_ptr<channel::Channel>& channel, const Caller& caller,
+    Result<Sent> enqueue(const std::shared_ptr<channel::Endpoint>& channel, const Caller& caller,
                          const ControlSend& what, std::span<const std::byte> extensions,
                          payload::PayloadPtr payload);
     struct Ready {
-        std::shared_ptr<channel::Channel> channel;
+        std::shared_ptr<channel::Endpoint> channel;
         queue::Batch batch;
         Sent sent;
     };
     Result<Ready> prepare(const Caller& caller, std::string_view path, const ControlSend& what,
                           std::span<const std::byte> extensions, Fd memory);
-    Result<queue::Batch> batch_of(channel::Channel& channel, const Caller& caller,
+    Result<queue::Batch> batch_of(channel::Endpoint& channel, const Caller& caller,
                                   const ControlSend& what, std::span<const std::byte> extensions,
                                   payload::PayloadPtr payload);
 

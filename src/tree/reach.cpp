@@ -9,7 +9,7 @@ namespace ipcfs::tree {
 
 using access::kAccessAcl;
 using channel::Attributes;
-using channel::Channel;
+using channel::Endpoint;
 using channel::Registry;
 
 bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
@@ -29,12 +29,12 @@ bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
     return allowed;
 }
 
-Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, unsigned want,
-                                             uid_t uid, gid_t gid,
-                                             std::span<const gid_t> groups) const {
+Result<std::shared_ptr<Endpoint>> Tree::reach(std::string_view path, Kind file, unsigned want,
+                                              uid_t uid, gid_t gid,
+                                              std::span<const gid_t> groups) const {
     using access::kRead, access::kSearch, access::kWrite;
     NodeId at{Registry::kRootId, Kind::kRoot};
-    std::shared_ptr<Channel> channel;
+    std::shared_ptr<Endpoint> channel;
     while (true) {
         if (!permits(at, kSearch, uid, gid, groups)) return Fault{EACCES, "no search permission"};
         path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
@@ -46,8 +46,9 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
             channel.reset();
             continue;
         }
-        channel = at.kind == Kind::kSubsDir ? registry_.child_subscription(at.channel, name)
-                                            : registry_.child(at.channel, name);
+        channel = registry_.child(
+            at.channel, name,
+            at.kind == Kind::kSubsDir ? channel::Role::kSubscription : channel::Role::kChannel);
         if (!channel) return Fault{ENOENT, "no such channel"};
         at = {channel->id(), Kind::kChannel};
     }

@@ -70,7 +70,7 @@ int signal_number(std::string_view name) {
 
 }  // namespace
 
-Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Channel& channel,
+Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Endpoint& channel,
                                                             std::string_view text,
                                                             const access::Subject& subject,
                                                             access::Account& account) {
@@ -106,7 +106,7 @@ Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Channel& ch
         std::move(*process), signal, *filter, inode, std::move(*charge)));
 }
 
-Result<void> register_signal(channel::Channel& channel, std::string_view text,
+Result<void> register_signal(channel::Endpoint& channel, std::string_view text,
                              const access::Subject& subject, access::Account& account) {
     auto listener = make_signal(channel, text, subject, account);
     if (!listener) return listener.error();

@@ -1,5 +1,4 @@
 // What the files that show a text say.
-#include <channel/subscription.hpp>
 #include <insight/table.hpp>
 #include <ipcfs/frame.hpp>
 #include <tree/texts.hpp>
@@ -34,7 +33,7 @@ std::string path_cell(const std::string& path) {
     return path.empty() ? std::string("/") : path;
 }
 
-std::string peek_text(const channel::Channel& channel, queue::Lane lane) {
+std::string peek_text(const channel::Endpoint& channel, queue::Lane lane) {
     Table t({"sequence", "id", "time", "priority", "type", "size", "pid", "tid", "uid", "gid",
              "correlation", "deadline", "redelivered", "deliveries"});
     for (const channel::Listed& m : channel.list(lane)) {
@@ -59,7 +58,7 @@ std::string dead_peek_text(Tree&, const ChannelPtr& channel) {
 }
 
 std::string filter_text(Tree&, const ChannelPtr& channel) {
-    return channel->subscription()->filter();
+    return channel->filter();
 }
 
 std::string ctl_text(Tree&, const ChannelPtr& channel) {

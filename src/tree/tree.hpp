@@ -136,7 +136,7 @@ public:
     Result<channel::Attributes> attributes_below(NodeId parent, const NewChannel& made,
                                                  mode_t type) const;
     void forget(std::uint64_t channel);  // which is gone
-    // As Channel::control, and reports a new type.
+    // As Endpoint::control, and reports a new type.
     Result<void> control(const ChannelPtr& channel, std::string_view text, bool at_once);
     // Attributes of whatever kind of node. False: it is gone.
     bool read_attributes(NodeId node,
