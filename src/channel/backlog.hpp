@@ -82,7 +82,7 @@ public:
     bool set_gate(const BatchGate& gate) noexcept;
     // After messages came, or time has passed: lets them out if there are enough (never more than `most`),
     // or the first has waited for long enough. Whether it did.
-    bool gather(Nanos now, std::uint64_t most) noexcept;
+    bool open_gate_if_due(Nanos now, std::uint64_t most) noexcept;
     // Lets out what is there. Whether that was anything.
     bool open_gate() noexcept;
 
@@ -107,7 +107,7 @@ public:
     // When time has something to do here; kNever: nothing waits for it. May be in the past.
     Nanos next_event() const noexcept {
         const Nanos gathered =
-            gated() && gathering_since_ != kNever ? gathering_since_ + gate_.delay : kNever;
+            gated() && holding_back_since_ != kNever ? holding_back_since_ + gate_.delay : kNever;
         return std::min({earliest_expiry_, leases.earliest(), gathered});
     }
 
@@ -118,9 +118,9 @@ private:
     std::uint64_t staged_ = 0, staged_bytes_ = 0;
     std::uint64_t position_ = 0;  // the last one in line
     BatchGate gate_;
-    std::uint64_t ready_ = 0;         // if gated: messages that it has let out
-    Nanos gathering_since_ = kNever;  // if gated: since when it holds back others
-    Nanos earliest_expiry_ = kNever;  // when to look; a message may have ended before
+    std::uint64_t ready_ = 0;            // if gated: messages that it has let out
+    Nanos holding_back_since_ = kNever;  // if gated: since when it holds back others
+    Nanos earliest_expiry_ = kNever;     // when to look; a message may have ended before
 };
 
 template <class F>

@@ -157,7 +157,7 @@ void Channel::on_time(Nanos now) noexcept {
     });
     leasing::run(locked);
     // The arrivals could not be read before.
-    if (writing::gather(locked) && !core_.backlog.empty()) locked.ring();
+    if (writing::open_gate_if_due(locked) && !core_.backlog.empty()) locked.ring();
     if (core_.has_made_room) writing::admit_waiters(locked);
     if (reading::drop_expired(locked, true) > 0) writing::admit_waiters(locked);
     writing::admit_openers(locked);

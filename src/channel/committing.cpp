@@ -224,8 +224,8 @@ void Channel::restore(MessageRef message, const store::Recovered& from, bool may
         return locked.arm(due);
     }
     if (core_.backlog.note_expiry(e)) locked.arm(e.expires);
-    core_.backlog.add(std::move(message));
-    writing::gather(locked);
+    core_.discipline->enqueue(std::move(message));
+    writing::open_gate_if_due(locked);
     writing::pause_if_high(locked);
 }
 

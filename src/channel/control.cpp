@@ -58,7 +58,7 @@ void Channel::apply(Locked& locked, const Settings& settings) noexcept {
     if (core_.backlog.set_gate(settings.batch_gate())) {
         reading::offer(locked);
         locked.ring();
-    } else if (writing::gather(locked)) {
+    } else if (writing::open_gate_if_due(locked)) {
         locked.ring();
     }
     writing::pause_if_high(locked);
@@ -78,7 +78,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
             break;
         case Command::Kind::kResume:
             if (flow.held_by_command()) {
-                flow.release(locked.now());
+                flow.end_hold(locked.now());
                 locked.emit(State::kOk);
                 reading::offer(locked);
                 // Who waits for inotify could not have drained it during the pause.

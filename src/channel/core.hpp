@@ -53,7 +53,7 @@ struct Core {
 
     mutable std::mutex mutex;
     // Under the mutex:
-    std::uint64_t open_readers = 0, open_writers = 0;
+    std::uint32_t open_readers = 0, open_writers = 0;
     Settings settings;
     Backlog backlog;
     Waiters waiters;

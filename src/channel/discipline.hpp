@@ -47,7 +47,7 @@ public:
     virtual bool is_low() const noexcept { return !blocks() || core_.flow.at_low(); }
     // Whether a writer that waits is let in at once, and waits until its messages are taken. Then opens for
     // writing take turns, and nothing pauses.
-    virtual bool meets() const noexcept { return false; }
+    virtual bool is_rendezvous() const noexcept { return false; }
     // POLLOUT.
     virtual bool is_writable(bool critical) const noexcept;
 

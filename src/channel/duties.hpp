@@ -17,9 +17,9 @@ void prepare(Locked& locked, Batch& batch) noexcept;
 // A batch that may enter. `waiter`, if any, waits until its messages are taken.
 void enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter = nullptr) noexcept;
 // Lets out what the batch gate has, if it is time. Whether it did.
-bool gather(Locked& locked) noexcept;
+bool open_gate_if_due(Locked& locked) noexcept;
 // After the gate was opened: true.
-bool let_out(Locked& locked) noexcept;
+bool gate_opened(Locked& locked) noexcept;
 
 void pause(Locked& locked) noexcept;
 void pause_if_high(Locked& locked) noexcept;
@@ -68,9 +68,9 @@ namespace leasing {
 
 // Of a message that was just taken.
 Leased begin(Locked& locked, const MessageRef& message, pid_t holder);
-// Back to where it was in line. The caller calls came_back().
+// Back to where it was in line. The caller calls after_requeue().
 void requeue(Locked& locked, MessageRef message) noexcept;
-void came_back(Locked& locked) noexcept;
+void after_requeue(Locked& locked) noexcept;
 // Ends the leases and delays whose time has come.
 void run(Locked& locked) noexcept;
 // All dead letters to the back of the queue, as if they had just come, whatever the bounds say.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include <channel/discipline.hpp>
 #include <channel/duties.hpp>
 
 namespace ipcfs::channel {
@@ -32,7 +33,7 @@ void to_dead(Locked& locked, MessageRef message) noexcept {
     reading::serve_dead(locked);
 }
 
-// A message whose lease is over without an ack. The caller calls came_back().
+// A message whose lease is over without an ack. The caller calls after_requeue().
 void end_without_ack(Locked& locked, MessageRef message, Nanos delay) noexcept {
     message->envelope.redelivered = true;
     if (is_exhausted(locked, *message)) return to_dead(locked, std::move(message));
@@ -52,7 +53,7 @@ void end_without_ack(Locked& locked, std::vector<MessageRef> messages) noexcept 
     for (MessageRef& message : messages) {
         if (message) end_without_ack(locked, std::move(message), 0);
     }
-    came_back(locked);
+    after_requeue(locked);
 }
 
 // Ends a lease: settles its message by `how`. False when there is none of that number.
@@ -82,7 +83,7 @@ void requeue(Locked& locked, MessageRef message) noexcept {
     locked->backlog.put_back(std::move(message));
 }
 
-void came_back(Locked& locked) noexcept {
+void after_requeue(Locked& locked) noexcept {
     reading::offer(locked);
     if (!locked->backlog.empty()) locked.ring();
     writing::admit_waiters(locked);
@@ -97,7 +98,7 @@ void run(Locked& locked) noexcept {
     if (delayed.empty()) return;
     sort_backwards(delayed);
     for (MessageRef& message : delayed) requeue(locked, std::move(message));
-    came_back(locked);
+    after_requeue(locked);
 }
 
 void redrive(Locked& locked) noexcept {
@@ -114,11 +115,11 @@ void redrive(Locked& locked) noexcept {
         backlog.note_expiry(envelope);
         locked->keeper->back(message, 0);
         locked.emit(EventKind::kArrival, message.total(), envelope.priority, envelope.type);
-        backlog.add(backlog.dead.remove(message));
+        locked->discipline->enqueue(backlog.dead.remove(message));
         return true;
     });
     locked.arm(backlog.next_event());
-    writing::gather(locked);
+    writing::open_gate_if_due(locked);
     reading::offer(locked);
     writing::pause_if_high(locked);
     locked.ring();
@@ -153,7 +154,7 @@ bool Channel::nack(std::uint64_t lease, Nanos delay) noexcept {
     return leasing::settle(core_, lease, [delay](Locked& locked, MessageRef message) {
         ++locked->counters.nacked;
         leasing::end_without_ack(locked, std::move(message), delay);
-        leasing::came_back(locked);
+        leasing::after_requeue(locked);
     });
 }
 
@@ -169,7 +170,7 @@ bool Channel::end_lease(std::uint64_t lease) noexcept {
     return leasing::settle(core_, lease, [](Locked& locked, MessageRef message) {
         ++locked->counters.lease_returns;
         leasing::end_without_ack(locked, std::move(message), 0);
-        leasing::came_back(locked);
+        leasing::after_requeue(locked);
     });
 }
 
@@ -179,7 +180,7 @@ bool Channel::undo_lease(std::uint64_t lease) noexcept {
         --message->envelope.deliveries;
         message->envelope.redelivered = true;
         leasing::requeue(locked, std::move(message));
-        leasing::came_back(locked);
+        leasing::after_requeue(locked);
     });
 }
 

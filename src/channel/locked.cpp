@@ -33,7 +33,8 @@ void Effects::run(Channel& channel) noexcept {
     while (queue::take_front(garbage)) {
     }
     if (after) after->run();
-    for (const auto& [topic, is_relieved] : relieved) Topic::retry(topic->core(), is_relieved);
+    for (const auto& [topic, has_room_for_all] : unblocked)
+        Topic::retry(topic->core(), has_room_for_all);
 }
 
 void DeferredEffects::absorb(Channel& channel, Effects& effects) {
@@ -99,7 +100,7 @@ void Locked::arm_next() noexcept {
 void Locked::ring() noexcept {
     if (core_.subscription && !core_.subscription->is_named()) return;  // there is no such file
     if (core_.queue_file_writes > 0) {
-        if (!core_.discipline->meets()) {
+        if (!core_.discipline->is_rendezvous()) {
             core_.is_ring_deferred = true;
             return;
         }

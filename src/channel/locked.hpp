@@ -37,10 +37,10 @@ struct Effects : Wakes {
     // Of a topic: what is to be done for its subscriptions.
     std::unique_ptr<DeferredEffects> after;
     // Of a subscription: topics whose publishers may look again, and whether there is room for all.
-    std::vector<std::pair<std::shared_ptr<Channel>, bool>> relieved;
+    std::vector<std::pair<std::shared_ptr<Channel>, bool>> unblocked;
 
     bool only_wakes() const noexcept {
-        return events.empty() && arm == kNever && !ring && !enrol && relieved.empty();
+        return events.empty() && arm == kNever && !ring && !enrol && unblocked.empty();
     }
     bool empty() const noexcept {
         return finish.empty() && notify.empty() && only_wakes() && garbage.empty() && !after;

@@ -164,7 +164,7 @@ void Channel::take(ReadWaiter& waiter) noexcept {
     const bool there_was = core_.readable();
     reading::serve_readers(locked);
     if (there_was) writing::admit_waiters(locked);
-    if (core_.discipline->meets()) locked.wake_polls(POLLOUT);
+    if (core_.discipline->is_rendezvous()) locked.wake_polls(POLLOUT);
 }
 
 void Channel::delivered(Message& message) noexcept {
@@ -203,7 +203,7 @@ void Channel::give_back(MessageRef message) noexcept {
         return reading::serve_dead(locked);
     }
     leasing::requeue(locked, std::move(message));
-    leasing::came_back(locked);
+    leasing::after_requeue(locked);
 }
 
 std::uint64_t Channel::stream_since() const noexcept {
@@ -224,7 +224,7 @@ void Channel::closed(bool reads, bool writes) noexcept {
     core_.open_readers -= reads;
     core_.open_writers -= writes;
     if (!writes || core_.open_writers > 0 || !core_.discipline->last_writer_closed()) return;
-    if (core_.backlog.open_gate()) writing::let_out(locked);
+    if (core_.backlog.open_gate()) writing::gate_opened(locked);
     writing::admit_more(locked);
     reading::end_stream(locked);
     locked.wake_polls(kHangUp);

@@ -60,9 +60,9 @@ void Channel::detach(Subscription& subscription) noexcept {
 
 void Topic::look_above(Core& core) noexcept {
     const std::uint64_t version = core.env.recursion.version.load(std::memory_order_acquire);
-    const auto circle_of = [](Core& of) {
+    const auto recursive_group_of = [](Core& of) {
         std::scoped_lock hold(of.mutex);
-        return of.topic && of.topic->recursive > 0 ? of.topic->circle : nullptr;
+        return of.topic && of.topic->recursive > 0 ? of.topic->recursive_group : nullptr;
     };
     {
         std::scoped_lock hold(core.mutex);
@@ -71,12 +71,12 @@ void Topic::look_above(Core& core) noexcept {
     auto found = std::make_shared<Reach>();
     if (const Registry* registry = core.env.registry.load(std::memory_order_acquire)) {
         for (const auto& [above, path] : registry->above(core.id)) {
-            Reach::Group group{circle_of(above->core()), {}};
-            if (!group.circle) continue;
+            Reach::Group group{recursive_group_of(above->core()), {}};
+            if (!group.recursive_group) continue;
             std::vector<std::shared_ptr<Channel>> members;
             {
-                std::scoped_lock hold(group.circle->mutex);
-                for (Subscription* each : group.circle->members) {
+                std::scoped_lock hold(group.recursive_group->mutex);
+                for (Subscription* each : group.recursive_group->members) {
                     if (auto channel = each->channel().weak_from_this().lock()) {
                         members.push_back(std::move(channel));
                     }
@@ -98,12 +98,12 @@ void Topic::look_above(Core& core) noexcept {
     core.topic->reach_version = version;
 }
 
-void Topic::retry(Core& core, bool is_relieved) noexcept {
+void Topic::retry(Core& core, bool has_room_for_all) noexcept {
     refresh_reach(core);
     Locked locked(core);
     Topic* const topic = core.topic;
     if (!topic || core.removed()) return;
-    if (is_relieved && topic->stuck > 0) --topic->stuck;
+    if (has_room_for_all && topic->blocking > 0) --topic->blocking;
     topic->reserve_is_full = false;
     writing::admit_waiters(locked);
 }

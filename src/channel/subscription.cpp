@@ -112,7 +112,7 @@ bool Subscription::has_room(Locked& topic, const queue::BatchFigures& like) noex
 
 // Identity and time are the topic's, and so is the number, unless publishers may be several topics.
 void Subscription::number(Locked& locked, Envelope& envelope) noexcept {
-    const bool is_ours = !in_circle_ && envelope.sequence > core_.sequence;
+    const bool is_ours = !in_recursive_group_ && envelope.sequence > core_.sequence;
     core_.sequence = is_ours ? envelope.sequence : core_.sequence + 1;
     envelope.sequence = core_.sequence;
     if (core_.settings.ttl > 0) {
@@ -166,7 +166,7 @@ void Subscription::block(Locked& topic, bool critical) noexcept {
         return;
     }
     holds_.push_back({topic->channel.weak_from_this(), critical});
-    ++topic->topic->stuck;
+    ++topic->topic->blocking;
 }
 
 void Subscription::release_publishers(Locked& locked) noexcept {
@@ -176,7 +176,7 @@ void Subscription::release_publishers(Locked& locked) noexcept {
         if (!is_over && !(hold.critical && core_.flow.reserve_has_room())) continue;
         hold.critical = false;
         if (auto topic = hold.topic.lock()) {
-            locked.effects.relieved.emplace_back(std::move(topic), is_over);
+            locked.effects.unblocked.emplace_back(std::move(topic), is_over);
         }
     }
     if (is_over) holds_.clear();

@@ -99,12 +99,12 @@ private:
     Guarded<Chosen> chosen_;
     std::atomic<bool> blocks_{false};  // whether its publishers wait for room
     std::atomic<bool> is_over_{false};
-    // Under the topic's lock, of recursive ones under its circle's, too:
+    // Under the topic's lock, of recursive ones under its RecursiveGroup's, too:
     const Filter* active_ = nullptr;  // the chosen one
     bool wants_topic_ = true;         // it lets through what is published at the topic itself
     static constexpr std::size_t kNowhere = SIZE_MAX;
     std::size_t index_ = kNowhere;  // in the list that it is in
-    bool in_circle_ = false;
+    bool in_recursive_group_ = false;
     bool has_left_ = false;
 
     // Under the channel's lock: topics whose publishers wait for room here.

@@ -44,7 +44,7 @@ Push make_room(Locked& locked, Batch& batch) noexcept {
 // Whether an open passes the gate now; then it has the turn or the credit that it needs.
 bool pass(Locked& locked, WriteTicket& ticket) noexcept {
     Core& core = *locked;
-    if (core.discipline->meets()) {
+    if (core.discipline->is_rendezvous()) {
         if (!core.flow.turn_is_free()) return false;
         core.flow.give_turn(ticket);
         return true;
@@ -74,7 +74,7 @@ void let_writers_in(Locked& locked) noexcept {
         const Push push = admit(locked, writer->batch, writer->via, true);
         if (push != Push::kWait) {
             let_in(*writer, push);
-        } else if (core.discipline->meets()) {
+        } else if (core.discipline->is_rendezvous()) {
             rendezvous::enter(locked, *writer);
         } else {
             break;
@@ -97,7 +97,7 @@ Push admit(Locked& locked, Batch& batch, Via via, bool was_waiting) noexcept {
     using Admission = Discipline::Admission;
     Core& core = *locked;
     // Type sync needs no room: what waited stays accepted when the bounds have changed.
-    if (core.flow.never_fits(batch) && !(was_waiting && core.discipline->meets())) {
+    if (core.flow.never_fits(batch) && !(was_waiting && core.discipline->is_rendezvous())) {
         return Push::kTooLong;
     }
     // A subscription that was commanded to pause holds back its readers, not its publishers.
@@ -166,7 +166,7 @@ void enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) noexcep
     }
     batch.clear();
     if (is_queued) {
-        gather(locked);
+        open_gate_if_due(locked);
         reading::offer(locked);
     }
     pause_if_high(locked);
@@ -174,16 +174,17 @@ void enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) noexcep
     if (via == Via::kOther || waiter != nullptr) locked.ring();
 }
 
-bool gather(Locked& locked) noexcept {
+bool open_gate_if_due(Locked& locked) noexcept {
     Backlog& backlog = locked->backlog;
     if (!backlog.gated()) return false;
     // More than up to the high mark would not come.
-    if (backlog.gather(locked.now(), locked->settings.high_mark())) return let_out(locked);
+    if (backlog.open_gate_if_due(locked.now(), locked->settings.high_mark()))
+        return gate_opened(locked);
     locked.arm(backlog.next_event());
     return false;
 }
 
-bool let_out(Locked& locked) noexcept {
+bool gate_opened(Locked& locked) noexcept {
     // Readers may take more than what has just come.
     const std::uint64_t before = locked->backlog.load();
     reading::offer(locked);
@@ -200,7 +201,7 @@ void pause(Locked& locked) noexcept {
 void pause_if_high(Locked& locked) noexcept {
     const Core& core = *locked;
     if (!core.flow.at_high() || core.flow.paused()) return;
-    if (core.discipline->blocks() && !core.discipline->meets()) pause(locked);
+    if (core.discipline->blocks() && !core.discipline->is_rendezvous()) pause(locked);
 }
 
 void park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
@@ -245,7 +246,7 @@ void admit_openers(Locked& locked) noexcept {
         locked.finish(opener, Wake::kServed);
     };
     // The reserve is for critical messages, whoever waits before them.
-    if (!core.discipline->meets() && !core.flow.held() && core.flow.reserve_has_room() &&
+    if (!core.discipline->is_rendezvous() && !core.flow.held() && core.flow.reserve_has_room() &&
         core.waiters.openers.flagged() > 0) {
         core.waiters.openers.for_each([&](OpenWaiter& opener) {
             if (opener.critical) admit(opener);
@@ -266,7 +267,7 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
     Topic::refresh_reach(core_);
     Locked locked(core_);
     if (core_.removed()) return Push::kRemoved;
-    if (ticket && !ticket->sync) core_.flow.take_back(*ticket);
+    if (ticket && !ticket->sync) core_.flow.release(*ticket);
     batch.is_nonblocking = !may_wait;
     const Push push = writing::admit(locked, batch, via, false);
     writing::admit_more(locked);  // the place that the open was given may have stayed free
@@ -276,11 +277,11 @@ Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket
 void Channel::push_now(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
     Topic::refresh_reach(core_);
     Locked locked(core_);
-    if (ticket && !ticket->sync) core_.flow.take_back(*ticket);
+    if (ticket && !ticket->sync) core_.flow.release(*ticket);
     if (locked.refuse(waiter)) return;
     const Push admitted = writing::admit(locked, waiter.batch, waiter.via, false);
     if (admitted == Push::kCommit) return committing::stage(locked, waiter);
-    if (admitted == Push::kWait && core_.discipline->meets() && !core_.flow.held()) {
+    if (admitted == Push::kWait && core_.discipline->is_rendezvous() && !core_.flow.held()) {
         writing::park(locked, waiter, locked.now() + core_.settings.timeout);
         return rendezvous::enter(locked, waiter);
     }
@@ -307,7 +308,7 @@ Gate Channel::try_gate(WriteTicket& ticket) noexcept {
     const Discipline& type = *core_.discipline;
     if (core_.removed()) return Gate::kRemoved;
     if (core_.flow.held()) return Gate::kWait;
-    if (ticket.critical && !type.meets()) {
+    if (ticket.critical && !type.is_rendezvous()) {
         const bool waits = type.blocks() &&
                            (core_.waiters.openers.flagged() > 0 || !core_.flow.reserve_has_room());
         return waits ? Gate::kWait : Gate::kOpen;
@@ -328,7 +329,7 @@ void Channel::gate(OpenWaiter& waiter, WriteTicket& ticket) noexcept {
 
 void Channel::leave(WriteTicket& ticket) noexcept {
     Locked locked(core_);
-    core_.flow.take_back(ticket);
+    core_.flow.release(ticket);
     writing::admit_openers(locked);
 }
 

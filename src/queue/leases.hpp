@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <sys/types.h>
 #include <unordered_map>
 #include <vector>
@@ -43,7 +44,8 @@ public:
     template <class F>
     std::vector<MessageRef> end_if(F&& is_gone) {
         std::vector<MessageRef> ended;
-        for (auto at = leases_.begin(); at != leases_.end();) {
+        if (!index_) return ended;
+        for (auto at = index_->by_id.begin(); at != index_->by_id.end();) {
             Lease& lease = (at++)->second;
             if (is_gone(lease.holder)) ended.push_back(end(lease.id));
         }
@@ -52,14 +54,17 @@ public:
     std::vector<pid_t> holders() const;  // each once
     template <class F>
     void for_each(F&& visit) {
-        for (auto& [id, lease] : leases_) visit(*lease.message);
+        if (!index_) return;
+        for (auto& [id, lease] : index_->by_id) visit(*lease.message);
     }
-    std::vector<MessageRef> clear() noexcept;
+    std::vector<MessageRef> clear() noexcept {
+        return end_if([](pid_t) { return true; });
+    }
 
     const Total& leased() const noexcept { return leased_; }
     const Total& delayed() const noexcept { return delayed_; }
     Nanos earliest() const noexcept {
-        return by_deadline_.empty() ? kNever : by_deadline_.begin()->deadline;
+        return leased_.count + delayed_.count == 0 ? kNever : index_->by_deadline.begin()->deadline;
     }
 
 private:
@@ -68,14 +73,17 @@ private:
             return a.deadline < b.deadline;
         }
     };
-    std::unordered_map<std::uint64_t, Lease> leases_;
-    boost::intrusive::multiset<Lease, boost::intrusive::compare<Sooner>,
-                               boost::intrusive::constant_time_size<false>>
-        by_deadline_;
+    struct Index {
+        std::unordered_map<std::uint64_t, Lease> by_id;
+        boost::intrusive::multiset<Lease, boost::intrusive::compare<Sooner>,
+                                   boost::intrusive::constant_time_size<false>>
+            by_deadline;
+        std::uint64_t last = 0, last_delayed = 0;
+    };
     Total& total(const Lease& lease) noexcept {
         return lease.holder == kNobody ? delayed_ : leased_;
     }
-    std::uint64_t last_ = 0, last_delayed_ = 0;
+    std::unique_ptr<Index> index_;  // most channels never need one
     Total leased_, delayed_;
 };
 

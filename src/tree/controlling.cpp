@@ -95,7 +95,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
         hidden.push_back(
             (above.name.empty() ? std::string() : std::string(above.name) + "/").append(kind.name));
     }
-    if (retyped_) retyped_(channel, hidden, at_once);
+    if (type_changed_) type_changed_(channel, hidden, at_once);
     return done;
 }
 

@@ -16,7 +16,7 @@ public:
                               core_.waiters.readers.size() >= batch.count;
         return is_taken ? Admission::kTake : Admission::kWait;
     }
-    bool meets() const noexcept override { return true; }
+    bool is_rendezvous() const noexcept override { return true; }
     bool is_writable(bool) const noexcept override { return !core_.waiters.readers.empty(); }
 };
 

@@ -34,9 +34,9 @@ void Topic::enter(Subscription& subscription) noexcept {
     };
     if (!subscription.is_recursive()) return add(direct);
     {
-        std::scoped_lock hold(circle->mutex);
-        add(circle->members);
-        subscription.in_circle_ = true;
+        std::scoped_lock hold(recursive_group->mutex);
+        add(recursive_group->members);
+        subscription.in_recursive_group_ = true;
     }
     ++recursive;
     core_.env.recursion.subscriptions.fetch_add(1, std::memory_order_acq_rel);
@@ -52,11 +52,11 @@ void Topic::leave(Subscription& subscription) noexcept {
         list.pop_back();
         subscription.index_ = Subscription::kNowhere;
     };
-    if (!subscription.in_circle_) return drop(direct);
+    if (!subscription.in_recursive_group_) return drop(direct);
     {
-        std::scoped_lock hold(circle->mutex);
-        drop(circle->members);
-        subscription.in_circle_ = false;
+        std::scoped_lock hold(recursive_group->mutex);
+        drop(recursive_group->members);
+        subscription.in_recursive_group_ = false;
     }
     --recursive;
     core_.env.recursion.subscriptions.fetch_sub(1, std::memory_order_acq_rel);
@@ -64,23 +64,23 @@ void Topic::leave(Subscription& subscription) noexcept {
 }
 
 // Calls use(subscription, whether its filter lets this channel through), with what is recursive under
-// its circle's lock.
+// its group's lock.
 template <class F>
 void Topic::for_each_subscriber(Locked& locked, F&& use) {
     for (Subscription* each : direct) use(*each, each->wants_topic_);
     if (recursive > 0) {
-        std::scoped_lock hold(circle->mutex);
-        for (Subscription* each : circle->members) use(*each, each->wants_topic_);
+        std::scoped_lock hold(recursive_group->mutex);
+        for (Subscription* each : recursive_group->members) use(*each, each->wants_topic_);
     }
     if (!reach || core_.env.recursion.subscriptions.load(std::memory_order_relaxed) == 0) return;
     for (const Reach::Group& group : reach->groups) {
-        std::scoped_lock hold(group.circle->mutex);
+        std::scoped_lock hold(group.recursive_group->mutex);
         for (const auto& [weak, wants_path] : group.to) {
             auto channel = weak.lock();
             if (!channel) continue;
             Subscription& each = *channel->subscription();
             locked.after().kept.push_back(std::move(channel));
-            if (each.in_circle_) use(each, wants_path);
+            if (each.in_recursive_group_) use(each, wants_path);
         }
     }
 }
@@ -192,7 +192,7 @@ bool Topic::deliver(Locked& locked, Batch& batch, Via via) noexcept {
         }
     }
     batch.clear();
-    if (stuck > 0 && !core_.flow.paused()) writing::pause(locked);
+    if (blocking > 0 && !core_.flow.paused()) writing::pause(locked);
     // The kernel tells inotify of a write on `queue` itself, once that write returns.
     if (via == Via::kOther) locked.ring();
     return true;
