@@ -90,15 +90,16 @@ void after_requeue(Locked& locked) noexcept {
 }
 
 void run(Locked& locked) noexcept {
-    if (locked->backlog.leases.earliest() > locked.now()) return;
-    std::vector<MessageRef> leased, delayed;
-    locked->backlog.leases.end_due(locked.now(), leased, delayed);
-    locked->counters.lease_timeouts += leased.size();
-    if (!leased.empty()) end_without_ack(locked, std::move(leased));
-    if (delayed.empty()) return;
-    sort_backwards(delayed);
-    for (MessageRef& message : delayed) requeue(locked, std::move(message));
-    after_requeue(locked);
+    queue::Leases& leases = locked->backlog.leases;
+    if (auto due = leases.end_due(locked.now(), false); !due.empty()) {
+        locked->counters.lease_timeouts += due.size();
+        end_without_ack(locked, std::move(due));
+    }
+    if (auto due = leases.end_due(locked.now(), true); !due.empty()) {
+        sort_backwards(due);
+        for (MessageRef& message : due) requeue(locked, std::move(message));
+        after_requeue(locked);
+    }
 }
 
 void redrive(Locked& locked) noexcept {

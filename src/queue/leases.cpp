@@ -45,12 +45,15 @@ MessageRef Leases::end(std::uint64_t id) noexcept {
     return message;
 }
 
-void Leases::end_due(Nanos now, std::vector<MessageRef>& leased, std::vector<MessageRef>& delayed) {
-    while (earliest() <= now) {
-        const Lease& first = *index_->by_deadline.begin();
-        auto& to = first.holder == kNobody ? delayed : leased;
-        to.push_back(end(first.id));
+std::vector<MessageRef> Leases::end_due(Nanos now, bool delayed) {
+    std::vector<MessageRef> ended;
+    if (earliest() > now) return ended;
+    auto& all = index_->by_deadline;
+    for (auto at = all.begin(); at != all.end() && at->deadline <= now;) {
+        const Lease& lease = *at++;
+        if ((lease.holder == kNobody) == delayed) ended.push_back(end(lease.id));
     }
+    return ended;
 }
 
 std::vector<pid_t> Leases::holders() const {

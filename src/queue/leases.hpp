@@ -38,8 +38,8 @@ public:
     void extend(std::uint64_t id, Nanos deadline) noexcept;  // the lease must exist
     // Ends a lease and returns its message; null if there is no such lease.
     MessageRef end(std::uint64_t id) noexcept;
-    // Ends all whose deadline is `now` or earlier.
-    void end_due(Nanos now, std::vector<MessageRef>& leased, std::vector<MessageRef>& delayed);
+    // Ends all on lease, or all delayed ones, whose deadline is `now` or earlier.
+    std::vector<MessageRef> end_due(Nanos now, bool delayed);
     // Ends all for which is_gone(holder) is true.
     template <class F>
     std::vector<MessageRef> end_if(F&& is_gone) {
