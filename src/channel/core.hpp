@@ -29,6 +29,7 @@ class Topic;
 struct Commit;
 
 using queue::Batch;
+using queue::Envelope;
 using queue::Message;
 using queue::MessageList;
 using queue::MessageRef;

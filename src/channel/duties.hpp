@@ -24,8 +24,7 @@ bool gate_opened(Locked& locked) noexcept;
 void pause(Locked& locked) noexcept;
 void pause_if_high(Locked& locked) noexcept;
 
-// A writer that waits for room until `deadline`.
-void park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept;
+// Ends a writer that waits.
 void unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept;
 // After anything that makes room: resumes at the low mark, lets waiting writers and opens in, in turn.
 void admit_waiters(Locked& locked) noexcept;
@@ -42,16 +41,11 @@ namespace reading {
 // lease if `lease`. Admits whoever waits for room.
 MessageRef take(Locked& locked, std::uint64_t room, Leased* lease = nullptr,
                 pid_t holder = 0) noexcept;
-// A dead letter, for a reader.
-MessageRef take_dead(Locked& locked, Message& message) noexcept;
 // Messages may have become readable: whoever waits for one.
 void offer(Locked& locked) noexcept;
-void serve_readers(Locked& locked) noexcept;
 void serve_dead(Locked& locked) noexcept;
 // The only message of a batch, straight to the reader that waits for it. Whether there is one.
 bool hand_over(Locked& locked, MessageRef& message) noexcept;
-// Readers that have come to the end of a stream.
-void end_stream(Locked& locked) noexcept;
 
 // A message that is lost; a writer that waits for it ends with `why`. The caller admits whoever waits for room.
 void drop(Locked& locked, MessageRef message, Wake why) noexcept;

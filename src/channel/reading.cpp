@@ -35,6 +35,34 @@ void serve(Locked& locked, ReadWaiter& reader, MessageRef message) noexcept {
     locked.finish(reader, Wake::kServed);
 }
 
+// A dead letter, for a reader.
+MessageRef take_dead(Locked& locked, Message& message) noexcept {
+    ++locked->counters.dead_taken;
+    locked->keeper->taken(message);
+    return locked->backlog.dead.remove(message);
+}
+
+// Readers that have come to the end of a stream.
+void end_stream(Locked& locked) noexcept {
+    if (locked->open_writers > 0) return;
+    locked->waiters.readers.for_each([&](ReadWaiter& reader) {
+        if (!reader.may_end || !locked->discipline->has_ended(reader.view)) return;
+        locked->waiters.readers.remove(reader);
+        locked.finish(reader, Wake::kEnded);
+    });
+}
+
+void serve_readers(Locked& locked) noexcept {
+    Core& core = *locked;
+    if (core.flow.held()) return;
+    while (ReadWaiter* const reader = core.waiters.readers.first()) {
+        if (core.backlog.may_expire()) drop_expired(locked);
+        MessageRef message = core.backlog.take(core.settings.schedule);
+        if (!message) return end_stream(locked);
+        serve(locked, *reader, std::move(message));
+    }
+}
+
 }  // namespace
 
 MessageRef take(Locked& locked, std::uint64_t room, Leased* lease, pid_t holder) noexcept {
@@ -51,26 +79,9 @@ MessageRef take(Locked& locked, std::uint64_t room, Leased* lease, pid_t holder)
     return message;
 }
 
-MessageRef take_dead(Locked& locked, Message& message) noexcept {
-    ++locked->counters.dead_taken;
-    locked->keeper->taken(message);
-    return locked->backlog.dead.remove(message);
-}
-
 void offer(Locked& locked) noexcept {
     serve_readers(locked);
     if (!locked->waiters.polls.empty() && locked->readable()) locked.wake_polls(POLLIN);
-}
-
-void serve_readers(Locked& locked) noexcept {
-    Core& core = *locked;
-    if (core.flow.held()) return;
-    while (ReadWaiter* const reader = core.waiters.readers.first()) {
-        if (core.backlog.may_expire()) drop_expired(locked);
-        MessageRef message = core.backlog.take(core.settings.schedule);
-        if (!message) return end_stream(locked);
-        serve(locked, *reader, std::move(message));
-    }
 }
 
 void serve_dead(Locked& locked) noexcept {
@@ -94,15 +105,6 @@ bool hand_over(Locked& locked, MessageRef& message) noexcept {
     if (message->envelope.expires <= locked.now()) return false;
     serve(locked, *core.waiters.readers.first(), std::move(message));
     return true;
-}
-
-void end_stream(Locked& locked) noexcept {
-    if (locked->open_writers > 0) return;
-    locked->waiters.readers.for_each([&](ReadWaiter& reader) {
-        if (!reader.may_end || !locked->discipline->has_ended(reader.view)) return;
-        locked->waiters.readers.remove(reader);
-        locked.finish(reader, Wake::kEnded);
-    });
 }
 
 void drop(Locked& locked, MessageRef message, Wake why) noexcept {

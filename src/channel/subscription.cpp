@@ -182,4 +182,54 @@ void Subscription::release_publishers(Locked& locked) noexcept {
     if (is_over) holds_.clear();
 }
 
+// ---- what the tree and the registry call --------------------------------------------------------
+
+std::shared_ptr<Subscription> Channel::subscribe(const access::Identity& subscriber,
+                                                 access::Account& account) {
+    if (!is_topic()) return nullptr;
+    // Whoever has the subscription has its channel; the last one to let go ends it.
+    struct Handle {
+        std::shared_ptr<Channel> channel;
+        ~Handle() { channel->subscription()->end(); }
+    };
+    auto handle = std::make_shared<Handle>();
+    handle->channel = std::make_shared<Channel>(self(), core_.id, subscriber, account, false);
+    Subscription* made = handle->channel->subscription();
+    if (!attach(*made)) return nullptr;
+    return {std::move(handle), made};
+}
+
+std::shared_ptr<Endpoint> Channel::open_subscription(const access::Identity& subscriber,
+                                                     access::Account& account) {
+    auto made = subscribe(subscriber, account);
+    if (!made) return nullptr;
+    Channel& channel = made->channel();
+    return {std::move(made), &channel};
+}
+
+std::string Channel::filter() const {
+    return subscription() ? subscription()->filter() : std::string();
+}
+
+Result<void> Channel::set_filter(std::string_view text) {
+    if (!subscription()) return Fault{EINVAL, "filter: only subscriptions have one"};
+    return subscription()->set_filter(text);
+}
+
+bool Channel::attach(Subscription& subscription, bool with_retained) noexcept {
+    Locked locked(core_);
+    if (!core_.topic || core_.flow.down() || core_.removed() || subscription.has_left_) {
+        return false;
+    }
+    if (with_retained) core_.topic->replay(locked, subscription);
+    core_.topic->enter(subscription);
+    return true;
+}
+
+void Channel::detach(Subscription& subscription) noexcept {
+    Locked locked(core_);
+    subscription.has_left_ = true;
+    if (core_.topic) core_.topic->leave(subscription);
+}
+
 }  // namespace ipcfs::channel

@@ -41,6 +41,15 @@ Push make_room(Locked& locked, Batch& batch) noexcept {
     return Push::kQueued;
 }
 
+// A writer that waits for room until `deadline`.
+void park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
+    writer.deadline = deadline;
+    writer.urgent = writer.batch.critical;
+    locked->waiters.writers.add(writer);
+    if (writer.via == Via::kQueueFile) ++locked->queue_file_writes;
+    locked.arm(deadline);
+}
+
 // Whether an open passes the gate now; then it has the turn or the credit that it needs.
 bool pass(Locked& locked, WriteTicket& ticket) noexcept {
     Core& core = *locked;
@@ -202,14 +211,6 @@ void pause_if_high(Locked& locked) noexcept {
     const Core& core = *locked;
     if (!core.flow.at_high() || core.flow.paused()) return;
     if (core.discipline->blocks() && !core.discipline->is_rendezvous()) pause(locked);
-}
-
-void park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
-    writer.deadline = deadline;
-    writer.urgent = writer.batch.critical;
-    locked->waiters.writers.add(writer);
-    if (writer.via == Via::kQueueFile) ++locked->queue_file_writes;
-    locked.arm(deadline);
 }
 
 void unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {

@@ -6,6 +6,7 @@
 #include <channel/duties.hpp>
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
@@ -103,6 +104,69 @@ void Topic::shut_down(Locked& locked) noexcept {
             locked.after().down.push_back(std::move(channel));
         }
     });
+}
+
+void Topic::look_above(Core& core) noexcept {
+    const std::uint64_t version = core.env.recursion.version.load(std::memory_order_acquire);
+    const auto recursive_group_of = [](Core& of) {
+        std::scoped_lock hold(of.mutex);
+        return of.topic && of.topic->recursive > 0 ? of.topic->recursive_group : nullptr;
+    };
+    {
+        std::scoped_lock hold(core.mutex);
+        if (!core.topic || core.topic->reach_version == version) return;
+    }
+    auto found = std::make_shared<Reach>();
+    if (const Registry* registry = core.env.registry.load(std::memory_order_acquire)) {
+        for (const auto& [above, path] : registry->above(core.id)) {
+            Reach::Group group{recursive_group_of(above->core()), {}};
+            if (!group.recursive_group) continue;
+            std::vector<std::shared_ptr<Channel>> members;
+            {
+                std::scoped_lock hold(group.recursive_group->mutex);
+                for (Subscription* each : group.recursive_group->members) {
+                    if (auto channel = each->channel().weak_from_this().lock()) {
+                        members.push_back(std::move(channel));
+                    }
+                }
+            }
+            for (const auto& member : members) {
+                const Subscription& subscription = *member->subscription();
+                if (!registry->may_receive(core.id, subscription.subscriber())) continue;
+                auto filter = subscription.shared_filter();
+                group.to.push_back({member, !filter || filter->reaches(path)});
+            }
+            if (!group.to.empty()) found->groups.push_back(std::move(group));
+        }
+    }
+    std::shared_ptr<const Reach> kept = std::move(found);  // afterwards the one before
+    std::scoped_lock hold(core.mutex);
+    if (!core.topic) return;
+    core.topic->reach.swap(kept);
+    core.topic->reach_version = version;
+}
+
+void Topic::retry(Core& core, bool has_room_for_all) noexcept {
+    refresh_reach(core);
+    Locked locked(core);
+    Topic* const topic = core.topic;
+    if (!topic || core.removed()) return;
+    if (has_room_for_all && topic->blocking > 0) --topic->blocking;
+    topic->reserve_is_full = false;
+    writing::admit_waiters(locked);
+}
+
+void Topic::change_filter(Core& core, Subscription& of, std::shared_ptr<const Filter>& filter,
+                          access::Charge& charge) noexcept {
+    Locked locked(core);
+    const bool is_in = core.topic && of.index_ != Subscription::kNowhere;
+    if (is_in) core.topic->leave(of);
+    of.install(filter, charge);
+    if (is_in) core.topic->enter(of);
+    core.env.recursion.changed();
+    if (of.active_ && of.replayed_ > 0) {
+        of.drop_replayed(locked, core.settings.type == Type::kMulticast);
+    }
 }
 
 // ---- publishing ---------------------------------------------------------------------------------
@@ -250,6 +314,30 @@ void Topic::replay(Locked& locked, Subscription& to) noexcept {
         to.receive(locked, one, is_charged ? 0 : 1);
         to.replayed_ = std::max(to.replayed_, message->envelope.sequence);
     }
+}
+
+// ---- after a restart ----------------------------------------------------------------------------
+
+void Channel::restore_retained(MessageRef message) noexcept {
+    Locked locked(core_);
+    core_.keeper->note_key(message->kept_sequence);
+    core_.sequence = std::max(core_.sequence, message->envelope.sequence);
+    if (core_.topic) core_.topic->retain(locked, std::move(message));
+}
+
+// The daemon died between the topic's record of it and those of its subscriptions: some may have it.
+void Channel::publish_again(MessageRef message) noexcept {
+    Locked locked(core_);
+    if (!core_.topic) return;
+    core_.keeper->note_key(message->kept_sequence);
+    core_.sequence = std::max(core_.sequence, message->envelope.sequence);
+    message->envelope.redelivered = true;
+    core_.last_arrival = message->envelope.time;
+    core_.epoch = locked.realtime() - locked.now();
+    Batch batch;
+    batch.add(std::move(message));
+    batch.is_prepared = true;
+    core_.topic->deliver(locked, batch, Via::kOther);
 }
 
 std::unique_ptr<Discipline> make_topic(Core& core) {
