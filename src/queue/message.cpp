@@ -1,5 +1,6 @@
 #include <cstring>
 #include <new>
+#include <sched.h>
 
 #include <queue/message.hpp>
 
@@ -15,11 +16,11 @@ bool Message::charge(access::Account& account) noexcept {
 }
 
 MessagePool::~MessagePool() {
-    free_.with([](Lists& lists) {
-        for (Free& free : lists) {
-            while (free.head) destroy(std::exchange(free.head, free.head->next_free_));
-        }
-    });
+    for (Shelf& shelf : shelves_) {
+        shelf.free.with([](Lists& lists) {
+            for (Free& free : lists) destroy_all(free);
+        });
+    }
 }
 
 void MessagePool::destroy(Message* message) noexcept {
@@ -27,13 +28,30 @@ void MessagePool::destroy(Message* message) noexcept {
     ::operator delete(message);  // unsized: clang lacks the sized form
 }
 
+void MessagePool::destroy_all(Free& free) noexcept {
+    while (free.head) destroy(std::exchange(free.head, free.head->next_free_));
+}
+
+MessagePool::Shelf& MessagePool::shelf(unsigned further) noexcept {
+    return shelves_[(static_cast<unsigned>(::sched_getcpu()) + further) % kShelves];
+}
+
 Message* MessagePool::take(bool is_share) noexcept {
-    Message* message = free_.with([is_share](Lists& lists) -> Message* {
-        Free& free = lists[is_share];
+    const auto pop = [](Free& free) -> Message* {
         if (!free.head) return nullptr;
         --free.count;
         return std::exchange(free.head, free.head->next_free_);
-    });
+    };
+    Shelf& own = shelf(0);
+    Message* message = own.free.with([&](Lists& lists) { return pop(lists[is_share]); });
+    for (unsigned other = 1; !message && other < kShelves; ++other) {
+        Free taken = shelf(other).free.with(
+            [is_share](Lists& lists) { return std::exchange(lists[is_share], {}); });
+        message = pop(taken);
+        if (!taken.head) continue;
+        own.free.with([&](Lists& lists) { std::swap(lists[is_share], taken); });
+        destroy_all(taken);
+    }
     if (!message) {
         void* memory = ::operator new(bytes_of(is_share), std::nothrow);
         if (!memory) return nullptr;
@@ -91,7 +109,7 @@ void MessagePool::recycle(Message* message) noexcept {
     message->envelope = {};
     message->writer = nullptr;
     message->kept_channel = message->kept_sequence = 0;
-    bool kept = free_.with([&](Lists& lists) {
+    bool kept = shelf(0).free.with([&](Lists& lists) {
         Free& free = lists[message->is_share_];
         if (free.count >= keep_) return false;
         message->next_free_ = free.head;

@@ -140,14 +140,23 @@ private:
     };
     using Lists = std::array<Free, 2>;
 
+    struct Shelf;
+    Shelf& shelf(unsigned further) noexcept;
     Message* take(bool is_share) noexcept;
     void recycle(Message* message) noexcept;
     static std::size_t bytes_of(bool is_share) noexcept {
         return sizeof(Message) + (is_share ? 0 : Message::kInline);
     }
     static void destroy(Message* message) noexcept;
+    static void destroy_all(Free& free) noexcept;
 
-    Guarded<Lists> free_;
+    // Of the CPUs that share it: who recycles a message is often not where the next one is taken, so an empty shelf
+    // takes over all that another one has.
+    struct alignas(64) Shelf {
+        Guarded<Lists> free;
+    };
+    static constexpr unsigned kShelves = 4;
+    std::array<Shelf, kShelves> shelves_;
     std::size_t keep_;
     std::atomic<std::uint64_t> next_id_{1};
 };
