@@ -39,8 +39,8 @@ int main(int argc, char** argv) {
         // The producer's own pages, mapped read-only: nothing was copied.
         auto frame = message->map();
         if (!frame) return fail(frame.error());
-        if (message->header().message_id != frames || !is_all(*frame, frames)) ++bad;
         ++frames;
+        if (message->header().message_id != frames || !is_all(*frame, frames)) ++bad;
         bytes += static_cast<double>(frame->size());
         // `message` is destroyed here, which frees its chunk.
     }

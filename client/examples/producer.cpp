@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
 
     bool pooled = false;
     const auto start = std::chrono::steady_clock::now();
-    for (unsigned long number = 0; number < frames; ++number) {
+    for (unsigned long number = 1; number <= frames; ++number) {
         // Waits for a chunk if the consumer still holds all of them.
         auto frame = channel->loan(bytes);
         if (!frame) return fail(frame.error());
