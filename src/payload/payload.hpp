@@ -12,6 +12,8 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -21,6 +23,7 @@
 #include <access/account.hpp>
 #include <base/fd.hpp>
 #include <base/guarded.hpp>
+#include <insight/metric.hpp>
 #include <ipcfs/control.hpp>
 
 namespace ipcfs::payload {
@@ -97,18 +100,20 @@ private:
 using PayloadPtr = std::shared_ptr<Payload>;
 
 struct Counters {
-    std::atomic<std::uint64_t> handovers{0};    // payloads and chunks that reached a receiver
-    std::atomic<std::uint64_t> handoffs{0};     // regions claimed
-    std::atomic<std::uint64_t> revocations{0};  // regions revoked
-    std::atomic<std::uint64_t> lazy_faults{0}, lazy_pages{0};  // as producers report them
-    std::atomic<std::uint64_t> sealed_copies{0};               // of pooled payloads
-    std::atomic<std::uint64_t> reclaimed{0};                   // chunks that a dead process held
+    std::atomic<std::uint64_t> handovers{0}, handoffs{0}, revocations{0}, lazy_faults{0},
+        lazy_pages{0}, sealed_copies{0}, reclaimed{0};
 };
+// The lines `counter` of kern/ipc/stats/mappings.
+struct CounterFigures {
+    const Counters& counters;
+    std::uint64_t pool_hits, pool_misses, refused;
+};
+std::span<const insight::Metric<CounterFigures>> counter_metrics() noexcept;
 
 // One line of kern/ipc/stats/mappings.
 struct Usage {
-    const char* object;
-    const char* state;
+    std::string_view object;
+    std::string_view state;
     uid_t uid;
     std::uint64_t count;
     std::uint64_t bytes;
