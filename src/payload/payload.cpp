@@ -5,6 +5,7 @@
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
 
+#include <access/guard.hpp>
 #include <base/check.hpp>
 
 namespace ipcfs::payload {
@@ -57,7 +58,8 @@ void Payload::withdraw() noexcept {
 
 std::optional<Fd> Payload::claim(pid_t by) noexcept {
     std::scoped_lock hold(mutex_);
-    if (kind != PayloadKind::kHandoff || by == 0 || reader_ != by || !framed_ || !memory_) {
+    if (kind != PayloadKind::kHandoff || !access::may_claim_region(reader_, by) || !framed_ ||
+        !memory_) {
         return std::nullopt;
     }
     // From now on the memory is accounted as mapped by a client; see Store::retire. Both sides need
@@ -154,7 +156,7 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
         return at == tables.pools.end() ? nullptr : at->second;
     });
     if (!from) return Fault{EINVAL, "pool: no such pool"};
-    if (from->owner != uid || from->channel != channel) {
+    if (!access::may_send_chunk(from->owner, uid) || from->channel != channel) {
         return Fault{EPERM, "pool: it belongs to another user or channel"};
     }
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
@@ -238,7 +240,7 @@ Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
     return tables_.with([&](Tables& tables) -> Result<void> {
         auto at = tables.pools.find(id);
         if (at == tables.pools.end()) return Fault{ENOENT, "pool: no such pool"};
-        if (at->second->owner != uid && uid != 0)
+        if (!access::may_close_pool(at->second->owner, uid))
             return Fault{EPERM, "pool: it belongs to another user"};
         closed = std::move(at->second);
         tables.pools.erase(at);

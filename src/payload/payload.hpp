@@ -24,11 +24,21 @@
 #include <base/fd.hpp>
 #include <base/guarded.hpp>
 #include <insight/metric.hpp>
-#include <ipcfs/control.hpp>
+#include <ipcfs/frame.hpp>
 
 namespace ipcfs::payload {
 
 class Store;
+
+// Memory of a receiver into which a lazy payload is to be put.
+struct LazyRange {
+    std::uint64_t payload = 0;  // id
+    std::uint64_t address = 0;  // in the receiver; a multiple of the page size
+    std::uint64_t length = 0;   // bytes, a multiple of the page size
+    bool is_whole = false;      // a memfd to fill completely; else a userfaultfd on the range
+    uid_t uid = 0;              // of the receiver
+    pid_t pid = 0;
+};
 
 // The process that fills a lazy payload. Called without locks, from any thread.
 class Producer {
@@ -36,7 +46,7 @@ public:
     virtual ~Producer() = default;
     // Passes a receiver's `memory` (a userfaultfd or memfd) and `link` (its socket) to the
     // producer. False if the producer is gone.
-    virtual bool serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept = 0;
+    virtual bool serve(const LazyRange& wanted, Fd memory, Fd link) noexcept = 0;
     // No message refers to the payload any more.
     virtual void gone(std::uint64_t payload) noexcept = 0;
 };

@@ -43,7 +43,7 @@ TEST_F(Statistics, HaveTheColumnsThatTheyAlwaysHad) {
     const std::string status = status_text(tree_, channel("jobs"));
     EXPECT_EQ(
         status.substr(0, status.find("oldest")),
-        "state ok\ntype queue\ndepth 0\ncapacity 10000\nbytes 0\nreaders 0\nwriters 0\nwaiting 0\n"
+        "state ok\ntype queue\ndepth 0\ncapacity 1000\nbytes 0\nreaders 0\nwriters 0\nwaiting 0\n"
         "waiting-readers 0\nwaiting-writers 0\n");
     EXPECT_EQ(status.substr(status.find("oldest")),
               "oldest-age-ns 0\nleased 0\ndelayed 0\ndead 0\n");
