@@ -44,7 +44,9 @@ public:
         return core_.is_removed.load(std::memory_order_acquire);
     }
     EventHub& events() noexcept override { return core_.hub; }
-    access::Account& account(uid_t uid) noexcept override { return core_.env.ledger.account(uid); }
+    access::Account& account(uid_t uid) const noexcept override {
+        return core_.env.ledger.account(uid);
+    }
 
     // ---- as a topic, and as a subscription ----
     // Of a channel of role subscription; else null.
@@ -84,7 +86,7 @@ public:
 
     // ---- writing ----
     queue::MessageRef make_message(std::span<const std::byte> extensions,
-                                   std::span<const std::byte> body) noexcept override;
+                                   std::span<const std::byte> body) const noexcept override;
     Push try_push(queue::Batch& batch, queue::Via via, bool may_wait,
                   WriteTicket* ticket) noexcept override;
     void push(queue::WriteWaiter& waiter, WriteTicket* ticket) noexcept override;

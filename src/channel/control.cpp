@@ -155,13 +155,7 @@ Snapshot Channel::snapshot() const {
     s.oldest_age = oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
     s.last_error = core_.last_error;
     s.counters = core_.counters;
-    if (core_.latency) {
-        s.p50 = core_.latency->percentile(0.50);
-        s.p95 = core_.latency->percentile(0.95);
-        s.p99 = core_.latency->percentile(0.99);
-        s.max = core_.latency->max();
-        s.samples = core_.latency->count();
-    }
+    if (core_.latency) s.latency = *core_.latency;
     s.last_arrival = core_.last_arrival;
     s.last_delivery = core_.last_delivery;
     s.created = core_.created;

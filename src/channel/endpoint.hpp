@@ -19,6 +19,7 @@
 #include <base/result.hpp>
 #include <channel/events.hpp>
 #include <channel/settings.hpp>
+#include <insight/histogram.hpp>
 #include <queue/message.hpp>
 #include <queue/waiter.hpp>
 
@@ -120,7 +121,7 @@ struct Counters {
 
 enum class State : std::uint8_t { kOk, kPaused, kClosed, kDegraded };
 
-// Everything at one moment.
+// Everything at one moment. A copy: whoever reads it evaluates it without the channel's lock.
 struct Snapshot {
     Settings settings;
     State state = State::kOk;
@@ -135,8 +136,8 @@ struct Snapshot {
     Nanos oldest_age = 0;
     std::string last_error;
     Counters counters;
-    std::uint64_t p50 = 0, p95 = 0, p99 = 0, max = 0, samples = 0;  // enqueue to dequeue, ns
-    Nanos last_arrival = 0, last_delivery = 0, created = 0;         // since the epoch
+    insight::Histogram latency;                              // enqueue to dequeue
+    Nanos last_arrival = 0, last_delivery = 0, created = 0;  // since the epoch
     Role role = Role::kChannel;
     std::uint64_t subscriptions = 0;                 // of a topic: named and anonymous ones
     std::uint64_t named = 0;                         // of these, those with a name
@@ -161,7 +162,7 @@ public:
     virtual bool removed() const noexcept = 0;
     virtual EventHub& events() noexcept = 0;
     // Of a user, who is charged for what it opens and sends here.
-    virtual access::Account& account(uid_t uid) noexcept = 0;
+    virtual access::Account& account(uid_t uid) const noexcept = 0;
 
     // ---- reading ----
     // Of a topic: a new subscription without a name. It starts with the retained messages that match, and ends
@@ -196,7 +197,7 @@ public:
     // ---- writing ----
     // A message with copies of these, charged to nobody yet. Null without memory.
     virtual queue::MessageRef make_message(std::span<const std::byte> extensions,
-                                           std::span<const std::byte> body) noexcept = 0;
+                                           std::span<const std::byte> body) const noexcept = 0;
     // On kQueued the batch is empty; otherwise it is untouched. try_push with `may_wait` false answers for a
     // nonblocking writer. push() finishes the waiter at once or parks it; its batch must fit (as try_push with
     // kWait says). It may save large payloads first, which takes long: on another thread.

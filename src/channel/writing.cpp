@@ -300,7 +300,7 @@ void Channel::push_now(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
 }
 
 MessageRef Channel::make_message(std::span<const std::byte> extensions,
-                                 std::span<const std::byte> body) noexcept {
+                                 std::span<const std::byte> body) const noexcept {
     return core_.env.messages.make(extensions, body);
 }
 

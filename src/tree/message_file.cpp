@@ -3,7 +3,7 @@
 #include <cstring>
 #include <poll.h>
 
-#include <ipcfs/control.hpp>
+#include <ipcfs/frame.hpp>
 #include <tree/message_file.hpp>
 #include <tree/render.hpp>
 
