@@ -205,12 +205,12 @@ TEST(ChannelThreads, LeasesThatEndInEveryWayAckOfEachMessageOnce) {
             std::this_thread::yield();
         }
     }
-    const auto latch_failure = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(120);
     for (;;) {
         EXPECT_TRUE(jobs->control("redrive"));
         const Snapshot now = jobs->snapshot();
         if (now.counters.acked == kMessages) break;
-        ASSERT_LT(std::chrono::steady_clock::now(), latch_failure) << now.counters.acked;
+        ASSERT_LT(std::chrono::steady_clock::now(), give_up) << now.counters.acked;
         std::this_thread::yield();
     }
     over = true;
