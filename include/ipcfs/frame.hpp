@@ -78,9 +78,28 @@ enum class ExtensionType : std::uint16_t {
     kSession = 3,      // opaque: the key of a sticky session
     kCacheKey = 4,     // opaque
     kTraceId = 5,      // 16 bytes of a trace id, or text
-    kPayload = 6,      // a PayloadRef (control.hpp): where the body is kept
+    kPayload = 6,      // a PayloadRef: where the body is kept
     kGroup = 7,        // text: a group that a multicast is for; may repeat
 };
+
+// The value of the extension kPayload, for a body kept outside the frame. The daemon sets it;
+// a client writes it only for a chunk of its own pool.
+enum class PayloadKind : std::uint8_t {
+    kSealed = 1,   // payload/<payload_id>
+    kPooled = 2,   // a chunk of a pool: kPoolMap
+    kLazy = 3,     // filled by the producer on access: kLazyAttach
+    kHandoff = 4,  // a region that was handed over: kClaim
+};
+struct PayloadRef {
+    PayloadKind kind = PayloadKind::kSealed;
+    std::uint8_t reserved[3] = {};
+    std::uint32_t chunk = 0;       // kPooled: its index
+    std::uint64_t size = 0;        // bytes
+    std::uint64_t pool = 0;        // kPooled: the pool's id
+    std::uint32_t generation = 0;  // kPooled: of the chunk, as in PoolChunk
+    std::uint32_t reserved2 = 0;
+};
+static_assert(sizeof(PayloadRef) == 32 && std::is_trivially_copyable_v<PayloadRef>);
 
 // The fixed part: 96 bytes without padding. The daemon sets sequence, time and sender_* from what
 // the kernel says, whatever the client writes there.

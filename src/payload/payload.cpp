@@ -5,6 +5,7 @@
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
 
+#include <access/guard.hpp>
 #include <base/check.hpp>
 
 namespace ipcfs::payload {
@@ -57,7 +58,8 @@ void Payload::withdraw() noexcept {
 
 std::optional<Fd> Payload::claim(pid_t by) noexcept {
     std::scoped_lock hold(mutex_);
-    if (kind != PayloadKind::kHandoff || by == 0 || reader_ != by || !framed_ || !memory_) {
+    if (kind != PayloadKind::kHandoff || !access::may_claim_region(reader_, by) || !framed_ ||
+        !memory_) {
         return std::nullopt;
     }
     // From now on the memory is accounted as mapped by a client; see Store::retire. Both sides need
@@ -154,7 +156,7 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
         return at == tables.pools.end() ? nullptr : at->second;
     });
     if (!from) return Fault{EINVAL, "pool: no such pool"};
-    if (from->owner != uid || from->channel != channel) {
+    if (!access::may_send_chunk(from->owner, uid) || from->channel != channel) {
         return Fault{EPERM, "pool: it belongs to another user or channel"};
     }
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
@@ -238,7 +240,7 @@ Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
     return tables_.with([&](Tables& tables) -> Result<void> {
         auto at = tables.pools.find(id);
         if (at == tables.pools.end()) return Fault{ENOENT, "pool: no such pool"};
-        if (at->second->owner != uid && uid != 0)
+        if (!access::may_close_pool(at->second->owner, uid))
             return Fault{EPERM, "pool: it belongs to another user"};
         closed = std::move(at->second);
         tables.pools.erase(at);
@@ -298,12 +300,49 @@ std::size_t Store::sweep() noexcept {
     });
 }
 
+namespace {
+
+using insight::Value;
+using enum insight::Unit;
+using Figures = CounterFigures;
+
+template <auto kMember>
+Value counter(const Figures& of) {
+    return (of.counters.*kMember).load(std::memory_order_relaxed);
+}
+
+constexpr std::array<insight::Metric<Figures>, 10> kCounters{{
+    {{"pool_hits", kCount, "loans from open pools that found a free chunk at once"},
+     insight::member<&Figures::pool_hits>},
+    {{"pool_misses", kCount, "those that did not"}, insight::member<&Figures::pool_misses>},
+    {{"handovers", kCount, "payloads and chunks that reached a receiver"},
+     counter<&Counters::handovers>},
+    {{"handoffs", kCount, "regions claimed"}, counter<&Counters::handoffs>},
+    {{"revocations", kCount, "regions revoked"}, counter<&Counters::revocations>},
+    {{"lazy_faults", kCount, "page faults that producers answered, as they report them"},
+     counter<&Counters::lazy_faults>},
+    {{"lazy_pages", kCount, "pages of 4 KiB that producers filled, as they report them"},
+     counter<&Counters::lazy_pages>},
+    {{"sealed_copies", kCount, "copies of pooled payloads"}, counter<&Counters::sealed_copies>},
+    {{"reclaimed", kCount, "chunks that came back because a process died"},
+     counter<&Counters::reclaimed>},
+    {{"refused", kCount, "requests refused for want of memory or quota"},
+     insight::member<&Figures::refused>},
+}};
+
+}  // namespace
+
+std::span<const insight::Metric<CounterFigures>> counter_metrics() noexcept {
+    return kCounters;
+}
+
 std::vector<Usage> Store::usage() const {
     struct Sum {
         std::uint64_t count = 0, bytes = 0;
     };
     std::map<std::pair<std::string_view, uid_t>, Sum> sums;
     std::vector<Usage> lines;
+    std::uint64_t hits = 0, misses = 0;
     tables_.with([&](const Tables& tables) {
         auto add = [&](const char* state, uid_t uid, std::uint64_t bytes) {
             Sum& sum = sums[{state, uid}];
@@ -319,10 +358,11 @@ std::vector<Usage> Store::usage() const {
         }
         for (const Mapped& each : tables.mapped) add("mapped", each.uid, each.size);
         for (const auto& [key, sum] : sums) {
-            lines.push_back({"payload", key.first.data(), key.second, sum.count, sum.bytes});
+            lines.push_back({"payload", key.first, key.second, sum.count, sum.bytes});
         }
         std::map<uid_t, Sum> pools, queued, lent;
-        std::uint64_t hits = tables.hits, misses = tables.misses;
+        hits += tables.hits;
+        misses += tables.misses;
         for (const auto& [id, pool] : tables.pools) {
             Pool::Use use = pool->use();
             Sum& sum = pools[pool->owner];
@@ -342,20 +382,11 @@ std::vector<Usage> Store::usage() const {
         }
         for (const auto& [uid, sum] : lent)
             lines.push_back({"chunk", "lent", uid, sum.count, sum.bytes});
-        lines.push_back({"counter", "pool_hits", 0, hits, 0});
-        lines.push_back({"counter", "pool_misses", 0, misses, 0});
     });
-    auto counter = [&](const char* name, const std::atomic<std::uint64_t>& value) {
-        lines.push_back({"counter", name, 0, value.load(std::memory_order_relaxed), 0});
-    };
-    counter("handovers", counters.handovers);
-    counter("handoffs", counters.handoffs);
-    counter("revocations", counters.revocations);
-    counter("lazy_faults", counters.lazy_faults);
-    counter("lazy_pages", counters.lazy_pages);
-    counter("sealed_copies", counters.sealed_copies);
-    counter("reclaimed", counters.reclaimed);
-    lines.push_back({"counter", "refused", 0, budget_.refused(), 0});
+    const CounterFigures figures{counters, hits, misses, budget_.refused()};
+    for (const auto& row : kCounters) {
+        lines.push_back({"counter", row.name, 0, std::get<std::uint64_t>(row.get(figures)), 0});
+    }
     return lines;
 }
 

@@ -16,7 +16,10 @@ mode_t readable(mode_t mode, bool directory) noexcept;
 // (and search) here.
 void derive_readable(channel::Attributes& attributes, bool directory);
 
+// What is kept in the extended attributes, if anything.
+std::optional<access::Acl> access_acl(const channel::Attributes& attributes);
 std::optional<access::Acl> default_acl(const channel::Attributes& attributes);
+void keep_access_acl(channel::Attributes& attributes, const access::Acl& acl);
 // What a file made with `mode` below a directory with these defaults gets.
 void inherit_acl(channel::Attributes& attributes, const access::Acl& defaults, mode_t mode);
 

@@ -70,13 +70,4 @@ private:
     std::uint64_t base_ = 0, done_ = 0;
 };
 
-// `signal SIGUSR1 [filter]`: registers the process of `subject`. EINVAL, EPERM (SIGKILL, SIGSTOP),
-// ESRCH where the process is not visible, EDQUOT.
-Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Channel& channel,
-                                                            std::string_view text,
-                                                            const access::Subject& subject,
-                                                            access::Account& account);
-Result<void> register_signal(channel::Channel& channel, std::string_view text,
-                             const access::Subject& subject, access::Account& account);
-
 }  // namespace ipcfs::tree

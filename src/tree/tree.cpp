@@ -7,7 +7,6 @@
 
 namespace ipcfs::tree {
 
-using access::kAccessAcl;
 using channel::Attributes;
 using channel::Channel;
 using channel::Registry;
@@ -227,14 +226,9 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
             if (change.gid) attributes.gid = *change.gid;
             if (change.mode) {
                 attributes.mode = *change.mode & bits;
-                auto acl = attributes.xattrs.find(kAccessAcl);
-                if (acl != attributes.xattrs.end()) {
-                    auto parsed = access::parse_acl(std::as_bytes(std::span(acl->second)));
-                    if (parsed) {
-                        auto bytes = access::serialize(access::with_mode(*parsed, attributes.mode));
-                        acl->second.assign(reinterpret_cast<const char*>(bytes.data()),
-                                           bytes.size());
-                    }
+                if (auto acl = access_acl(attributes)) {
+                    keep_access_acl(attributes,
+                                    access::with_mode(std::move(*acl), attributes.mode));
                 }
             }
             attributes.changed = registry_.environment().clock.realtime();
