@@ -143,4 +143,13 @@ private:
     Options options_;
 };
 
+// The parsed command. If `command` is null, help or an error message has been printed.
+struct Invocation {
+    Command* command = nullptr;
+    int exit = 0;
+};
+// Parses the command line according to the declarations; fills in the globals and the targets of the
+// chosen command.
+Invocation parse(int argc, char** argv, const std::vector<Command*>& commands, Globals& globals);
+
 }  // namespace ipcfs::client

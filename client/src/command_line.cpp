@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include <CLI/CLI.hpp>
-#include <command_line.hpp>
+#include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <settings.hpp>

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <tuple>
 
-#include <command_line.hpp>
+#include <command.hpp>
 #include <completion.hpp>
 #include <failure.hpp>
 #include <io.hpp>
