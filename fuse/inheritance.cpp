@@ -10,7 +10,7 @@ namespace ipcfs::fuse {
 
 namespace {
 
-// Of a memory file: its pages are accounted for as they are used, however strict the machine is.
+// Maps a memory file, whose pages are accounted for only when used, even with strict overcommit.
 void* map_shared(const Fd& memory, std::size_t bytes) {
     if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) return nullptr;
     void* at =

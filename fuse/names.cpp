@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <fuse/operations.hpp>
-#include <fuse/waiting.hpp>
 
 namespace ipcfs::fuse {
 namespace {

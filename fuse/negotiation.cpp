@@ -62,7 +62,7 @@ ssize_t Session::write_init_reply(iovec* iov, int count) noexcept {
     }
     report_.why_not_survives = cannot_survive();
     report_.survives = report_.why_not_survives.empty();
-    if (config_.inheritance) config_.inheritance->say_survivable(report_.survives);
+    if (config_.inheritance) config_.inheritance->set_survivable(report_.survives);
     if (!config_.inheritance || !init_answered_) return ::writev(mount_.device().get(), iov, count);
 
     // What the kernel was told once holds, whatever this daemon would say.

@@ -1,7 +1,6 @@
 // Builds and connects all parts: clock, timers, accounts, registry, tree, FUSE door, doorbell. Main
 // thread; the doors' own threads run in between.
 #include <algorithm>
-#include <pwd.h>
 #include <unistd.h>
 
 #include <daemon/instance.hpp>
@@ -15,24 +14,14 @@ constexpr Nanos kWatchPeriod = kSecond;
 constexpr Nanos kSweepPeriod = 100 * kMillisecond;
 constexpr Nanos kLostInterruptPeriod = 50 * kMillisecond;
 
-access::Limits to_limits(const UserLimits& limits) {
-    return {limits.messages,   limits.bytes,   limits.channels,
-            limits.open_files, limits.waiters, limits.payload_bytes};
-}
-
 // Translates limits.user.NAME.x to limits.user.UID.x, the form of the running configuration.
 std::string by_uid(std::string key) {
     constexpr std::string_view kUser = "limits.user.";
     if (!key.starts_with(kUser)) return key;
     std::size_t end = key.find('.', kUser.size());
     if (end == std::string::npos) return key;
-    std::string name = key.substr(kUser.size(), end - kUser.size());
-    passwd entry{};
-    passwd* found = nullptr;
-    std::vector<char> buffer(16384);
-    if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == 0 && found) {
-        key.replace(kUser.size(), name.size(), std::to_string(found->pw_uid));
-    }
+    const std::string name = key.substr(kUser.size(), end - kUser.size());
+    if (auto uid = uid_of(name)) key.replace(kUser.size(), name.size(), std::to_string(*uid));
     return key;
 }
 
@@ -53,12 +42,12 @@ Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
       own_uid(::geteuid()),
       config(std::in_place, wanted),
       mount(wanted.mount),
-      ledger([wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
+      ledger([wanted, own = own_uid](uid_t uid) { return limits_for(wanted, uid, own); },
              wanted.limits.total_bytes),
       budget(clock, payload::available_memory),
       kept(make_store(wanted, given.inheritance ? given.inheritance->life() : 1, logger)),
       payloads(ledger, budget),
-      worker("ipcfs-memory", {.threads = 4, .patience = kSecond}),
+      worker("ipcfs-memory", {.threads = 4, .patience = kSecond, .timers = &timers}),
       environment(clock, timers, pool, ledger, kept.get(), &worker,
                   wanted.fuse.transport != Transport::kClassic),
       registry(environment, wanted.channel, wanted.mount.size() + 16),
@@ -282,9 +271,8 @@ Result<void> Daemon::State::set_config(std::string_view text) {
 }
 
 Result<void> Daemon::State::take_over(const Config& wanted) {
-    ledger.reload(
-        [wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
-        wanted.limits.total_bytes);
+    ledger.reload([wanted, own = own_uid](uid_t uid) { return limits_for(wanted, uid, own); },
+                  wanted.limits.total_bytes);
     registry.set_defaults(wanted.channel);
     open_store(wanted);
     budget.set_reserve(wanted.payload.reserve);
@@ -323,10 +311,10 @@ void Daemon::State::sweep() {
     loop.after(kSweepPeriod, [this] { sweep(); });
 }
 
-// On the loop: see Session::end_unheard.
+// On the loop: see Session::end_lost_interrupts.
 void Daemon::State::end_lost_interrupts() {
     if (stopped) return;
-    if (std::size_t ended = session->end_unheard()) {
+    if (std::size_t ended = session->end_lost_interrupts()) {
         log.debug(ended, " operations ended because the kernel lost their interrupts");
     }
     loop.after(kLostInterruptPeriod, [this] { end_lost_interrupts(); });

@@ -1,17 +1,116 @@
 // Any thread.
+#include <new>
+
+#include <store/store.hpp>
+
 #include <tree/channel_file.hpp>
-#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 
 using channel::Push;
 using queue::Wake;
 
+namespace {
+
+bool is_to_be_saved(const queue::Batch& batch) noexcept {
+    for (const queue::Message& message : batch.messages) {
+        if (message.payload && !message.payload->is_saved) return true;
+    }
+    return false;
+}
+
+Result<void> save(store::Store& store, const queue::Batch& batch, bool sync) {
+    for (const queue::Message& message : batch.messages) {
+        payload::Payload* payload = message.payload.get();
+        if (!payload || payload->is_saved) continue;
+        if (payload->file() < 0) {
+            return Fault{EOPNOTSUPP, "a payload that is filled on demand cannot be kept"};
+        }
+        auto saved = store.save_payload(payload->id, payload->file(), payload->offset(),
+                                        payload->size, sync);
+        if (!saved) return saved;
+        payload->is_saved = true;
+    }
+    return {};
+}
+
+// Waits by itself.
+class Detached final : public queue::WriteWaiter {
+public:
+    void finish() noexcept override {
+        std::unique_ptr<Detached> self(this);
+        const int error = error_of(why, EINTR, false);
+        if (error) batch.withdraw();
+        batch.clear();
+        done(error);
+    }
+
+    std::function<void(int)> done;
+};
+
+}  // namespace
+
+// ---- pushes ---------------------------------------------------------------------------------------
+
+int error_of(Push push) noexcept {
+    switch (push) {
+        case Push::kQueued: return 0;
+        case Push::kFull: return ENOBUFS;
+        case Push::kTooLong: return EMSGSIZE;
+        case Push::kRemoved: return EPIPE;
+        case Push::kNoSpace: return ENOSPC;
+        case Push::kDiskFailed: return EIO;
+        case Push::kWait:
+        case Push::kCommit: break;
+    }
+    return EAGAIN;
+}
+
+void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
+                channel::WriteTicket* ticket) noexcept {
+    const channel::Environment& env = channel->environment();
+    const auto durable = channel->settings().durable;
+    if (durable == channel::Durable::kOff || !env.store || !env.worker ||
+        !is_to_be_saved(waiter.batch)) {
+        return channel->push(waiter, ticket);
+    }
+    // The waiter stays until it is finished, and with it the open file that has the turn.
+    const uid_t sender = waiter.batch.messages.front().envelope.sender.uid;
+    const bool sync = durable == channel::Durable::kSync;
+    env.worker->add(sender, [channel, &waiter, ticket, sync] {
+        auto saved = save(*channel->environment().store, waiter.batch, sync);
+        if (saved) return channel->push(waiter, ticket);
+        channel->note_error("store: " + saved.error().message());
+        waiter.why = saved.error().code == ENOSPC ? Wake::kNoSpace : Wake::kDiskFailed;
+        waiter.finish();
+    });
+}
+
+void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
+                   std::function<void(int error)> done) noexcept {
+    const Push push = channel->try_push(batch, queue::Via::kOther, false, nullptr);
+    if (push != Push::kCommit) {
+        if (push != Push::kQueued) batch.withdraw();
+        return done(error_of(push));
+    }
+    auto* waiter = new (std::nothrow) Detached;
+    if (!waiter) {
+        batch.withdraw();
+        return done(ENOMEM);
+    }
+    waiter->done = std::move(done);
+    waiter->batch = std::move(batch);
+    waiter->via = queue::Via::kOther;
+    start_push(channel, *waiter, nullptr);
+}
+
+// ---- files ----------------------------------------------------------------------------------------
+
 Result<Entry> Entry::take(std::shared_ptr<channel::Channel> channel, OpenMode mode,
                           const access::Subject& subject) {
     access::Account& account = channel->environment().ledger.account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    auto charge = charge_open(account);
+    if (!charge) return charge.error();
     if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
     return Entry(std::move(channel), mode, account, std::move(*charge));
 }

@@ -1,14 +1,30 @@
-// What the open files through which a channel's messages go have in common: that they are open is
-// counted by the channel and charged to whoever opened them, and what is written through them waits at
+// Sending to a channel, as every file and door does it, and what the open files through which its messages go have
+// in common: the channel counts them, their openers are charged for them, and what is written through them waits at
 // the gate, for room or for a disk as the channel says. Any thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
+#include <base/executor.hpp>
+#include <channel/channel.hpp>
 #include <tree/operation.hpp>
 
 namespace ipcfs::tree {
+
+// An errno: 0 when it is queued; EAGAIN where it would wait.
+int error_of(channel::Push push) noexcept;
+
+// Channel::push, after an executor has saved the large payloads of a durable channel beside the store, which takes
+// long. The waiter is finished once, as by that.
+void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
+                channel::WriteTicket* ticket) noexcept;
+
+// A push that no client's request waits for: it does not wait for room. `done` is called once with an
+// errno, on any thread, possibly before this returns; by then the batch is queued or gone.
+void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
+                   std::function<void(int error)> done) noexcept;
 
 // The right to have a file of a channel open, until it is destroyed. Moved, never copied.
 class Entry {

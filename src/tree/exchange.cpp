@@ -6,9 +6,9 @@
 
 #include <access/acl.hpp>
 #include <ipcfs/frame.hpp>
+#include <tree/channel_file.hpp>
 #include <tree/exchange.hpp>
 #include <tree/notify_file.hpp>
-#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 

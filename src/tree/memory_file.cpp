@@ -14,8 +14,8 @@ Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
                                                     payload::Store& payloads, Executor& worker,
                                                     const access::Subject& subject) {
     access::Account& account = payloads.ledger().account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    auto charge = charge_open(account);
+    if (!charge) return charge.error();
     access::Charge memory;
     if (payload->kind == PayloadKind::kPooled) {
         auto room = payloads.budget().take(account, payload->size);

@@ -12,8 +12,7 @@
 
 namespace ipcfs::tree {
 
-// A sealed payload: read-only, for ever the same. Of a pooled one a sealed copy is made at open, by the
-// worker (the open waits at its gate).
+// A sealed payload, read-only and constant. The open of a pooled one waits until the worker has made a sealed copy.
 class PayloadFile final : public WaitingFile, public std::enable_shared_from_this<PayloadFile> {
 public:
     // EDQUOT; ENOSPC for a copy.

@@ -70,7 +70,7 @@ private:
     int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
     int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
 
-    // On a topic, a reader's own; what is published goes there.
+    // On a topic, a reader's own subscription.
     std::shared_ptr<channel::Subscription> subscription_;
     channel::Channel& source_;  // what is read comes from here
     const MessageStyle style_;
@@ -80,7 +80,8 @@ private:
     channel::PollSlot poll_slot_;
     mutable std::mutex mutex_;
     Current current_;
-    bool torn_ = false;  // the rest of a message was lost with the daemon before: to be told, once
+    bool torn_ =
+        false;  // the rest of a message was lost with the previous daemon; the next read fails once
 };
 
 }  // namespace ipcfs::tree

@@ -1,6 +1,6 @@
-// An open `notify`: the channel's events as text lines, one a read, from the open on. A slow reader
-// loses the least urgent ones first and is told how many. Writing sets the filter of this open file,
-// or registers a signal for the writing process. Any thread.
+// An open `notify`: the channel's events since the open as text lines, one a read. A slow reader loses the least urgent
+// events first and learns how many. A write sets the filter of this open file, or registers a signal for the writing
+// process. Any thread.
 #pragma once
 
 #include <deque>
@@ -11,9 +11,22 @@
 
 namespace ipcfs::tree {
 
-class NotifyFile final : public WaitingFile,
-                         public channel::EventListener,
-                         public std::enable_shared_from_this<NotifyFile> {
+// How many events came in this second. Any thread.
+class EventRate {
+public:
+    // Counts it. False: it is more than the filter lets through in a second.
+    bool admits(const channel::Event& event, const channel::EventFilter& filter) noexcept {
+        if (filter.rate == 0) return true;
+        const auto second = static_cast<std::uint64_t>(event.time / kSecond);
+        if (second_.exchange(second, std::memory_order_relaxed) != second) count_ = 0;
+        return count_.fetch_add(1, std::memory_order_relaxed) < filter.rate;
+    }
+
+private:
+    std::atomic<std::uint64_t> second_{0}, count_{0};
+};
+
+class NotifyFile final : public WaitingFile, public std::enable_shared_from_this<NotifyFile> {
 public:
     static Result<std::shared_ptr<NotifyFile>> open(
         const std::shared_ptr<channel::Channel>& channel, OpenMode mode,
@@ -28,7 +41,7 @@ public:
         return traits;
     }
     std::uint32_t marks() const noexcept override {
-        return told_.load(std::memory_order_relaxed) ? kTouched : 0U;
+        return was_written_.load(std::memory_order_relaxed) ? kTouched : 0U;
     }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -39,7 +52,7 @@ public:
     void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
     std::optional<access::Charge> charge_waiter() noexcept override;
 
-    bool on_event(const channel::Event& event) noexcept override;
+    bool on_event(const channel::Event& event) noexcept;
 
     // The hub holds this, so that the file itself can go when the door lets go of it.
     class Listener;
@@ -57,12 +70,12 @@ private:
     access::Charge charge_;
     std::shared_ptr<Listener> listener_;
 
-    std::atomic<bool> told_{false};  // a filter or a signal
+    std::atomic<bool> was_written_{false};  // a filter or a signal
     std::mutex mutex_;
     channel::EventFilter filter_;
     std::deque<channel::Event> events_;
     std::uint64_t lost_ = 0;
-    std::uint64_t window_ = 0, in_window_ = 0;  // of the filter's rate: the second, and its count
+    EventRate rate_;
     bool gone_ = false;
     queue::WaiterList waiting_;
     std::unique_ptr<channel::PollTicket> ticket_;

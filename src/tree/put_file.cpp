@@ -10,7 +10,6 @@
 
 #include <base/process.hpp>
 #include <ipcfs/control.hpp>
-#include <tree/pushing.hpp>
 #include <tree/put_file.hpp>
 
 namespace ipcfs::tree {

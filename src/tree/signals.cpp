@@ -24,11 +24,7 @@ public:
 
     bool on_event(const channel::Event& event) noexcept override {
         if (!filter_.matches(event)) return alive();
-        if (filter_.rate > 0) {
-            auto second = static_cast<std::uint64_t>(event.time / kSecond);
-            if (window_.exchange(second, std::memory_order_relaxed) != second) in_window_ = 0;
-            if (in_window_.fetch_add(1, std::memory_order_relaxed) >= filter_.rate) return true;
-        }
+        if (!rate_.admits(event, filter_)) return true;
         // EAGAIN: its queue of real-time signals is full, and one is pending then anyway.
         auto sent = signal_process(process_, signal_, channel_);
         return sent || sent.error().code == EAGAIN;
@@ -41,7 +37,7 @@ private:
     channel::EventFilter filter_;
     std::uint64_t channel_;
     access::Charge charge_;
-    std::atomic<std::uint64_t> window_{0}, in_window_{0};
+    EventRate rate_;
 };
 
 // SIGUSR1, USR1, SIGRTMIN+3, SIGRTMAX-1, 34; 0 when there is none.

@@ -227,15 +227,8 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
             if (change.gid) attributes.gid = *change.gid;
             if (change.mode) {
                 attributes.mode = *change.mode & bits;
-                auto acl = attributes.xattrs.find(kAccessAcl);
-                if (acl != attributes.xattrs.end()) {
-                    auto parsed = access::parse_acl(std::as_bytes(std::span(acl->second)));
-                    if (parsed) {
-                        auto bytes = access::serialize(access::with_mode(*parsed, attributes.mode));
-                        acl->second.assign(reinterpret_cast<const char*>(bytes.data()),
-                                           bytes.size());
-                    }
-                }
+                if (auto acl = acl_in(attributes, kAccessAcl))
+                    set_access_acl(attributes, access::with_mode(*acl, attributes.mode));
             }
             attributes.changed = registry_.environment().clock.realtime();
         });
