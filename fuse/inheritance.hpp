@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <linux/fuse.h>
 #include <memory>
 #include <sys/types.h>
 #include <vector>
@@ -55,6 +56,11 @@ struct RingNote {
 };
 constexpr std::size_t kRingNoteAt = 512;  // in the entry's page
 
+struct InitReply {
+    fuse_out_header header;
+    fuse_init_out out;
+};
+
 class Inheritance {
 public:
     static constexpr std::size_t kSlots = 1 << 22;
@@ -74,8 +80,14 @@ public:
     std::byte* init_request() noexcept { return shared_->init_request; }
     static constexpr std::size_t kInitRoom = 16 << 10;
     // The reply is kept before it is sent; init_sent() is called after that.
-    void keep_init_reply(const void* header_and_body, std::size_t size) noexcept;
-    std::size_t init_reply(void* to, std::size_t room) const noexcept;  // 0: none was made
+    void keep_init_reply(const InitReply& reply) noexcept {
+        shared_->reply = reply;
+        shared_->has_reply.store(true);
+    }
+    // Null: none was made.
+    const InitReply* init_reply() const noexcept {
+        return shared_->has_reply.load() ? &shared_->reply : nullptr;
+    }
     void init_sent() noexcept { shared_->init_sent.store(true); }
     bool init_was_sent() const noexcept { return shared_->init_sent.load(); }
 
@@ -139,8 +151,8 @@ private:
         std::uint64_t connection;
         std::atomic<std::uint64_t> life, next_id, slots_used;
         std::atomic<bool> survivable, serving, ending, init_sent;
-        std::atomic<std::uint32_t> reply_size;
-        alignas(64) std::byte reply[512];
+        std::atomic<bool> has_reply;
+        InitReply reply;
         alignas(64) std::byte init_request[kInitRoom];
         std::array<std::atomic<std::uint64_t>, kQueues> fetched;
     };

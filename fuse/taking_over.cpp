@@ -21,11 +21,7 @@ namespace {
 class LostFile final : public tree::OpenFile {
 public:
     explicit LostFile(int error) : error_(error) {}
-    tree::Traits traits() const noexcept override {
-        tree::Traits traits;
-        traits.wants_flush = true;
-        return traits;
-    }
+    tree::Traits traits() const noexcept override { return {.wants_flush = true}; }
     Outcome try_flush(const access::Subject&, bool, queue::Batch&, int& error) noexcept override {
         error = error_;
         return Outcome::kDone;

@@ -267,22 +267,17 @@ Result<void> Daemon::State::set_config(std::string_view text) {
         }
     }
     log.set_level(plan.config.log.level);
-    return take_over(plan.config);
+    apply(plan.config);
+    return {};
 }
 
-Result<void> Daemon::State::take_over(const Config& wanted) {
+void Daemon::State::apply(const Config& wanted) {
     ledger.reload([wanted, own = own_uid](uid_t uid) { return limits_for(wanted, uid, own); },
                   wanted.limits.total_bytes);
     registry.set_defaults(wanted.channel);
     open_store(wanted);
     budget.set_reserve(wanted.payload.reserve);
-    config.with([&](Config& running) {
-        running.log = wanted.log;
-        running.limits = wanted.limits;
-        running.payload = wanted.payload;
-        running.channel = wanted.channel;
-    });
-    return {};
+    config.with([&](Config& running) { running = wanted; });
 }
 
 // On the loop, every second: logs when the io_uring queues overflow, and when that ends.
@@ -343,8 +338,8 @@ void Daemon::on_end(std::function<void(bool, const std::string&)> ended) {
     if (over) ended(!ipcfs_mounted(state_->mount), why);
 }
 
-Result<void> Daemon::reload(const Config& config) {
-    return state_->take_over(config);
+void Daemon::reload(const Config& config) {
+    state_->apply(config);
 }
 
 void Daemon::stop() {

@@ -42,7 +42,7 @@ public:
 
     // Applies limits.*, payload.reserve and channel.* of `config`, and records log.*, which main
     // has applied to the log. Ignores other keys. On the loop.
-    Result<void> reload(const Config& config);
+    void reload(const Config& config);
 
     // Ends waiting operations, unmounts and joins the threads. May block, so main calls it, once,
     // on its own thread while the loop goes on.

@@ -300,9 +300,7 @@ private:
             log_->error("reload: ", reopened.error().message(), "; the log is unchanged");
             plan.config.log = config_.log;
         }
-        if (auto done = daemon_->reload(plan.config); !done) {
-            log_->error("reload: ", done.error().message());
-        }
+        daemon_->reload(plan.config);
         config_ = std::move(plan.config);
         log_->info("reloaded: ", plan.changed.empty() ? "nothing changed" : joined(plan.changed));
         if (!plan.restart.empty()) {

@@ -38,7 +38,7 @@ struct Daemon::State {
     std::string degraded() const;
     void resources(insight::Table& table) const;
     Result<void> set_config(std::string_view text);
-    Result<void> take_over(const Config& wanted);
+    void apply(const Config& wanted);
     void watch();
     void end_lost_interrupts();
     void sweep();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <poll.h>
 
 #include <base/executor.hpp>
 #include <channel/channel.hpp>
@@ -55,6 +56,16 @@ public:
     std::optional<access::Charge> charge_waiter() noexcept override;
 
 protected:
+    // Of who writes: mostly the opener.
+    access::Account& account_of(const access::Subject& sender) const {
+        return sender.uid == account_.uid() ? account_
+                                            : channel_->environment().ledger.account(sender.uid);
+    }
+    // Of `ready`, what the open mode can use.
+    unsigned usable(unsigned ready) const noexcept {
+        return ready & ~((mode_.reads ? 0U : POLLIN) | (mode_.writes ? 0U : POLLOUT));
+    }
+
     explicit ChannelFile(Entry entry)
         : entry_(std::move(entry)),
           channel_(entry_.channel),

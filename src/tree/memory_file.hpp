@@ -25,7 +25,6 @@ public:
 
     Traits traits() const noexcept override;
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
-    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     Outcome try_gate(int& error) noexcept override;
     void start_gate(GateOperation& operation) noexcept override;
 
@@ -58,7 +57,6 @@ public:
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
-    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     int allocate(std::uint64_t size) noexcept override {
         return size > region_->size() ? resize(size) : 0;
     }

@@ -313,9 +313,7 @@ int MessageFile::parse_frames(const WriteRequest& request, access::Account& acco
 
 int MessageFile::parse(const WriteRequest& request, queue::Batch& batch) {
     if (request.data.size() > channel::kMaxWrite) return EMSGSIZE;
-    access::Account& account = request.subject.uid == account_.uid()
-                                   ? account_
-                                   : channel_->environment().ledger.account(request.subject.uid);
+    access::Account& account = account_of(request.subject);
     if (style_.framed) return parse_frames(request, account, batch);
     MessageRef message = channel_->environment().messages.make({}, request.data);
     if (message) message->envelope.priority = style_.priority;
@@ -342,9 +340,7 @@ unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept
         if (current_.message && current_.done < current_.size) ready |= POLLIN;
         if (style_.read == Read::kOne && current_.one_taken) ready |= POLLIN;
     }
-    if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
-    if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);
-    return ready;
+    return usable(ready);
 }
 
 }  // namespace ipcfs::tree

@@ -23,11 +23,7 @@ public:
                 const MessageStyle& style, pid_t opener, payload::Store& payloads);
     ~MessageFile() override;
 
-    Traits traits() const noexcept override {
-        Traits traits;
-        traits.is_positionless = positionless();
-        return traits;
-    }
+    Traits traits() const noexcept override { return {.is_positionless = positionless()}; }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,

@@ -35,11 +35,7 @@ public:
                access::Charge charge);
     ~NotifyFile() override;
 
-    Traits traits() const noexcept override {
-        Traits traits;
-        traits.is_positionless = positionless();
-        return traits;
-    }
+    Traits traits() const noexcept override { return {.is_positionless = positionless()}; }
     std::uint32_t marks() const noexcept override {
         return was_written_.load(std::memory_order_relaxed) ? kTouched : 0U;
     }

@@ -154,15 +154,14 @@ void StreamFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
 
 Outcome StreamFile::try_write(const WriteRequest& request, queue::Batch& pending,
                               int& error) noexcept {
-    channel::Environment& env = channel_->environment();
-    access::Account& account =
-        request.subject.uid == account_.uid() ? account_ : env.ledger.account(request.subject.uid);
+    access::Account& account = account_of(request.subject);
     const std::size_t most = channel_->settings().max_message;
     error = 0;
     for (auto rest = request.data; !rest.empty() && !error;) {
         auto part = rest.first(std::min(rest.size(), most));
         rest = rest.subspan(part.size());
-        error = MessageFile::add(env.messages.make({}, part), request.subject, account, pending);
+        error = MessageFile::add(channel_->environment().messages.make({}, part), request.subject,
+                                 account, pending);
     }
     if (error || pending.count == 0) return Outcome::kDone;
     return push(pending, request.nonblocking, error);
@@ -177,9 +176,7 @@ unsigned StreamFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept 
         std::scoped_lock hold(mutex_);
         if (!rest_.empty()) ready |= POLLIN;
     }
-    if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
-    if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);
-    return ready;
+    return usable(ready);
 }
 
 }  // namespace ipcfs::tree
