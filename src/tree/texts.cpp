@@ -74,6 +74,14 @@ std::string version_text(Tree& tree, const ChannelPtr&) {
     return tree.system().version ? tree.system().version() : std::string();
 }
 
+std::string settings_text(Tree&, const ChannelPtr&) {
+    Table t({"key", "values", "help"});
+    for (const channel::SettingRow& row : channel::setting_rows()) {
+        t.row().cell(row.key).cell(row.values).cell(row.help);
+    }
+    return std::move(t).text();
+}
+
 std::string status_text(Tree& tree, const ChannelPtr& channel) {
     const std::string degraded = tree.system().degraded ? tree.system().degraded() : std::string();
     Snapshot s = channel->snapshot();
