@@ -25,8 +25,9 @@ int wake_signal() {
     return SIGRTMIN + 11;
 }
 
-bool connection_is_over(int error) {
-    return error == ENODEV || error == ECONNABORTED;
+// Of what a predecessor left, these come first.
+bool has_no_turn(std::uint32_t opcode) {
+    return opcode == FUSE_INTERRUPT || opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET;
 }
 
 }  // namespace
@@ -51,9 +52,7 @@ Result<std::vector<std::vector<std::byte>>> Session::collect_left() {
         }
         const auto* bytes = static_cast<const std::byte*>(buffer.data());
         const auto in = read_struct<fuse_in_header>(bytes);
-        const bool aside = in.opcode == FUSE_INTERRUPT || in.opcode == FUSE_FORGET ||
-                           in.opcode == FUSE_BATCH_FORGET;
-        more = aside || (in.unique & kUniqueResent);
+        more = has_no_turn(in.opcode) || (in.unique & kUniqueResent);
         all.emplace_back(bytes, bytes + got);
     }
     ::fcntl(device, F_SETFL, flags);
@@ -62,9 +61,7 @@ Result<std::vector<std::vector<std::byte>>> Session::collect_left() {
     std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
         const auto place = [](const auto& request) -> std::uint64_t {
             const auto in = read_struct<fuse_in_header>(request.data());
-            if (in.opcode == FUSE_INTERRUPT || in.opcode == FUSE_FORGET ||
-                in.opcode == FUSE_BATCH_FORGET)
-                return 0;
+            if (has_no_turn(in.opcode)) return 0;
             return in.unique & kUniqueResent ? in.unique & ~kUniqueResent : UINT64_MAX;
         };
         return place(a) < place(b);
@@ -122,14 +119,15 @@ Result<void> Session::start_readers() {
 }
 
 void Session::stop_readers() noexcept {
-    // A reader may be between its look at `stopping_` and the read: signal until it is through.
-    for (auto& reader : readers_)
-        while (reader->thread.joinable() && !reader->done.load()) {
+    for (auto& reader : readers_) {
+        if (!reader->thread.joinable()) continue;
+        // It may be between its look at `stopping_` and the read: signal until it is through.
+        while (!reader->done.load()) {
             ::pthread_kill(reader->thread.native_handle(), wake_signal());
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
-    for (auto& reader : readers_)
-        if (reader->thread.joinable()) reader->thread.join();
+        reader->thread.join();
+    }
 }
 
 void Session::read_requests(Reader& reader) noexcept {
@@ -145,8 +143,9 @@ void Session::read_requests(Reader& reader) noexcept {
         if (got < 0) {
             // ENOENT: the requester withdrew it while it was being read.
             if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
-            ended(connection_is_over(errno) ? "the file system was unmounted"
-                                            : std::string("read /dev/fuse: ") + strerror(errno));
+            const bool over = errno == ENODEV || errno == ECONNABORTED;
+            ended(over ? "the file system was unmounted"
+                       : std::string("read /dev/fuse: ") + strerror(errno));
             break;
         }
         if (static_cast<std::size_t>(got) < sizeof(fuse_in_header)) continue;

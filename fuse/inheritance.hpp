@@ -73,7 +73,6 @@ public:
     Inheritance& operator=(const Inheritance&) = delete;
 
     // ---- the connection
-    std::uint64_t connection() const noexcept { return shared_->connection; }
     // A number for the request that is unique over all connections and daemons; never 0.
     std::uint64_t request_id(std::uint64_t unique) const noexcept;
     // FUSE_INIT as the kernel sent it, read(2) directly into this memory. Its header has its length.

@@ -21,7 +21,6 @@ namespace ipcfs::fuse {
 
 // When ring entries run short, the lowest rank gives up first: every program repeats interrupted reads.
 enum class ParkRank : std::uint8_t { kRead, kOpen, kWrite };
-constexpr std::size_t kParkRanks = 3;
 
 // A waiting operation, seen from the transport.
 class Parked {

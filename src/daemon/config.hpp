@@ -136,7 +136,6 @@ struct Reload {
 };
 Reload plan_reload(const Config& running, const Config& wanted);
 
-std::string_view name_of(Transport value);
 std::string_view name_of(LogTarget value);
 
 }  // namespace ipcfs::daemon

@@ -35,8 +35,9 @@ std::string control_path(const std::string& mount, uid_t uid) {
 }  // namespace
 
 Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
-                     const Succession& given)
+                     const Succession& given, OnEnd ended)
     : succession(given),
+      on_end(std::move(ended)),
       log(logger),
       loop(event_loop),
       own_uid(::geteuid()),
@@ -115,7 +116,7 @@ Result<void> Daemon::State::start() {
     session_config.on_take_over = [this](fuse::Session& taken, auto left) {
         door->take_over(taken, left);
     };
-    session_config.on_end = [this](const std::string& why) { ended(why); };
+    session_config.on_end = [this](const std::string& why) { on_end(!ipcfs_mounted(mount), why); };
 
     auto opened =
         fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
@@ -217,15 +218,6 @@ void Daemon::State::stop() noexcept {
     holding = nullptr;
 }
 
-void Daemon::State::ended(const std::string& why) {
-    auto tell = end.with([&](End& e) {
-        e.over = true;
-        e.why = why;
-        return e.tell;
-    });
-    if (tell) tell(!ipcfs_mounted(mount), why);
-}
-
 tree::System Daemon::State::system() {
     tree::System system;
     system.version = [this] { return version(); };
@@ -319,23 +311,15 @@ Daemon::Daemon() = default;
 Daemon::~Daemon() = default;
 
 Result<std::unique_ptr<Daemon>> Daemon::create(const Config& config, Logger& log, Loop& loop,
-                                               const Succession& succession) {
+                                               const Succession& succession, OnEnd on_end) {
     std::unique_ptr<Daemon> daemon(new Daemon);
-    daemon->state_ = std::make_unique<State>(config, log, loop, succession);
+    daemon->state_ = std::make_unique<State>(config, log, loop, succession, std::move(on_end));
     if (auto started = daemon->state_->start(); !started) return started.error();
     return daemon;
 }
 
 std::vector<std::string> Daemon::report() const {
     return state_->report();
-}
-
-void Daemon::on_end(std::function<void(bool, const std::string&)> ended) {
-    auto [over, why] = state_->end.with([&](State::End& end) {
-        end.tell = ended;
-        return std::pair{end.over, end.why};
-    });
-    if (over) ended(!ipcfs_mounted(state_->mount), why);
 }
 
 void Daemon::reload(const Config& config) {

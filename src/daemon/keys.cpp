@@ -349,9 +349,6 @@ std::string toml_string(std::string_view text) {
     return quoted += '"';
 }
 
-std::string_view name_of(Transport value) {
-    return kTransports[static_cast<std::size_t>(value)];
-}
 std::string_view name_of(LogTarget value) {
     return kTargets[static_cast<std::size_t>(value)];
 }

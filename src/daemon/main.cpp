@@ -154,13 +154,13 @@ private:
         loop_.emplace();
         loop_->on_signal([this](int signal) { on_signal(signal); });
         auto daemon =
-            Daemon::create(config_, *log_, *loop_, holder_ ? holder_->succession() : Succession{});
+            Daemon::create(config_, *log_, *loop_, holder_ ? holder_->succession() : Succession{},
+                           [this](bool plain, const std::string& why) {
+                               loop_->post([this, plain, why] { on_end(plain, why); });
+                           });
         if (!daemon) return fail(daemon.error().message());
         daemon_ = std::move(*daemon);
         for (const std::string& line : daemon_->report()) log_->info(line);
-        daemon_->on_end([this](bool plain, const std::string& why) {
-            loop_->post([this, plain, why] { on_end(plain, why); });
-        });
         log_->info("ready: ", config_.mount);
         if (background_) background_->ready();
         if (holder_) Holder::report_ready(manager_.line());

@@ -26,7 +26,8 @@
 namespace ipcfs::daemon {
 
 struct Daemon::State {
-    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given);
+    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given,
+          OnEnd ended);
     ~State();
 
     Result<void> start();
@@ -42,13 +43,13 @@ struct Daemon::State {
     void watch();
     void end_lost_interrupts();
     void sweep();
-    void ended(const std::string& why);
     std::vector<std::string> report() const;
 
     void forget_names();
     void claim_ids();
 
     const Succession succession;
+    const OnEnd on_end;
     Logger& log;
     Loop& loop;
     const uid_t own_uid;
@@ -77,13 +78,6 @@ struct Daemon::State {
     std::atomic<bool> stopped{false};
     std::uint64_t watched_rotations = 0;
     bool was_overloaded = false;
-
-    struct End {
-        std::function<void(bool, const std::string&)> tell;
-        bool over = false;
-        std::string why;
-    };
-    Guarded<End> end;
 };
 
 }  // namespace ipcfs::daemon
