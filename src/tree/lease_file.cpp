@@ -5,7 +5,6 @@
 #include <base/process.hpp>
 #include <base/units.hpp>
 #include <tree/lease_file.hpp>
-#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 

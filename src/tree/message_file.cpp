@@ -6,7 +6,6 @@
 #include <channel/subscription.hpp>
 #include <ipcfs/control.hpp>
 #include <tree/message_file.hpp>
-#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 
