@@ -9,10 +9,10 @@
 // SO_PEERCRED and SO_PEERGROUPS at connect(2). Rights are those that open(2) would check.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
+
+#include <ipcfs/frame.hpp>
 
 namespace ipcfs {
 
@@ -128,27 +128,8 @@ struct ControlHandoff {
     std::uint32_t target_length = 0;  // of the channel to which the message goes
 };
 
-// The value of a frame's extension kPayload, for a body kept outside the frame. The daemon sets it;
-// a client writes it only for a chunk of its own pool.
-enum class PayloadKind : std::uint8_t {
-    kSealed = 1,   // payload/<payload_id>
-    kPooled = 2,   // a chunk of a pool: kPoolMap
-    kLazy = 3,     // filled by the producer on access: kLazyAttach
-    kHandoff = 4,  // a region that was handed over: kClaim
-};
-struct PayloadRef {
-    PayloadKind kind = PayloadKind::kSealed;
-    std::uint8_t reserved[3] = {};
-    std::uint32_t chunk = 0;       // kPooled: its index
-    std::uint64_t size = 0;        // bytes
-    std::uint64_t pool = 0;        // kPooled: the pool's id
-    std::uint32_t generation = 0;  // kPooled: of the chunk, as in PoolChunk
-    std::uint32_t reserved2 = 0;
-};
-
 static_assert(sizeof(ControlHeader) == 16 && sizeof(ControlSend) == 48 &&
               sizeof(ControlLazy) == 40);
-static_assert(sizeof(PayloadRef) == 32 && std::is_trivially_copyable_v<PayloadRef>);
 static_assert(sizeof(ControlHandoff) == 56 && sizeof(ControlPoolOpen) == 24);
 
 }  // namespace ipcfs

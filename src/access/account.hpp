@@ -14,6 +14,7 @@
 #include <utility>
 
 #include <base/guarded.hpp>
+#include <insight/metric.hpp>
 
 namespace ipcfs::access {
 
@@ -23,11 +24,17 @@ enum class Resource : std::uint8_t {
     kChannels,
     kOpenFiles,
     kWaiters,
-    kPayloadBytes  // of large payloads, pools and shared regions
+    kPayloadBytes
 };
 constexpr std::size_t kResources = 6;
-constexpr std::array<const char*, kResources> kResourceNames{
-    "messages", "bytes", "channels", "open_files", "waiters", "payload_bytes"};
+constexpr std::array<insight::Described, kResources> kResourceRows{{
+    {"messages", insight::Unit::kCount, "queued messages"},
+    {"bytes", insight::Unit::kBytes, "of queued messages, and of extended attributes"},
+    {"channels", insight::Unit::kCount, "channels made"},
+    {"open_files", insight::Unit::kCount, "open files, signal registrations, control connections"},
+    {"waiters", insight::Unit::kCount, "operations that wait"},
+    {"payload_bytes", insight::Unit::kBytes, "of large messages, regions and pools"},
+}};
 constexpr std::uint64_t kUnlimited = UINT64_MAX;
 
 using Limits = std::array<std::uint64_t, kResources>;

@@ -1,8 +1,6 @@
 // POSIX access control lists: converts them from and to the kernel's
-// system.posix_acl_{access,default} attributes and combines them with file modes as in acl(5). The
-// kernel checks file permissions (default_permissions); this code keeps ACL and mode consistent,
-// computes what new objects inherit, and checks permissions for doors that the kernel does not
-// guard. Plain values, any thread.
+// system.posix_acl_{access,default} attributes, combines them with file modes as in acl(5), and
+// computes what new objects inherit. guard.hpp decides by them. Plain values, any thread.
 #pragma once
 
 #include <cstddef>
@@ -77,12 +75,5 @@ struct Inherited {
 // default ACL `defaults`. Bits of `mode` above the nine are kept. A new directory also gets
 // `defaults` as its own default ACL.
 Inherited inherit(const Acl& defaults, mode_t mode);
-
-// Whether a user has all permissions `want` (or of kRead, kWrite, kSearch) on a file: the kernel's
-// generic_permission() with the algorithm of acl(5). `mode` includes the type bits: root may search
-// any directory, and execute a file that anyone may execute. `acl` is null if the mode suffices;
-// `groups` are supplementary. Ignores capabilities that uid 0 may have dropped.
-bool permits(mode_t mode, uid_t owner, gid_t group, const Acl* acl, uid_t uid, gid_t gid,
-             std::span<const gid_t> groups, unsigned want);
 
 }  // namespace ipcfs::access

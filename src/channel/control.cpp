@@ -278,13 +278,7 @@ Snapshot Channel::snapshot() const {
     s.oldest_age = oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
     s.last_error = last_error_;
     s.counters = counters_;
-    if (latency_) {
-        s.p50 = latency_->percentile(0.50);
-        s.p95 = latency_->percentile(0.95);
-        s.p99 = latency_->percentile(0.99);
-        s.max = latency_->max();
-        s.samples = latency_->count();
-    }
+    if (latency_) s.latency = *latency_;
     s.last_arrival = last_arrival_;
     s.last_delivery = last_delivery_;
     s.created = created_;

@@ -10,6 +10,7 @@
 
 #include <base/clock.hpp>
 #include <channel/settings.hpp>
+#include <insight/histogram.hpp>
 #include <queue/message.hpp>
 #include <queue/waiter.hpp>
 
@@ -110,7 +111,7 @@ struct Counters {
 
 enum class State : std::uint8_t { kOk, kPaused, kClosed, kDegraded };
 
-// Everything at one moment.
+// Everything at one moment. A copy: whoever reads it evaluates it without the channel's lock.
 struct Snapshot {
     Settings settings;
     State state = State::kOk;
@@ -125,8 +126,8 @@ struct Snapshot {
     Nanos oldest_age = 0;
     std::string last_error;
     Counters counters;
-    std::uint64_t p50 = 0, p95 = 0, p99 = 0, max = 0, samples = 0;  // enqueue to dequeue, ns
-    Nanos last_arrival = 0, last_delivery = 0, created = 0;         // since the epoch
+    insight::Histogram latency;                              // enqueue to dequeue
+    Nanos last_arrival = 0, last_delivery = 0, created = 0;  // since the epoch
     Role role = Role::kChannel;
     std::uint64_t subscriptions = 0;                 // of a topic: named and anonymous ones
     std::uint64_t named = 0;                         // of these, those with a name

@@ -5,7 +5,6 @@
 
 #include <channel/recovery.hpp>
 #include <channel/subscription.hpp>
-#include <ipcfs/control.hpp>
 #include <ipcfs/frame.hpp>
 
 namespace ipcfs::channel {

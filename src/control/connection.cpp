@@ -21,14 +21,23 @@ Connection::Connection(ServerContext& around, Fd socket, Fd process, tree::Calle
 }
 
 void Connection::start() {
-    await_packets();
-    if (!process_.is_open()) return;
+    when_readable(socket_, &Connection::read_packets);
     // End the connection with its process: a forked child may still hold the socket open.
-    process_.async_wait(asio::posix::descriptor_base::wait_read,
-                        [weak = weak_from_this()](const boost::system::error_code& failed) {
-                            auto self = weak.lock();
-                            if (self && !failed) self->close({});
-                        });
+    if (process_.is_open()) when_readable(process_, &Connection::process_ended);
+}
+
+void Connection::when_readable(asio::posix::stream_descriptor& descriptor,
+                               void (Connection::*then)()) {
+    descriptor.async_wait(asio::posix::descriptor_base::wait_read,
+                          [weak = weak_from_this(), then](const boost::system::error_code& failed) {
+                              auto self = weak.lock();
+                              if (!self || failed || !self->open()) return;
+                              try {
+                                  (*self.*then)();
+                              } catch (const std::exception& failure) {
+                                  self->close(failure.what());  // out of memory
+                              }
+                          });
 }
 
 void Connection::close(std::string_view why) noexcept {
@@ -39,12 +48,7 @@ void Connection::close(std::string_view why) noexcept {
         ++around_.counters.aborted;
     }
     if (process_.is_open()) ::close(process_.release());
-    const int socket = socket_.release();
-    if (shut_down(socket)) {
-        ::close(socket);
-    } else {
-        around_.executor->add(caller_.subject.uid, [socket] { ::close(socket); });
-    }
+    around_.close(Fd(socket_.release()), caller_.subject.uid);
     if (mailbox_) mailbox_->close();
     outgoing_.clear();
     gone_.clear();
@@ -56,25 +60,12 @@ void Connection::close(std::string_view why) noexcept {
     around_.ended(*this);
 }
 
-void Connection::await_packets() {
-    socket_.async_wait(asio::posix::descriptor_base::wait_read,
-                       [weak = weak_from_this()](const boost::system::error_code& failed) {
-                           auto self = weak.lock();
-                           if (!self || failed || !self->open()) return;
-                           try {
-                               self->read_packets();
-                           } catch (const std::exception& failure) {
-                               self->close(failure.what());  // out of memory
-                           }
-                       });
-}
-
 // Handles at most kPacketsPerTurn packets, then lets other connections run.
 void Connection::read_packets() {
     static thread_local std::array<std::byte, kMaxControlPacket> buffer;
     for (std::size_t count = 0; count < kPacketsPerTurn; ++count) {
         Received got = receive(socket_.native_handle(), buffer);
-        std::vector<Guest> fds;
+        std::vector<ReceivedFd> fds;
         fds.reserve(got.fds.size());
         bool foreign = false;
         for (Fd& fd : got.fds) {
@@ -88,9 +79,9 @@ void Connection::read_packets() {
         ++around_.counters.packets;
         const auto packet = std::span<const std::byte>(buffer).first(got.size);
         if (got.truncated) {
-            refuse(op_of(packet), tag_of(packet), Fault{EMSGSIZE, "control packet: too long"});
+            refuse(reply_to(packet), Fault{EMSGSIZE, "control packet: too long"});
         } else if (got.lost_fds) {
-            refuse(op_of(packet), tag_of(packet),
+            refuse(reply_to(packet),
                    Fault{EINVAL,
                          "control packet: some descriptors were lost; the daemon may have too many "
                          "open files"});
@@ -103,16 +94,10 @@ void Connection::read_packets() {
         }
         if (!open() || sealing_) return;
     }
-    await_packets();
+    when_readable(socket_, &Connection::read_packets);
 }
 
-void Connection::handle_packet(std::span<const std::byte> packet, std::vector<Guest>& fds) {
-    auto request = parse_request(packet, fds.size());
-    if (!request) return refuse(op_of(packet), tag_of(packet), request.error());
-    perform(*request, packet, fds);
-}
-
-void Connection::enqueue(Packet packet, std::vector<Guest> fds) {
+void Connection::enqueue(Packet packet, std::vector<ReceivedFd> fds) {
     if (!open()) return;
     if (outgoing_.size() >= kMaxOutgoing) return close("the client does not read its replies");
     outgoing_.push_back({std::move(packet), std::move(fds)});
@@ -122,11 +107,8 @@ void Connection::enqueue(Packet packet, std::vector<Guest> fds) {
 void Connection::flush() {
     for (;;) {
         if (outgoing_.empty() && !gone_.empty()) {
-            const ControlId id{gone_.front()};
+            outgoing_.push_back({make_packet(ControlOp::kLazyGone, ControlId{gone_.front()}), {}});
             gone_.pop_front();
-            outgoing_.push_back({make_packet(static_cast<std::uint16_t>(ControlOp::kLazyGone), 0, 0,
-                                             std::as_bytes(std::span(&id, 1))),
-                                 {}});
         }
         if (outgoing_.empty()) return;
         const Outgoing& first = outgoing_.front();
@@ -139,7 +121,7 @@ void Connection::flush() {
             return close(errno == EPIPE || errno == ECONNRESET ? "" : std::strerror(errno));
         }
         if (sent == Sent::kFull) break;
-        if (op_of(first.packet) == static_cast<std::uint16_t>(ControlOp::kLazyServe))
+        if (reply_to(first.packet).op == static_cast<std::uint16_t>(ControlOp::kLazyServe))
             mailbox_->served();
         outgoing_.pop_front();
     }
@@ -153,13 +135,14 @@ void Connection::flush() {
                        });
 }
 
-void Connection::serve(const ControlLazy& wanted, Guest memory, Guest link) {
-    std::vector<Guest> fds;
-    fds.push_back(std::move(memory));
-    fds.push_back(std::move(link));
-    enqueue(make_packet(static_cast<std::uint16_t>(ControlOp::kLazyServe), 0, 0,
-                        std::as_bytes(std::span(&wanted, 1))),
-            std::move(fds));
+void Connection::serve(const payload::LazyRange& wanted, std::vector<ReceivedFd> memory_and_link) {
+    const ControlLazy lazy{.payload_id = wanted.payload,
+                           .address = wanted.address,
+                           .length = wanted.length,
+                           .mode = wanted.is_whole ? LazyMode::kWhole : LazyMode::kFaults,
+                           .uid = wanted.uid,
+                           .pid = static_cast<std::uint32_t>(wanted.pid)};
+    enqueue(make_packet(ControlOp::kLazyServe, lazy), std::move(memory_and_link));
 }
 
 void Connection::payload_gone(std::uint64_t payload) {
@@ -168,20 +151,20 @@ void Connection::payload_gone(std::uint64_t payload) {
     if (!writing_) flush();
 }
 
-bool Mailbox::serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept {
+bool Mailbox::serve(const payload::LazyRange& wanted, Fd memory, Fd link) noexcept {
     try {
-        Guest first(std::move(memory), executor_, wanted.uid);
-        Guest second(std::move(link), executor_, wanted.uid);
+        std::vector<ReceivedFd> fds;
+        fds.reserve(2);
+        fds.emplace_back(std::move(memory), executor_, wanted.uid);
+        fds.emplace_back(std::move(link), executor_, wanted.uid);
         if (!is_open_) return false;
         if (++serves_ > kMaxServes) {
             --serves_;
             return false;
         }
-        asio::post(loop_,
-                   [to = to_, wanted, a = std::move(first), b = std::move(second)]() mutable {
-                       if (auto connection = to.lock())
-                           connection->serve(wanted, std::move(a), std::move(b));
-                   });
+        asio::post(loop_, [to = to_, wanted, fds = std::move(fds)]() mutable {
+            if (auto connection = to.lock()) connection->serve(wanted, std::move(fds));
+        });
         return true;
     } catch (const std::exception&) {
         return false;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string_view>
@@ -14,9 +15,10 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <control/guest.hpp>
 #include <control/packet.hpp>
+#include <control/received_fd.hpp>
 #include <control/server.hpp>
+#include <payload/memory.hpp>
 
 #include <access/account.hpp>
 #include <base/executor.hpp>
@@ -44,6 +46,11 @@ struct ServerContext {
         Executor::Limits{
             .threads = 8, .user_jobs = kMaxStuck, .patience = kSecond, .may_abandon = true});
     std::function<void(Connection&)> ended;  // called on the loop, once a connection
+
+    // Closes a connection of user `uid`; if unread descriptors may block that, on the executor.
+    void close(Fd socket, uid_t uid) const {
+        if (!shut_down(socket.get())) executor->add(uid, [fd = socket.release()] { ::close(fd); });
+    }
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -65,40 +72,55 @@ public:
     const tree::Caller& caller() const noexcept { return caller_; }
 
     // Messages to the producer of a lazy payload. On the loop.
-    void serve(const ControlLazy& wanted, Guest memory, Guest link);
+    void serve(const payload::LazyRange& wanted, std::vector<ReceivedFd> memory_and_link);
     void payload_gone(std::uint64_t payload);
 
 private:
-    // A request that waits until its memory is sealed; `packet` holds its texts.
-    struct Deferred;
     struct Outgoing {
         Packet packet;
-        std::vector<Guest> fds;
+        std::vector<ReceivedFd> fds;
+    };
+    // A request's packet and what came with it.
+    struct Arrived {
+        ReplyTo to;
+        std::span<const std::byte> packet;
+        std::vector<ReceivedFd>& fds;
     };
 
-    void await_packets();
-    void read_packets();
-    void handle_packet(std::span<const std::byte> packet, std::vector<Guest>& fds);
-    void enqueue(Packet packet, std::vector<Guest> fds);
-    void flush();
     bool open() const noexcept { return socket_.is_open(); }
+    void when_readable(boost::asio::posix::stream_descriptor& descriptor,
+                       void (Connection::*then)());
+    void read_packets();
+    void process_ended() { close({}); }
+    void handle_packet(std::span<const std::byte> packet, std::vector<ReceivedFd>& fds);
+    void enqueue(Packet packet, std::vector<ReceivedFd> fds);
+    void flush();
 
-    // In operations.cpp:
-    void perform(const Request& request, std::span<const std::byte> packet,
-                 std::vector<Guest>& fds);
-    void seal_then(const Request& request, std::span<const std::byte> packet, Guest memory);
-    void with_memory(const Request& request, Guest memory);
-    void watch(const Request& request, std::vector<Guest>& fds);
-    void attach(const Request& request, std::vector<Guest>& fds);
-    void enqueue_memory(const Request& request, Guest memory);
-    void hand_off(const Request& request);
-    tree::Exchange::Done deferred_reply(const Request& request);
+    // In operations.cpp. Each request is answered with its reply or its fault, or later.
+    Result<void> perform(const Arrived& at, const Hello& asked);
+    Result<void> perform(const Arrived& at, const Send& asked);
+    Result<void> perform(const Arrived& at, const OpenPool& asked);
+    Result<void> perform(const Arrived& at, const MapPool& asked);
+    Result<void> perform(const Arrived& at, const ClosePool& asked);
+    Result<void> perform(const Arrived& at, const WatchByEventFd& asked);
+    Result<void> perform(const Arrived& at, const WatchBySignal& asked);
+    Result<void> perform(const Arrived& at, const Unwatch& asked);
+    Result<void> perform(const Arrived& at, const OfferLazy& asked);
+    Result<void> perform(const Arrived& at, const AttachLazy& asked);
+    Result<void> perform(const Arrived& at, const ReportLazy& asked);
+    Result<void> perform(const Arrived& at, const HandOff& asked);
+    Result<void> perform(const Arrived& at, const Claim& asked);
+    Result<void> perform(const Arrived& at, const PayloadFd& asked);
+    std::optional<Result<void>> seal_first(const Arrived& at, payload::Sealing sealing);
+    Result<void> keep_watch(const Arrived& at, Result<std::unique_ptr<tree::Watch>> made);
+    Result<void> answer_memory(const Arrived& at, Result<tree::Claimed> claimed);
+    Result<void> answer_pool(const Arrived& at, tree::PoolGrant grant);
+    Result<tree::Exchange::Done> deferred_reply(ReplyTo to);
     template <class T>
-    void answer(const Request& request, const T& body, std::vector<Guest>&& fds = {},
-                std::string_view text = {});
-    void refuse(const Request& request, const Fault& why);
-    void refuse(std::uint16_t op, std::uint32_t tag, const Fault& why);
-    Guest own(Fd fd) const { return Guest(std::move(fd), around_.executor, 0); }
+    Result<void> answer(ReplyTo to, const T& body, std::vector<ReceivedFd> fds = {},
+                        std::string_view text = {});
+    void refuse(ReplyTo to, const Fault& why);
+    std::vector<ReceivedFd> received(Fd first, Fd second = {}) const;
 
     ServerContext& around_;
     boost::asio::posix::stream_descriptor socket_;
@@ -125,7 +147,7 @@ public:
     Mailbox(ServerContext& around, std::weak_ptr<Connection> to)
         : loop_(around.loop), executor_(around.executor), to_(std::move(to)) {}
 
-    bool serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept override;
+    bool serve(const payload::LazyRange& wanted, Fd memory, Fd link) noexcept override;
     void gone(std::uint64_t payload) noexcept override;
 
     void close() noexcept { is_open_ = false; }

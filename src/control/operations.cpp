@@ -1,25 +1,19 @@
 // Performs the requests of a connection. On the loop.
 #include <algorithm>
-#include <csignal>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <control/connection.hpp>
-#include <payload/memory.hpp>
 
 namespace ipcfs::control {
 namespace asio = boost::asio;
 
 namespace {
 
-Fault too_many(const char* what) {
-    return Fault{EDQUOT, std::string("control: too many ") + what + " of one connection"};
-}
-
 // Whether all seals are set already; the question takes no lock.
-bool is_sealed(int memory, payload::Sealing sealing) {
+bool has_seals(int memory, payload::Sealing sealing) {
     const auto seals = static_cast<unsigned>(::fcntl(memory, F_GET_SEALS));
     constexpr unsigned kSize = F_SEAL_SHRINK | F_SEAL_GROW;
     constexpr unsigned kFutureWrite = 0x0010;  // F_SEAL_FUTURE_WRITE
@@ -30,201 +24,215 @@ bool is_sealed(int memory, payload::Sealing sealing) {
 
 }  // namespace
 
-struct Connection::Deferred {
-    Packet packet;
-    Guest memory;
-    Result<std::uint64_t> sealed = Fault{EIO, {}};
-};
+void Connection::handle_packet(std::span<const std::byte> packet, std::vector<ReceivedFd>& fds) {
+    const auto request = parse_request(packet, fds.size());
+    if (!request) return refuse(reply_to(packet), request.error());
+    const Arrived at{request->to, packet, fds};
+    const auto done =
+        std::visit([&](const auto& asked) { return perform(at, asked); }, request->body);
+    if (!done) refuse(at.to, done.error());
+}
+
+void Connection::refuse(ReplyTo to, const Fault& why) {
+    ++around_.counters.refused;
+    around_.log.debug("control: pid ", caller_.subject.pid, ", operation ", to.op, ": ",
+                      why.operation);
+    if (to.op == static_cast<std::uint16_t>(ControlOp::kLazyReport)) return;  // has no reply
+    enqueue(make_error(to, why), {});
+}
 
 template <class T>
-void Connection::answer(const Request& request, const T& body, std::vector<Guest>&& fds,
-                        std::string_view text) {
-    enqueue(make_reply(request, body, text), std::move(fds));
+Result<void> Connection::answer(ReplyTo to, const T& body, std::vector<ReceivedFd> fds,
+                                std::string_view text) {
+    enqueue(make_reply(to, body, text), std::move(fds));
+    return {};
 }
 
-void Connection::refuse(const Request& request, const Fault& why) {
-    refuse(static_cast<std::uint16_t>(request.op), request.tag, why);
-}
-
-void Connection::refuse(std::uint16_t op, std::uint32_t tag, const Fault& why) {
-    ++around_.counters.refused;
-    around_.log.debug("control: pid ", caller_.subject.pid, ", operation ", op, ": ",
-                      why.operation);
-    if (op == static_cast<std::uint16_t>(ControlOp::kLazyReport)) return;  // has no reply
-    enqueue(make_error(op, tag, why), {});
-}
-
-void Connection::perform(const Request& request, std::span<const std::byte> packet,
-                         std::vector<Guest>& fds) {
-    tree::Exchange& exchange = around_.exchange;
-    const auto give = [&](Result<tree::Claimed> claimed) {
-        if (!claimed) return refuse(request, claimed.error());
-        std::vector<Guest> memory;
-        memory.push_back(own(std::move(claimed->memory)));
-        answer(request, ControlId{claimed->size}, std::move(memory));
-    };
-    switch (request.op) {
-        case ControlOp::kHello: {
-            ControlWelcome welcome;
-            welcome.pid = static_cast<std::uint64_t>(::getpid());
-            welcome.mount_length = static_cast<std::uint32_t>(around_.config.mount.size());
-            return answer(request, welcome, {}, around_.config.mount);
-        }
-        case ControlOp::kSend:
-        case ControlOp::kPoolOpen:
-            if (fds[0].kind() != FdKind::kMemory)
-                return refuse(request, Fault{EPERM, "the descriptor is not a memfd"});
-            return seal_then(request, packet, std::move(fds[0]));
-        case ControlOp::kPoolMap: {
-            auto grant = exchange.map_pool(caller_, request.as<ControlId>().id);
-            if (!grant) return refuse(request, grant.error());
-            std::vector<Guest> both;
-            both.push_back(own(std::move(grant->memory)));
-            both.push_back(own(std::move(grant->ledger)));
-            return answer(request, grant->pool, std::move(both));
-        }
-        case ControlOp::kPoolClose: {
-            const auto id = request.as<ControlId>().id;
-            if (auto closed = exchange.close_pool(caller_, id); !closed)
-                return refuse(request, closed.error());
-            pools_.erase(id);
-            return answer(request, ControlId{id});
-        }
-        case ControlOp::kEventFd:
-        case ControlOp::kSignal: return watch(request, fds);
-        case ControlOp::kUnwatch: {
-            const auto id = request.as<ControlId>().id;
-            if (watches_.erase(id) == 0) return refuse(request, Fault{ENOENT, "no such watch"});
-            return answer(request, ControlId{id});
-        }
-        case ControlOp::kLazyOffer: {
-            if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(around_, weak_from_this());
-            auto sent = exchange.offer_lazy(caller_, request.path, request.as<ControlSend>(),
-                                            request.extensions, mailbox_);
-            if (!sent) return refuse(request, sent.error());
-            return answer(request, ControlSent{sent->payload, sent->size});
-        }
-        case ControlOp::kLazyAttach: return attach(request, fds);
-        case ControlOp::kLazyReport: return exchange.lazy_report(request.as<ControlLazyReport>());
-        case ControlOp::kHandoff: return hand_off(request);
-        case ControlOp::kClaim: return give(exchange.claim(caller_, request.as<ControlId>().id));
-        case ControlOp::kPayloadFd:
-            return give(exchange.payload_memory(caller_, request.as<ControlId>().id));
-        default: return refuse(request, Fault{EOPNOTSUPP, "unknown operation"});
+std::vector<ReceivedFd> Connection::received(Fd first, Fd second) const {
+    std::vector<ReceivedFd> fds;
+    for (Fd* each : {&first, &second}) {
+        if (*each) fds.emplace_back(std::move(*each), around_.executor, 0);
     }
-}
-
-// Adding seals takes the file's lock, which a client may hold for ever, so an executor does it. Memory
-// that is sealed already proceeds at once.
-void Connection::seal_then(const Request& request, std::span<const std::byte> packet,
-                           Guest memory) {
-    const auto sealing =
-        request.op == ControlOp::kSend ? payload::Sealing::kWhole : payload::Sealing::kPool;
-    if (is_sealed(memory.get(), sealing)) return with_memory(request, std::move(memory));
-    if (around_.executor->is_overloaded(caller_.subject.uid)) {
-        return refuse(request, Fault{EBUSY, "this user's descriptors take too long to seal"});
-    }
-    sealing_ = true;
-    auto job = std::make_shared<Deferred>();
-    job->packet.assign(packet.begin(), packet.end());
-    job->memory = std::move(memory);
-    around_.executor->add(
-        caller_.subject.uid, [job, sealing, &loop = around_.loop, weak = weak_from_this()] {
-            job->sealed = payload::check_sealed(job->memory.get(), sealing);
-            if (weak.expired()) return;  // then the loop may be gone, too
-            asio::post(loop, [job, weak] {
-                auto self = weak.lock();
-                if (!self || !self->open()) return;
-                self->sealing_ = false;
-                if (auto again = parse_request(job->packet, 1); !again || !job->sealed) {
-                    self->refuse(op_of(job->packet), tag_of(job->packet),
-                                 again ? job->sealed.error() : again.error());
-                } else {
-                    self->with_memory(*again, std::move(job->memory));
-                }
-                if (self->open()) self->await_packets();
-            });
-        });
-}
-
-void Connection::with_memory(const Request& request, Guest memory) {
-    tree::Exchange& exchange = around_.exchange;
-    if (request.op == ControlOp::kSend) return enqueue_memory(request, std::move(memory));
-    if (pools_.size() >= kMaxPools) return refuse(request, too_many("pools"));
-    auto grant =
-        exchange.open_pool(caller_, request.path, request.as<ControlPoolOpen>(), memory.release());
-    if (!grant) return refuse(request, grant.error());
-    pools_.insert(grant->pool.id);
-    std::vector<Guest> ledger;
-    ledger.push_back(own(std::move(grant->ledger)));
-    answer(request, grant->pool, std::move(ledger));
-}
-
-void Connection::watch(const Request& request, std::vector<Guest>& fds) {
-    tree::Exchange& exchange = around_.exchange;
-    if (watches_.size() >= kMaxWatches) return refuse(request, too_many("watches"));
-    const auto& wanted = request.as<ControlWatch>();
-    Result<std::unique_ptr<tree::Watch>> made = Fault{EINVAL, "no such signal"};
-    if (request.op == ControlOp::kEventFd) {
-        if (fds[0].kind() != FdKind::kEventFd)
-            return refuse(request, Fault{EINVAL, "the descriptor is not an eventfd"});
-        made = exchange.watch(caller_, request.path, request.text, fds[0].release());
-    } else if (wanted.signal > 0 && wanted.signal <= static_cast<std::uint32_t>(SIGRTMAX)) {
-        made = exchange.watch(caller_, request.path, request.text, static_cast<int>(wanted.signal));
-    }
-    if (!made) return refuse(request, made.error());
-    watches_.emplace(++last_watch_, std::move(*made));
-    answer(request, ControlId{last_watch_});
-}
-
-void Connection::attach(const Request& request, std::vector<Guest>& fds) {
-    ControlLazy wanted = request.as<ControlLazy>();
-    const FdKind memory = wanted.mode == LazyMode::kWhole ? FdKind::kMemory : FdKind::kUserFault;
-    if (fds[0].kind() != memory)
-        return refuse(request, Fault{EINVAL, "the first descriptor does not fit the mode"});
-    if (fds[1].kind() != FdKind::kSocket || !is_unix_socket(fds[1].get()))
-        return refuse(request, Fault{EINVAL, "the second descriptor is not a Unix socket"});
-    auto producer = around_.exchange.lazy_producer(caller_, wanted);
-    if (!producer) return refuse(request, producer.error());
-    wanted.uid = caller_.subject.uid;
-    wanted.pid = static_cast<std::uint32_t>(std::max(caller_.subject.pid, 0));
-    // serve() takes both descriptors, even if it fails.
-    if (!(*producer)->serve(wanted, fds[0].release(), fds[1].release()))
-        return refuse(request, Fault{ECONNRESET, "the producer is gone or overloaded"});
-    answer(request, ControlId{wanted.payload_id});
-}
-
-// Replies at once unless the message must be written to disk.
-void Connection::enqueue_memory(const Request& request, Guest memory) {
-    if (pending_ >= kMaxPending)
-        return refuse(request, Fault{EAGAIN, "this connection has too many unanswered messages"});
-    around_.exchange.send(caller_, request.path, request.as<ControlSend>(), request.extensions,
-                          memory.release(), deferred_reply(request));
+    return fds;
 }
 
 // A reply that may be given later, on any thread; it is posted to the loop.
-tree::Exchange::Done Connection::deferred_reply(const Request& request) {
+Result<tree::Exchange::Done> Connection::deferred_reply(ReplyTo to) {
+    if (pending_ >= kMaxPending) {
+        return Fault{EAGAIN, "this connection has too many unanswered messages"};
+    }
     ++pending_;
-    Request plain = request;  // op and tag; the texts will be gone
-    plain.path = plain.text = plain.target = {};
-    plain.extensions = {};
-    return [plain, &loop = around_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
-        asio::dispatch(loop, [plain, weak, sent = std::move(sent)] {
+    return [to, &loop = around_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
+        asio::dispatch(loop, [to, weak, sent = std::move(sent)] {
             auto self = weak.lock();
             if (!self || !self->open()) return;
             --self->pending_;
-            if (!sent) return self->refuse(plain, sent.error());
-            self->answer(plain, ControlSent{sent->payload, sent->size});
+            if (!sent) return self->refuse(to, sent.error());
+            static_cast<void>(self->answer(to, ControlSent{sent->payload, sent->size}));
         });
     };
 }
 
-void Connection::hand_off(const Request& request) {
-    if (pending_ >= kMaxPending)
-        return refuse(request, Fault{EAGAIN, "this connection has too many unanswered hand-offs"});
-    const auto& wanted = request.as<ControlHandoff>();
-    around_.exchange.hand_off(caller_, request.path, request.text, request.target, wanted.send,
-                              request.extensions, deferred_reply(request));
+Result<void> Connection::perform(const Arrived& at, const Hello&) {
+    ControlWelcome welcome;
+    welcome.pid = static_cast<std::uint64_t>(::getpid());
+    welcome.mount_length = static_cast<std::uint32_t>(around_.config.mount.size());
+    return answer(at.to, welcome, {}, around_.config.mount);
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+
+// What to answer unless the memory is sealed already: a fault, or nothing, since the request is handled
+// again once it is sealed. Adding seals takes the file's lock, which a client may hold for ever, so an
+// executor does it.
+std::optional<Result<void>> Connection::seal_first(const Arrived& at, payload::Sealing sealing) {
+    if (at.fds[0].kind() != FdKind::kMemory) return Fault{EPERM, "the descriptor is not a memfd"};
+    if (has_seals(at.fds[0].get(), sealing)) return std::nullopt;
+    if (around_.executor->is_overloaded(caller_.subject.uid)) {
+        return Fault{EBUSY, "this user's descriptors take too long to seal"};
+    }
+    sealing_ = true;
+    struct Job {
+        Packet packet;
+        std::vector<ReceivedFd> fds;
+        Result<std::uint64_t> sealed = Fault{};
+    };
+    auto job = std::make_shared<Job>(Job{{at.packet.begin(), at.packet.end()}, std::move(at.fds)});
+    around_.executor->add(caller_.subject.uid,
+                          [job, sealing, &loop = around_.loop, weak = weak_from_this()] {
+                              job->sealed = payload::check_sealed(job->fds[0].get(), sealing);
+                              if (weak.expired()) return;  // then the loop may be gone, too
+                              asio::post(loop, [job, weak] {
+                                  auto self = weak.lock();
+                                  if (!self || !self->open()) return;
+                                  self->sealing_ = false;
+                                  if (job->sealed) {
+                                      self->handle_packet(job->packet, job->fds);
+                                  } else {
+                                      self->refuse(reply_to(job->packet), job->sealed.error());
+                                  }
+                                  if (self->open())
+                                      self->when_readable(self->socket_, &Connection::read_packets);
+                              });
+                          });
+    return Result<void>();
+}
+
+// Replies at once unless the message must be written to disk.
+Result<void> Connection::perform(const Arrived& at, const Send& asked) {
+    if (auto reply = seal_first(at, payload::Sealing::kWhole)) return *reply;
+    auto done = deferred_reply(at.to);
+    if (!done) return done.error();
+    around_.exchange.send(caller_, asked.message, at.fds[0].release(), std::move(*done));
+    return {};
+}
+
+Result<void> Connection::perform(const Arrived& at, const HandOff& asked) {
+    auto done = deferred_reply(at.to);
+    if (!done) return done.error();
+    around_.exchange.hand_off(caller_, asked.path, asked.region, asked.message, std::move(*done));
+    return {};
+}
+
+Result<void> Connection::answer_memory(const Arrived& at, Result<tree::Claimed> claimed) {
+    if (!claimed) return claimed.error();
+    return answer(at.to, ControlId{claimed->size}, received(std::move(claimed->memory)));
+}
+
+Result<void> Connection::perform(const Arrived& at, const Claim& asked) {
+    return answer_memory(at, around_.exchange.claim(caller_, asked.id));
+}
+
+Result<void> Connection::perform(const Arrived& at, const PayloadFd& asked) {
+    return answer_memory(at, around_.exchange.payload_memory(caller_, asked.id));
+}
+
+// ---- pools --------------------------------------------------------------------------------------
+
+Result<void> Connection::answer_pool(const Arrived& at, tree::PoolGrant grant) {
+    const ControlPool pool{grant.id, grant.shape.chunk_size, grant.shape.stride,
+                           grant.shape.chunk_count, 0};
+    return answer(at.to, pool, received(std::move(grant.memory), std::move(grant.ledger)));
+}
+
+Result<void> Connection::perform(const Arrived& at, const OpenPool& asked) {
+    if (auto reply = seal_first(at, payload::Sealing::kPool)) return *reply;
+    if (pools_.size() >= kMaxPools) return Fault{EDQUOT, "too many pools of one connection"};
+    auto grant = around_.exchange.open_pool(caller_, asked.path, asked.shape, at.fds[0].release());
+    if (!grant) return grant.error();
+    pools_.insert(grant->id);
+    return answer_pool(at, std::move(*grant));
+}
+
+Result<void> Connection::perform(const Arrived& at, const MapPool& asked) {
+    auto grant = around_.exchange.map_pool(caller_, asked.id);
+    if (!grant) return grant.error();
+    return answer_pool(at, std::move(*grant));
+}
+
+Result<void> Connection::perform(const Arrived& at, const ClosePool& asked) {
+    if (auto closed = around_.exchange.close_pool(caller_, asked.id); !closed) return closed;
+    pools_.erase(asked.id);
+    return answer(at.to, ControlId{asked.id});
+}
+
+// ---- watches ------------------------------------------------------------------------------------
+
+Result<void> Connection::keep_watch(const Arrived& at, Result<std::unique_ptr<tree::Watch>> made) {
+    if (!made) return made.error();
+    if (watches_.size() >= kMaxWatches) return Fault{EDQUOT, "too many watches of one connection"};
+    watches_.emplace(++last_watch_, std::move(*made));
+    return answer(at.to, ControlId{last_watch_});
+}
+
+Result<void> Connection::perform(const Arrived& at, const WatchByEventFd& asked) {
+    if (at.fds[0].kind() != FdKind::kEventFd) {
+        return Fault{EINVAL, "the descriptor is not an eventfd"};
+    }
+    return keep_watch(
+        at, around_.exchange.watch(caller_, asked.path, asked.filter, at.fds[0].release()));
+}
+
+Result<void> Connection::perform(const Arrived& at, const WatchBySignal& asked) {
+    return keep_watch(at, around_.exchange.watch(caller_, asked.path, asked.filter, asked.signal));
+}
+
+Result<void> Connection::perform(const Arrived& at, const Unwatch& asked) {
+    if (watches_.erase(asked.id) == 0) return Fault{ENOENT, "no such watch"};
+    return answer(at.to, ControlId{asked.id});
+}
+
+// ---- lazy payloads ------------------------------------------------------------------------------
+
+Result<void> Connection::perform(const Arrived& at, const OfferLazy& asked) {
+    if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(around_, weak_from_this());
+    auto sent = around_.exchange.offer_lazy(caller_, asked.message, mailbox_);
+    if (!sent) return sent.error();
+    return answer(at.to, ControlSent{sent->payload, sent->size});
+}
+
+Result<void> Connection::perform(const Arrived& at, const AttachLazy& asked) {
+    payload::LazyRange wanted = asked.range;
+    if (at.fds[0].kind() != (wanted.is_whole ? FdKind::kMemory : FdKind::kUserFault)) {
+        return Fault{EINVAL, "the first descriptor does not fit the mode"};
+    }
+    if (at.fds[1].kind() != FdKind::kSocket || !is_unix_socket(at.fds[1].get())) {
+        return Fault{EINVAL, "the second descriptor is not a Unix socket"};
+    }
+    auto producer = around_.exchange.lazy_producer(caller_, wanted);
+    if (!producer) return producer.error();
+    wanted.uid = caller_.subject.uid;
+    wanted.pid = std::max(caller_.subject.pid, 0);
+    // serve() takes both descriptors, even if it fails.
+    if (!(*producer)->serve(wanted, at.fds[0].release(), at.fds[1].release())) {
+        return Fault{ECONNRESET, "the producer is gone or overloaded"};
+    }
+    return answer(at.to, ControlId{wanted.payload});
+}
+
+Result<void> Connection::perform(const Arrived&, const ReportLazy& asked) {
+    around_.exchange.lazy_report(asked.faults, asked.pages);
+    return {};
 }
 
 }  // namespace ipcfs::control

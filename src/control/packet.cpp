@@ -1,5 +1,6 @@
 // Parsing and building of packets. Pure functions; a client's bytes are not trusted.
-#include <algorithm>
+#include <array>
+#include <csignal>
 #include <cstring>
 #include <string>
 
@@ -49,91 +50,121 @@ private:
     std::span<const std::byte> rest_;
 };
 
-bool parse_send(PacketReader& in, Request& out) {
-    ControlSend send;
-    if (!in.read(send) || send.reserved != 0) return false;
-    out.body = send;
-    return in.read_path(send.path_length, out.path) &&
-           in.read(send.extensions_length, out.extensions);
+// A message as a ControlSend describes it, but for its texts. The receiver knows the type of a hand-off.
+bool describe(const ControlSend& send, bool is_typed, tree::MemoryMessage& message) {
+    const auto type = static_cast<FrameType>(send.type);
+    const bool is_known = type >= FrameType::kControl && type <= FrameType::kError &&
+                          type != FrameType::kCapability && type != FrameType::kHandoff;
+    if (send.reserved != 0 || (is_typed && !is_known) || (send.flags & ~unsigned{kFrameExpires}) ||
+        send.deadline > INT64_MAX) {
+        return false;
+    }
+    message.size = send.size;
+    message.envelope.priority = send.priority;
+    message.envelope.type = is_typed ? send.type : static_cast<std::uint8_t>(FrameType::kHandoff);
+    message.envelope.id = send.message_id;
+    message.envelope.correlation = send.correlation_id;
+    message.envelope.deadline = static_cast<Nanos>(send.deadline);
+    message.envelope.drop_when_late = (send.flags & kFrameExpires) != 0;
+    return true;
 }
 
-bool parse_pool(PacketReader& in, Request& out) {
+bool parse(PacketReader& in, tree::MemoryMessage& message) {
+    ControlSend send;
+    return in.read(send) && describe(send, true, message) &&
+           in.read_path(send.path_length, message.path) &&
+           in.read(send.extensions_length, message.extensions);
+}
+bool parse(PacketReader& in, Send& out) {
+    return parse(in, out.message);
+}
+bool parse(PacketReader& in, OfferLazy& out) {
+    return parse(in, out.message);
+}
+
+bool parse(PacketReader& in, Hello&) {
+    ControlHello hello;
+    return in.read(hello) && hello.reserved == 0;
+}
+
+bool parse(PacketReader& in, ById& out) {
+    return in.read(out.id);
+}
+
+bool parse(PacketReader& in, OpenPool& out) {
     ControlPoolOpen open;
     if (!in.read(open)) return false;
-    out.body = open;
+    out.shape = {open.chunk_size, open.stride, open.chunk_count};
     return in.read_path(open.path_length, out.path);
 }
 
-bool parse_watch(PacketReader& in, Request& out) {
+template <class Watch>
+bool parse_watch(PacketReader& in, ControlWatch& watch, Watch& out) {
+    return in.read(watch) && watch.reserved == 0 && in.read_path(watch.path_length, out.path) &&
+           in.read(watch.filter_length, out.filter);
+}
+bool parse(PacketReader& in, WatchByEventFd& out) {
     ControlWatch watch;
-    if (!in.read(watch) || watch.reserved != 0) return false;
-    // An eventfd has no signal.
-    if (out.op == ControlOp::kEventFd && watch.signal != 0) return false;
-    out.body = watch;
-    return in.read_path(watch.path_length, out.path) && in.read(watch.filter_length, out.text);
+    return parse_watch(in, watch, out) && watch.signal == 0;
+}
+bool parse(PacketReader& in, WatchBySignal& out) {
+    ControlWatch watch;
+    if (!parse_watch(in, watch, out) || watch.signal == 0 ||
+        watch.signal > static_cast<std::uint32_t>(SIGRTMAX)) {
+        return false;
+    }
+    out.signal = static_cast<int>(watch.signal);
+    return true;
 }
 
-bool parse_lazy(PacketReader& in, Request& out) {
+bool parse(PacketReader& in, AttachLazy& out) {
     ControlLazy lazy;
     if (!in.read(lazy) || lazy.reserved != 0 || lazy.uid != 0 || lazy.pid != 0) return false;
     if (lazy.mode != LazyMode::kFaults && lazy.mode != LazyMode::kWhole) return false;
     if (lazy.length == 0 || lazy.address > UINT64_MAX - lazy.length) return false;
-    out.body = lazy;
+    out.range = {lazy.payload_id, lazy.address, lazy.length, lazy.mode == LazyMode::kWhole};
     return true;
+}
+
+bool parse(PacketReader& in, ReportLazy& out) {
+    std::uint64_t payload = 0;
+    return in.read(payload) && in.read(out.faults) && in.read(out.pages);
 }
 
 // The texts come in the order given at the structure, then the extensions.
-bool parse_handoff(PacketReader& in, Request& out) {
+bool parse(PacketReader& in, HandOff& out) {
     ControlHandoff handoff;
-    if (!in.read(handoff) || handoff.send.reserved != 0) return false;
-    out.body = handoff;
-    return in.read_path(handoff.send.path_length, out.path) &&
-           in.read(handoff.name_length, out.text) && !out.text.empty() &&
-           in.read_path(handoff.target_length, out.target) &&
-           in.read(handoff.send.extensions_length, out.extensions);
+    return in.read(handoff) && describe(handoff.send, false, out.message) &&
+           in.read_path(handoff.send.path_length, out.path) &&
+           in.read(handoff.name_length, out.region) && !out.region.empty() &&
+           in.read_path(handoff.target_length, out.message.path) &&
+           in.read(handoff.send.extensions_length, out.message.extensions);
 }
 
-template <class T>
-bool parse_plain(PacketReader& in, Request& out) {
-    T body;
-    if (!in.read(body)) return false;
-    if constexpr (std::is_same_v<T, ControlHello>) {
-        if (body.reserved != 0) return false;
-    }
-    out.body = body;
-    return true;
-}
+struct Operation {
+    std::size_t fds;
+    bool (*parse)(PacketReader& in, Body& out);
+};
 
-bool parse_body(PacketReader& in, Request& out) {
-    switch (out.op) {
-        case ControlOp::kHello: return parse_plain<ControlHello>(in, out);
-        case ControlOp::kSend:
-        case ControlOp::kLazyOffer: return parse_send(in, out);
-        case ControlOp::kPoolOpen: return parse_pool(in, out);
-        case ControlOp::kEventFd:
-        case ControlOp::kSignal: return parse_watch(in, out);
-        case ControlOp::kLazyAttach: return parse_lazy(in, out);
-        case ControlOp::kLazyReport: return parse_plain<ControlLazyReport>(in, out);
-        case ControlOp::kHandoff: return parse_handoff(in, out);
-        default: return parse_plain<ControlId>(in, out);
-    }
+template <class... Bodies>
+constexpr auto operations_of(const std::variant<Bodies...>*) {
+    return std::array{Operation{Bodies::kFds, [](PacketReader& in, Body& out) {
+                                    return parse(in, out.emplace<Bodies>());
+                                }}...};
 }
+// By ControlOp, from kHello on.
+constexpr auto kOperations = operations_of(static_cast<const Body*>(nullptr));
+static_assert(kOperations.size() == static_cast<std::size_t>(ControlOp::kPayloadFd));
 
-bool is_request(std::uint16_t op) {
-    return op >= static_cast<std::uint16_t>(ControlOp::kHello) &&
-           op <= static_cast<std::uint16_t>(ControlOp::kPayloadFd);
+const Operation* operation_of(std::uint16_t op) noexcept {
+    return op >= 1 && op <= kOperations.size() ? &kOperations[op - 1U] : nullptr;
 }
 
 }  // namespace
 
 std::size_t wanted_fds(ControlOp op) noexcept {
-    switch (op) {
-        case ControlOp::kSend:
-        case ControlOp::kPoolOpen:
-        case ControlOp::kEventFd: return 1;
-        case ControlOp::kLazyAttach: return 2;
-        default: return 0;
-    }
+    const Operation* const operation = operation_of(static_cast<std::uint16_t>(op));
+    return operation ? operation->fds : 0;
 }
 
 Result<Request> parse_request(std::span<const std::byte> packet, std::size_t fds) {
@@ -144,25 +175,18 @@ Result<Request> parse_request(std::span<const std::byte> packet, std::size_t fds
     if (header.magic != kControlMagic) return malformed("wrong magic number");
     if (header.version != kControlVersion) return malformed("unsupported version");
     if (header.error != 0) return malformed("a request must not carry an error");
-    if (!is_request(header.op)) return Fault{EOPNOTSUPP, "control packet: unknown operation"};
-    Request out;
-    out.op = static_cast<ControlOp>(header.op);
-    out.tag = header.tag;
-    if (fds != wanted_fds(out.op))
-        return malformed("wrong number of descriptors for this operation");
-    if (!parse_body(in, out)) return malformed("a length or field is invalid");
+    const Operation* const operation = operation_of(header.op);
+    if (!operation) return Fault{EOPNOTSUPP, "control packet: unknown operation"};
+    if (fds != operation->fds) return malformed("wrong number of descriptors for this operation");
+    Request out{{header.op, header.tag}, {}};
+    if (!operation->parse(in, out.body)) return malformed("a length or field is invalid");
     if (!in.empty()) return malformed("longer than its fields say");
     return out;
 }
 
-std::uint32_t tag_of(std::span<const std::byte> packet) noexcept {
+ReplyTo reply_to(std::span<const std::byte> packet) noexcept {
     ControlHeader header;
-    return PacketReader(packet).read(header) ? header.tag : 0;
-}
-
-std::uint16_t op_of(std::span<const std::byte> packet) noexcept {
-    ControlHeader header;
-    return PacketReader(packet).read(header) ? header.op : std::uint16_t{0};
+    return PacketReader(packet).read(header) ? ReplyTo{header.op, header.tag} : ReplyTo{};
 }
 
 Packet make_packet(std::uint16_t op, std::uint32_t tag, int error, std::span<const std::byte> body,
@@ -179,9 +203,9 @@ Packet make_packet(std::uint16_t op, std::uint32_t tag, int error, std::span<con
     return packet;
 }
 
-Packet make_error(std::uint16_t op, std::uint32_t tag, const Fault& fault) {
+Packet make_error(ReplyTo to, const Fault& fault) {
     const std::string_view text = std::string_view(fault.operation).substr(0, kMaxErrorText);
-    return make_packet(op | static_cast<std::uint16_t>(ControlOp::kReply), tag,
+    return make_packet(to.op | static_cast<std::uint16_t>(ControlOp::kReply), to.tag,
                        fault.code == 0 ? EIO : fault.code, {}, text);
 }
 

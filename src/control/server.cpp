@@ -1,5 +1,6 @@
 // Listening, admission limits, and the table of connections. On the loop; only stop() runs on any
 // thread.
+#include <algorithm>
 #include <future>
 #include <map>
 #include <sys/socket.h>
@@ -37,14 +38,18 @@ struct Server::State : std::enable_shared_from_this<State> {
     void reject(Fd socket, uid_t uid, const Fault& why);
     void forget(Connection& connection);
     void end();
+    template <class T>
+    std::size_t count(T access::Subject::*whose, T value) const {
+        return static_cast<std::size_t>(std::ranges::count_if(connections, [&](const auto& each) {
+            return each.first->caller().subject.*whose == value;
+        }));
+    }
 
     ServerContext around;
     access::Ledger& ledger;
     asio::posix::stream_descriptor listener;
     asio::steady_timer retry_timer;
     std::map<Connection*, std::shared_ptr<Connection>> connections;
-    std::map<uid_t, std::size_t> of_user;
-    std::map<pid_t, std::size_t> of_process;
     std::atomic<bool> loop_runs{false};
     bool ended = false;
 };
@@ -59,7 +64,7 @@ void Server::State::await_connections() {
 }
 
 void Server::State::accept_some() {
-    for (int count = 0; count < kAcceptsPerTurn; ++count) {
+    for (int turn = 0; turn < kAcceptsPerTurn; ++turn) {
         Fd socket(
             ::accept4(listener.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (socket) {
@@ -87,9 +92,8 @@ void Server::State::admit(Fd socket) {
         return;
     }
     const uid_t uid = peer->subject.uid;
-    const auto mine = of_user.find(uid);
     if (connections.size() >= around.config.max_connections ||
-        (uid != 0 && mine != of_user.end() && mine->second >= around.config.max_per_user)) {
+        (uid != 0 && count(&access::Subject::uid, uid) >= around.config.max_per_user)) {
         return reject(std::move(socket), uid, Fault{EMFILE, "too many control connections"});
     }
     if (around.executor->is_overloaded(uid)) {
@@ -100,13 +104,10 @@ void Server::State::admit(Fd socket) {
     if (!charge) {
         return reject(std::move(socket), uid, Fault{EDQUOT, "this user has too many open files"});
     }
-    const pid_t pid = peer->subject.pid;
-    Fd process = peer_process(socket.get(), pid);
+    Fd process = peer_process(socket.get(), peer->subject.pid);
     auto made = std::make_shared<Connection>(around, std::move(socket), std::move(process),
                                              std::move(*peer), std::move(*charge));
     connections.emplace(made.get(), made);
-    ++of_user[uid];
-    if (pid > 0) ++of_process[pid];
     ++around.counters.accepted;
     ++around.counters.connections;
     made->start();
@@ -115,25 +116,15 @@ void Server::State::admit(Fd socket) {
 void Server::State::reject(Fd socket, uid_t uid, const Fault& why) {
     ++around.counters.rejected;
     around.log.debug("control: a connection of uid ", uid, " rejected: ", why.operation);
-    const Packet reply = make_error(0, 0, why);
-    send(socket.get(), reply, {});
-    if (shut_down(socket.get())) return;
-    around.executor->add(uid, [fd = socket.release()] { ::close(fd); });
+    send(socket.get(), make_error({}, why), {});
+    around.close(std::move(socket), uid);
 }
 
 void Server::State::forget(Connection& connection) {
-    const access::Subject who = connection.caller().subject;
-    const auto drop = [](auto& counts, auto key) {
-        auto found = counts.find(key);
-        if (found == counts.end() || --found->second > 0) return false;
-        counts.erase(found);
-        return true;
-    };
-    drop(of_user, who.uid);
-    const bool was_last = who.pid > 0 && drop(of_process, who.pid);
+    const pid_t pid = connection.caller().subject.pid;
     --around.counters.connections;
     connections.erase(&connection);
-    if (was_last) around.exchange.process_gone(who.pid);
+    if (pid > 0 && count(&access::Subject::pid, pid) == 0) around.exchange.process_gone(pid);
 }
 
 void Server::State::end() {

@@ -76,20 +76,17 @@ Result<tree::Caller> peer_of(int connection) {
     socklen_t length = sizeof peer;
     if (::getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
         return errno_fault("SO_PEERCRED");
-    tree::Caller caller;
-    caller.subject = {peer.uid, peer.gid, peer.pid, peer.pid};
-    caller.groups.resize(32);
+    std::vector<gid_t> groups(32);
     for (;;) {
-        length = static_cast<socklen_t>(caller.groups.size() * sizeof(gid_t));
-        if (::getsockopt(connection, SOL_SOCKET, SO_PEERGROUPS, caller.groups.data(), &length) == 0)
-            break;
-        // ERANGE: `length` now says how much is needed.
-        if (errno != ERANGE || length <= caller.groups.size() * sizeof(gid_t))
+        length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+        const int error =
+            ::getsockopt(connection, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
+        if (error != 0 && (errno != ERANGE || length <= groups.size() * sizeof(gid_t)))
             return errno_fault("SO_PEERGROUPS");
-        caller.groups.resize(length / sizeof(gid_t));
+        groups.resize(length / sizeof(gid_t));  // after ERANGE what is needed
+        if (error == 0) break;
     }
-    caller.groups.resize(length / sizeof(gid_t));
-    return caller;
+    return tree::Caller{{peer.uid, peer.gid, peer.pid, peer.pid}, {peer.uid, peer.gid, groups}};
 }
 
 Fd peer_process(int connection, pid_t pid) noexcept {

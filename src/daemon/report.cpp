@@ -1,32 +1,11 @@
-// The daemon's status texts: kern/ipc/version, its part of stats/resources, the reason for
-// `degraded`, and its log lines at start. Any thread.
-#include <fstream>
-#include <sstream>
+// The daemon's status texts: kern/ipc/version, the reason for `degraded`, and its log lines at start.
+// Any thread.
 #include <unistd.h>
 
 #include <daemon/state.hpp>
 #include <fuse/probe.hpp>
 
 namespace ipcfs::daemon {
-namespace {
-
-// Names of requests by FUSE opcode (linux/fuse.h), from 0 on.
-constexpr const char* kOpcodeNames =
-    "0 LOOKUP FORGET GETATTR SETATTR READLINK SYMLINK 7 MKNOD MKDIR UNLINK RMDIR RENAME LINK "
-    "OPEN READ WRITE STATFS RELEASE 19 FSYNC SETXATTR GETXATTR LISTXATTR REMOVEXATTR FLUSH INIT "
-    "OPENDIR READDIR RELEASEDIR FSYNCDIR GETLK SETLK SETLKW ACCESS CREATE INTERRUPT BMAP "
-    "DESTROY IOCTL POLL NOTIFY_REPLY BATCH_FORGET FALLOCATE READDIRPLUS RENAME2 LSEEK "
-    "COPY_FILE_RANGE SETUPMAPPING REMOVEMAPPING SYNCFS TMPFILE STATX";
-
-std::uint64_t resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    std::uint64_t size = 0, resident = 0;
-    statm >> size >> resident;
-    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
-}  // namespace
-
 std::string Daemon::State::version() const {
     const fuse::SessionReport& r = session->report();
     std::string text = "ipcfs " IPCFS_VERSION "\n";
@@ -64,44 +43,6 @@ std::string Daemon::State::degraded() const {
            "turn "
            "to come again, and everything is slower; raise fuse.queue-depth (now " +
            std::to_string(session->report().depth) + ")";
-}
-
-void Daemon::State::resources(insight::Table& table) const {
-    auto row = [&](std::string_view scope, std::uint64_t id, std::string_view name,
-                   std::uint64_t used, std::uint64_t limit = 0) {
-        table.row().cell(scope).cell(id).cell(name).cell(used).cell(limit);
-    };
-    row("daemon", 0, "rss", resident_bytes());
-    row("daemon", 0, "channels", registry.size());
-    if (kept) {
-        const store::Health health = kept->health();
-        row("store", 0, "messages", health.messages);
-        row("store", 0, "puts", health.puts);
-        row("store", 0, "syncs", health.syncs);
-        row("store", 0, "failed_syncs", health.failed_syncs);
-        row("store", 0, "cleaned_segments", health.cleaned);
-        row("store", 0, "copied_bytes", health.copied_bytes);
-        row("store", 0, "journal_bytes", health.journal_bytes);
-        row("store", 0, "salvaged", health.salvaged);
-        row("store", 0, "degraded", health.degraded() ? 1 : 0);
-    }
-    if (!session) return;
-    fuse::Overload overload = session->overload();
-    row("fuse", 0, "parked", session->parked(),
-        std::uint64_t{session->report().depth} * session->report().queues);
-    row("fuse", 0, "rotations", overload.rotations);
-    row("fuse", 0, "overloaded", overload.since ? 1 : 0);
-    if (bell) {
-        row("doorbell", 0, "rung", bell->rung());
-        row("doorbell", 0, "failed", bell->failed());
-    }
-    fuse::RequestCounts counts = session->requests();
-    std::istringstream names(kOpcodeNames);
-    for (std::size_t i = 0; i < counts.size(); ++i) {
-        std::string name;
-        if (!(names >> name)) name = std::to_string(i);
-        if (counts[i] != 0) row("request", 0, name, counts[i]);
-    }
 }
 
 std::vector<std::string> Daemon::State::report() const {

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include <base/check.hpp>
+#include <insight/metric.hpp>
 #include <insight/table.hpp>
 
 namespace ipcfs::insight {
@@ -28,13 +29,16 @@ void append_escaped(std::string& out, std::string_view field) {
 
 std::string escaped(std::string_view field) {
     std::string out;
-    out.reserve(field.size());
     append_escaped(out, field);
     return out;
 }
 
-Table::Table(std::initializer_list<std::string_view> columns)
-    : columns_(columns.size()), cells_(0) {
+std::string text_of(Value value) {
+    if (auto* text = std::get_if<std::string>(&value)) return std::move(*text);
+    return std::to_string(std::get<std::uint64_t>(value));
+}
+
+Table::Table(const std::vector<std::string_view>& columns) : columns_(columns.size()), cells_(0) {
     IPCFS_CHECK(columns_ > 0);
     for (const std::string_view name : columns) cell(name);
 }

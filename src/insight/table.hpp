@@ -9,9 +9,9 @@
 #include <charconv>
 #include <concepts>
 #include <cstddef>
-#include <initializer_list>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ipcfs::insight {
 
@@ -22,7 +22,7 @@ std::string escaped(std::string_view field);
 
 class Table {
 public:
-    explicit Table(std::initializer_list<std::string_view> columns);
+    explicit Table(const std::vector<std::string_view>& columns);
 
     // Begins the next row. Every row needs exactly as many cells as there are columns; anything
     // else is a bug and aborts.

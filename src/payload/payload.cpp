@@ -6,6 +6,7 @@
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
 
+#include <access/guard.hpp>
 #include <base/check.hpp>
 
 namespace ipcfs::payload {
@@ -58,7 +59,8 @@ void Payload::withdraw() noexcept {
 
 std::optional<Fd> Payload::claim(pid_t by) noexcept {
     std::scoped_lock hold(mutex_);
-    if (kind != PayloadKind::kHandoff || by == 0 || reader_ != by || !framed_ || !memory_) {
+    if (kind != PayloadKind::kHandoff || !access::may_claim_region(reader_, by) || !framed_ ||
+        !memory_) {
         return std::nullopt;
     }
     // From now on the memory is accounted as mapped by a client; see Store::retire. Both sides need
@@ -160,7 +162,7 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
         return at == tables.pools.end() ? nullptr : at->second;
     });
     if (!from) return Fault{EINVAL, "pool: no such pool"};
-    if (from->owner != uid || from->channel != channel) {
+    if (!access::may_send_chunk(from->owner, uid) || from->channel != channel) {
         return Fault{EPERM, "pool: it belongs to another user or channel"};
     }
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
@@ -230,7 +232,7 @@ Result<void> Store::close_pool(std::uint64_t id, uid_t uid) {
     return tables_.with([&](Tables& tables) -> Result<void> {
         auto at = tables.pools.find(id);
         if (at == tables.pools.end()) return Fault{ENOENT, "pool: no such pool"};
-        if (at->second->owner != uid && uid != 0)
+        if (!access::may_close_pool(at->second->owner, uid))
             return Fault{EPERM, "pool: it belongs to another user"};
         closed = std::move(at->second);
         tables.pools.erase(at);
@@ -290,8 +292,45 @@ std::size_t Store::sweep() noexcept {
     });
 }
 
+namespace {
+
+using insight::Value;
+using enum insight::Unit;
+using Figures = CounterFigures;
+
+template <auto kMember>
+Value counter(const Figures& of) {
+    return (of.counters.*kMember).load(std::memory_order_relaxed);
+}
+
+constexpr std::array<insight::Metric<Figures>, 10> kCounters{{
+    {{"pool_hits", kCount, "loans from open pools that found a free chunk at once"},
+     insight::member<&Figures::pool_hits>},
+    {{"pool_misses", kCount, "those that did not"}, insight::member<&Figures::pool_misses>},
+    {{"handovers", kCount, "payloads and chunks that reached a receiver"},
+     counter<&Counters::handovers>},
+    {{"handoffs", kCount, "regions claimed"}, counter<&Counters::handoffs>},
+    {{"revocations", kCount, "regions revoked"}, counter<&Counters::revocations>},
+    {{"lazy_faults", kCount, "page faults that producers answered, as they report them"},
+     counter<&Counters::lazy_faults>},
+    {{"lazy_pages", kCount, "pages of 4 KiB that producers filled, as they report them"},
+     counter<&Counters::lazy_pages>},
+    {{"sealed_copies", kCount, "copies of pooled payloads"}, counter<&Counters::sealed_copies>},
+    {{"reclaimed", kCount, "chunks that came back because a process died"},
+     counter<&Counters::reclaimed>},
+    {{"refused", kCount, "requests refused for want of memory or quota"},
+     insight::member<&Figures::refused>},
+}};
+
+}  // namespace
+
+std::span<const insight::Metric<CounterFigures>> counter_metrics() noexcept {
+    return kCounters;
+}
+
 std::vector<Usage> Store::usage() const {
     std::vector<Usage> lines;
+    std::uint64_t hits = 0, misses = 0;
     tables_.with([&](const Tables& tables) {
         // In this order, then by state and user.
         constexpr const char* kObjects[] = {"payload", "pool", "chunk"};
@@ -309,7 +348,8 @@ std::vector<Usage> Store::usage() const {
             add(0, open ? "open" : state, payload->uid(), 1, payload->size);
         }
         for (const Mapped& each : tables.mapped) add(0, "mapped", each.uid, 1, each.size);
-        std::uint64_t hits = tables.hits, misses = tables.misses;
+        hits += tables.hits;
+        misses += tables.misses;
         for (const auto& [id, pool] : tables.pools) {
             const Pool::Use use = pool->use();
             const PoolShape& shape = pool->shape;
@@ -320,19 +360,11 @@ std::vector<Usage> Store::usage() const {
             misses += use.misses;
         }
         for (const auto& [key, sum] : sums) lines.push_back(sum);
-        lines.push_back({"counter", "pool_hits", 0, hits, 0});
-        lines.push_back({"counter", "pool_misses", 0, misses, 0});
     });
-    for (const auto& [name, value] :
-         {std::pair("handovers", &counters.handovers), std::pair("handoffs", &counters.handoffs),
-          std::pair("revocations", &counters.revocations),
-          std::pair("lazy_faults", &counters.lazy_faults),
-          std::pair("lazy_pages", &counters.lazy_pages),
-          std::pair("sealed_copies", &counters.sealed_copies),
-          std::pair("reclaimed", &counters.reclaimed)}) {
-        lines.push_back({"counter", name, 0, value->load(std::memory_order_relaxed), 0});
+    const CounterFigures figures{counters, hits, misses, budget_.refused()};
+    for (const auto& row : kCounters) {
+        lines.push_back({"counter", row.name, 0, std::get<std::uint64_t>(row.get(figures)), 0});
     }
-    lines.push_back({"counter", "refused", 0, budget_.refused(), 0});
     return lines;
 }
 

@@ -12,6 +12,8 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -21,11 +23,22 @@
 #include <access/account.hpp>
 #include <base/fd.hpp>
 #include <base/guarded.hpp>
-#include <ipcfs/control.hpp>
+#include <insight/metric.hpp>
+#include <ipcfs/frame.hpp>
 
 namespace ipcfs::payload {
 
 class Store;
+
+// Memory of a receiver into which a lazy payload is to be put.
+struct LazyRange {
+    std::uint64_t payload = 0;  // id
+    std::uint64_t address = 0;  // in the receiver; a multiple of the page size
+    std::uint64_t length = 0;   // bytes, a multiple of the page size
+    bool is_whole = false;      // a memfd to fill completely; else a userfaultfd on the range
+    uid_t uid = 0;              // of the receiver
+    pid_t pid = 0;
+};
 
 // The process that fills a lazy payload. Called without locks, from any thread.
 class Producer {
@@ -33,7 +46,7 @@ public:
     virtual ~Producer() = default;
     // Passes a receiver's `memory` (a userfaultfd or memfd) and `link` (its socket) to the
     // producer. False if the producer is gone.
-    virtual bool serve(const ControlLazy& wanted, Fd memory, Fd link) noexcept = 0;
+    virtual bool serve(const LazyRange& wanted, Fd memory, Fd link) noexcept = 0;
     // No message refers to the payload any more.
     virtual void gone(std::uint64_t payload) noexcept = 0;
 };
@@ -97,18 +110,20 @@ private:
 using PayloadPtr = std::shared_ptr<Payload>;
 
 struct Counters {
-    std::atomic<std::uint64_t> handovers{0};    // payloads and chunks that reached a receiver
-    std::atomic<std::uint64_t> handoffs{0};     // regions claimed
-    std::atomic<std::uint64_t> revocations{0};  // regions revoked
-    std::atomic<std::uint64_t> lazy_faults{0}, lazy_pages{0};  // as producers report them
-    std::atomic<std::uint64_t> sealed_copies{0};               // of pooled payloads
-    std::atomic<std::uint64_t> reclaimed{0};                   // chunks that a dead process held
+    std::atomic<std::uint64_t> handovers{0}, handoffs{0}, revocations{0}, lazy_faults{0},
+        lazy_pages{0}, sealed_copies{0}, reclaimed{0};
 };
+// The lines `counter` of kern/ipc/stats/mappings.
+struct CounterFigures {
+    const Counters& counters;
+    std::uint64_t pool_hits, pool_misses, refused;
+};
+std::span<const insight::Metric<CounterFigures>> counter_metrics() noexcept;
 
 // One line of kern/ipc/stats/mappings.
 struct Usage {
-    const char* object;
-    const char* state;
+    std::string_view object;
+    std::string_view state;
     uid_t uid;
     std::uint64_t count;
     std::uint64_t bytes;

@@ -12,15 +12,26 @@ mode_t readable(mode_t mode, bool directory) noexcept {
     return directory ? read | read >> 2 : read;
 }
 
-std::optional<access::Acl> acl_in(const Attributes& attributes, std::string_view name) {
-    auto at = attributes.xattrs.find(name);
+namespace {
+
+std::optional<access::Acl> kept_acl(const Attributes& attributes, std::string_view name) {
+    const auto at = attributes.xattrs.find(name);
     if (at == attributes.xattrs.end()) return std::nullopt;
     auto acl = access::parse_acl(std::as_bytes(std::span(at->second)));
-    if (!acl) return std::nullopt;
-    return *acl;
+    return acl ? std::optional(std::move(*acl)) : std::nullopt;
 }
 
-void set_access_acl(Attributes& attributes, const access::Acl& acl) {
+}  // namespace
+
+std::optional<access::Acl> access_acl(const Attributes& attributes) {
+    return kept_acl(attributes, kAccessAcl);
+}
+
+std::optional<access::Acl> default_acl(const Attributes& attributes) {
+    return kept_acl(attributes, kDefaultAcl);
+}
+
+void keep_access_acl(Attributes& attributes, const access::Acl& acl) {
     const auto bytes = access::serialize(acl);
     attributes.xattrs.insert_or_assign(
         std::string(kAccessAcl),
@@ -31,7 +42,7 @@ void derive_readable(Attributes& attributes, bool directory) {
     auto readable = [directory](std::uint8_t bits) {
         return static_cast<std::uint8_t>(tree::readable(bits, directory));
     };
-    access::Acl acl = acl_in(attributes, kAccessAcl).value_or(access::acl_of(attributes.mode));
+    access::Acl acl = access_acl(attributes).value_or(access::acl_of(attributes.mode));
     acl.owner = readable(acl.owner);
     acl.group = readable(acl.group);
     acl.other = readable(acl.other);
@@ -41,13 +52,13 @@ void derive_readable(Attributes& attributes, bool directory) {
     if (acl.mask) acl.mask = readable(*acl.mask);
     attributes.mode = access::mode_of(acl);
     attributes.xattrs.clear();
-    if (!access::is_minimal(acl)) set_access_acl(attributes, acl);
+    if (!access::is_minimal(acl)) keep_access_acl(attributes, acl);
 }
 
 void inherit_acl(Attributes& attributes, const access::Acl& defaults, mode_t mode) {
     access::Inherited got = access::inherit(defaults, mode);
     attributes.mode = got.mode;
-    if (!access::is_minimal(got.access)) set_access_acl(attributes, got.access);
+    if (!access::is_minimal(got.access)) keep_access_acl(attributes, got.access);
 }
 
 }  // namespace ipcfs::tree

@@ -1,6 +1,5 @@
 // Directories of channels, and of a topic's subscriptions. Any thread.
 #include <optional>
-#include <span>
 #include <sys/stat.h>
 #include <vector>
 
@@ -28,14 +27,14 @@ public:
     }
     Answer<NodeId> make(NodeId at, std::string_view name, const NewChannel& made) override {
         const bool needs_groups = role_ == Role::kSubscription && made.groups;
-        const auto groups = needs_groups ? made.groups() : std::vector<gid_t>();
-        if (auto refused = refusal(at, name, made, groups)) return std::move(*refused);
+        const access::Subject& subject = made.subject;
+        const access::Identity who(subject.uid, subject.gid,
+                                   needs_groups ? made.groups() : std::vector<gid_t>());
+        if (auto refused = refusal(at, name, who)) return std::move(*refused);
         auto attributes = tree_.attributes_below(at, made, S_IFDIR);
         if (!attributes) return attributes.error();
-        const access::Subject& subject = made.subject;
         auto channel = tree_.registry().create(at.channel, name, std::move(*attributes),
-                                               tree_.ledger().account(subject.uid), role_,
-                                               access::Identity(subject.uid, subject.gid, groups));
+                                               tree_.ledger().account(subject.uid), role_, who);
         if (!channel) return channel.error();
         announce(at, channel::EventKind::kCreated, **channel);
         tree_.log().debug("channel ", tree_.registry().path((*channel)->id()), " made by uid ",
@@ -77,8 +76,8 @@ public:
 
 protected:
     // Why there can be no new channel of this name; none: there can.
-    virtual std::optional<Fault> refusal(NodeId at, std::string_view name, const NewChannel&,
-                                         std::span<const gid_t>) const {
+    virtual std::optional<Fault> refusal(NodeId at, std::string_view name,
+                                         const access::Identity&) const {
         if (tree_.shape(at) == kSubscriptionShape) return Fault{EPERM, "mkdir: no channels here"};
         if (is_reserved(at.kind == Kind::kRoot, name)) {
             return Fault{EEXIST, "mkdir: the name is reserved"};
@@ -116,13 +115,9 @@ public:
     explicit SubsDirectory(Tree& tree) : ChannelDirectory(tree, Role::kSubscription) {}
 
 private:
-    std::optional<Fault> refusal(NodeId at, std::string_view, const NewChannel& made,
-                                 std::span<const gid_t> groups) const override {
-        const access::Subject& subject = made.subject;
-        if (tree_.permits({at.channel, Kind::kStream}, access::kRead, subject.uid, subject.gid,
-                          groups)) {
-            return std::nullopt;
-        }
+    std::optional<Fault> refusal(NodeId at, std::string_view,
+                                 const access::Identity& who) const override {
+        if (tree_.permits({at.channel, Kind::kStream}, access::kRead, who)) return std::nullopt;
         return Fault{EACCES, "mkdir: a subscription is for who may read the topic's `stream`"};
     }
     std::optional<Fault> refusal(NodeId to, std::string_view) const override {

@@ -1,4 +1,4 @@
-// What comes and goes by name: channels, subscriptions, regions. Any thread.
+// Making, removing and renaming: channels, subscriptions, regions. Any thread.
 #include <sys/stat.h>
 
 #include <access/acl.hpp>

@@ -4,7 +4,7 @@
 #include <poll.h>
 
 #include <channel/subscription.hpp>
-#include <ipcfs/control.hpp>
+#include <ipcfs/frame.hpp>
 #include <tree/message_file.hpp>
 
 namespace ipcfs::tree {

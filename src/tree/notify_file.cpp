@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <poll.h>
 
+#include <access/guard.hpp>
+#include <tree/listeners.hpp>
 #include <tree/notify_file.hpp>
 
 namespace ipcfs::tree {
@@ -189,9 +191,7 @@ Outcome NotifyFile::try_write(const WriteRequest& request, queue::Batch&, int& e
     if (text.size() > 4096) {
         done = Fault{EINVAL, "notify: more than 4096 bytes"};
     } else if (text.starts_with("signal")) {
-        // The opener must be the writer's user: a setuid program that writes where it was told to
-        // must not be signalled by others.
-        if (request.subject.uid != account_.uid()) {
+        if (!access::may_register_signal(account_.uid(), request.subject.uid)) {
             done = Fault{EPERM, "notify: signal: the file was opened by another user"};
         } else {
             done = register_signal(*channel_, text, request.subject, account_);

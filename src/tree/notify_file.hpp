@@ -7,24 +7,10 @@
 #include <mutex>
 
 #include <base/fd.hpp>
+#include <tree/listeners.hpp>
 #include <tree/operation.hpp>
 
 namespace ipcfs::tree {
-
-// How many events came in this second. Any thread.
-class EventRate {
-public:
-    // Counts it. False: it is more than the filter lets through in a second.
-    bool admits(const channel::Event& event, const channel::EventFilter& filter) noexcept {
-        if (filter.rate == 0) return true;
-        const auto second = static_cast<std::uint64_t>(event.time / kSecond);
-        if (second_.exchange(second, std::memory_order_relaxed) != second) count_ = 0;
-        return count_.fetch_add(1, std::memory_order_relaxed) < filter.rate;
-    }
-
-private:
-    std::atomic<std::uint64_t> second_{0}, count_{0};
-};
 
 class NotifyFile final : public WaitingFile, public std::enable_shared_from_this<NotifyFile> {
 public:
@@ -78,14 +64,5 @@ private:
     std::shared_ptr<const std::string> current_;  // the line delivered last
     std::uint64_t base_ = 0, done_ = 0;
 };
-
-// `signal SIGUSR1 [filter]`: registers the process of `subject`. EINVAL, EPERM (SIGKILL, SIGSTOP),
-// ESRCH where the process is not visible, EDQUOT.
-Result<std::shared_ptr<channel::EventListener>> make_signal(channel::Channel& channel,
-                                                            std::string_view text,
-                                                            const access::Subject& subject,
-                                                            access::Account& account);
-Result<void> register_signal(channel::Channel& channel, std::string_view text,
-                             const access::Subject& subject, access::Account& account);
 
 }  // namespace ipcfs::tree

@@ -9,7 +9,7 @@
 #include <payload/memory.hpp>
 
 #include <base/process.hpp>
-#include <ipcfs/control.hpp>
+#include <ipcfs/frame.hpp>
 #include <tree/put_file.hpp>
 
 namespace ipcfs::tree {

@@ -1,42 +1,35 @@
-// Rights for those who come without a kernel that checks them. Any thread.
+// Rights of callers for whom no kernel has checked them. Any thread.
 #include <algorithm>
 #include <sys/stat.h>
 
-#include <access/acl.hpp>
+#include <access/guard.hpp>
+#include <tree/attributes.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
 
-using access::kAccessAcl;
+using access::Identity;
+using access::kRead, access::kSearch, access::kWrite;
 using channel::Attributes;
-using channel::Channel;
 using channel::Registry;
 
-bool Tree::permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
-                   std::span<const gid_t> groups) const {
+bool Tree::permits(NodeId node, unsigned want, const Identity& who) const {
     const mode_t type = is_directory(node.kind) ? S_IFDIR : S_IFREG;
     bool allowed = false;
     read_attributes(node, [&](const Attributes& attributes) {
-        std::optional<access::Acl> acl;
-        auto kept = attributes.xattrs.find(kAccessAcl);
-        if (kept != attributes.xattrs.end()) {
-            if (auto parsed = access::parse_acl(std::as_bytes(std::span(kept->second))))
-                acl = *parsed;
-        }
+        const auto acl = access_acl(attributes);
         allowed = access::permits(type | attributes.mode, attributes.uid, attributes.gid,
-                                  acl ? &*acl : nullptr, uid, gid, groups, want);
+                                  acl ? &*acl : nullptr, who.uid, who.gid, who.groups, want);
     });
     return allowed;
 }
 
-Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, unsigned want,
-                                             uid_t uid, gid_t gid,
-                                             std::span<const gid_t> groups) const {
-    using access::kRead, access::kSearch, access::kWrite;
+Result<ChannelPtr> Tree::reach(std::string_view path, Kind file, unsigned want,
+                               const Identity& who) const {
     NodeId at{Registry::kRootId, Kind::kRoot};
-    std::shared_ptr<Channel> channel;
+    ChannelPtr channel;
     while (true) {
-        if (!permits(at, kSearch, uid, gid, groups)) return Fault{EACCES, "no search permission"};
+        if (!permits(at, kSearch, who)) return Fault{EACCES, "no search permission"};
         path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
         if (path.empty()) break;
         std::string_view name = path.substr(0, path.find('/'));
@@ -62,28 +55,22 @@ Result<std::shared_ptr<Channel>> Tree::reach(std::string_view path, Kind file, u
         ((want & kWrite) && !row.is_directory() && !(row.writes & now))) {
         return Fault{EACCES, std::string(row.name) + ": not in this direction"};
     }
-    if (row.parent != Kind::kChannel &&
-        !permits({channel->id(), row.parent}, kSearch, uid, gid, groups)) {
+    if (row.parent != Kind::kChannel && !permits({channel->id(), row.parent}, kSearch, who)) {
         return Fault{EACCES, "no search permission"};
     }
-    if (!permits(node, want, uid, gid, groups)) {
+    if (!permits(node, want, who)) {
         return Fault{EACCES, std::string(row.name) + ": permission denied"};
     }
     return channel;
 }
 
 // For a subscription of a topic above it: as if `stream` were opened by its path.
-bool Tree::may_receive(std::uint64_t channel, const access::Identity& subscriber) const {
-    using access::kRead, access::kSearch;
-    auto may = [&](NodeId node, unsigned want) {
-        return permits(node, want, subscriber.uid, subscriber.gid, subscriber.groups);
-    };
-    if (!may({channel, Kind::kStream}, kRead)) return false;
-    while (channel != Registry::kRootId) {
-        if (!may({channel, Kind::kChannel}, kSearch)) return false;
-        channel = registry_.parent(channel);
+bool Tree::may_receive(std::uint64_t channel, const Identity& subscriber) const {
+    if (!permits({channel, Kind::kStream}, kRead, subscriber)) return false;
+    for (; channel != Registry::kRootId; channel = registry_.parent(channel)) {
+        if (!permits({channel, Kind::kChannel}, kSearch, subscriber)) return false;
     }
-    return may({Registry::kRootId, Kind::kRoot}, kSearch);
+    return permits({Registry::kRootId, Kind::kRoot}, kSearch, subscriber);
 }
 
 }  // namespace ipcfs::tree

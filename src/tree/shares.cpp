@@ -31,27 +31,33 @@ Result<RegionPtr> Shares::make(std::uint64_t channel) {
     return std::make_shared<Region>(id, channel, std::move(*memory), store_);
 }
 
-// Under the lock. The name is gone; whoever has it open may still ask for its attributes.
-void Shares::orphan(std::uint64_t id) {
-    regions_.at(id).region.reset();
+// Under the lock.
+std::ranges::subrange<Shares::Names::const_iterator> Shares::names_of(std::uint64_t channel) const {
+    return {names_.lower_bound({channel, {}}), names_.lower_bound({channel + 1, {}})};
+}
+
+// Under the lock. Attributes stay for those who have the region open.
+void Shares::orphan(Names::const_iterator name) {
+    regions_.at(name->second).region.reset();
+    names_.erase(name);
     std::erase_if(regions_, [](const auto& each) { return each.second.last.expired(); });
 }
 
 Result<RegionPtr> Shares::create(std::uint64_t channel, std::string_view name,
                                  channel::Attributes attributes) {
     std::scoped_lock hold(mutex_);
-    Names& names = names_[channel];
-    if (names.contains(name)) return Fault{EEXIST, "share: the name is taken"};
-    if (names.size() >= kMostRegions) {
+    if (names_.contains({channel, name})) return Fault{EEXIST, "share: the name is taken"};
+    if (std::ranges::distance(names_of(channel)) >= kMostRegions) {
         return Fault{ENFILE,
                      "share: " + std::to_string(kMostRegions) + " regions are there already"};
     }
     auto region = make(channel);
     if (!region) return region.error();
+    const std::uint64_t id = (*region)->id;
     (*region)->modified_ = clock_.realtime();
-    names.emplace(name, (*region)->id);
-    regions_.emplace((*region)->id,
-                     Entry{*region, *region, std::string(name), std::move(attributes)});
+    const auto entry =
+        regions_.emplace(id, Entry{*region, *region, std::string(name), std::move(attributes)});
+    names_.emplace(Names::key_type(channel, entry.first->second.name), id);
     return region;
 }
 
@@ -63,20 +69,16 @@ RegionPtr Shares::find(std::uint64_t id) const {
 
 RegionPtr Shares::find(std::uint64_t channel, std::string_view name) const {
     std::scoped_lock hold(mutex_);
-    auto names = names_.find(channel);
-    if (names == names_.end()) return nullptr;
-    auto at = names->second.find(name);
-    return at == names->second.end() ? nullptr : regions_.at(at->second).region;
+    auto at = names_.find({channel, name});
+    return at == names_.end() ? nullptr : regions_.at(at->second).region;
 }
 
 void Shares::list(std::uint64_t channel, std::uint64_t after,
                   const std::function<bool(std::uint64_t, std::string_view)>& visit) const {
     std::scoped_lock hold(mutex_);
-    auto names = names_.find(channel);
-    if (names == names_.end()) return;
     std::map<std::uint64_t, std::string_view> ordered;
-    for (const auto& [name, id] : names->second) {
-        if (id > after) ordered.emplace(id, name);
+    for (const auto& [name, id] : names_of(channel)) {
+        if (id > after) ordered.emplace(id, name.second);
     }
     for (const auto& [id, name] : ordered) {
         if (!visit(id, name)) return;
@@ -85,47 +87,38 @@ void Shares::list(std::uint64_t channel, std::uint64_t after,
 
 Result<void> Shares::unlink(std::uint64_t channel, std::string_view name) {
     std::scoped_lock hold(mutex_);
-    auto names = names_.find(channel);
-    if (names == names_.end()) return not_there();
-    auto at = names->second.find(name);
-    if (at == names->second.end()) return not_there();
-    orphan(at->second);
-    names->second.erase(at);
+    auto at = names_.find({channel, name});
+    if (at == names_.end()) return not_there();
+    orphan(at);
     return {};
 }
 
 Result<void> Shares::rename(std::uint64_t channel, std::string_view from, std::string_view to,
                             bool keep) {
     std::scoped_lock hold(mutex_);
-    auto names = names_.find(channel);
-    if (names == names_.end()) return not_there();
-    auto at = names->second.find(from);
-    if (at == names->second.end()) return not_there();
+    auto at = names_.find({channel, from});
+    if (at == names_.end()) return not_there();
     if (from == to) return {};
-    std::uint64_t id = at->second;
-    if (auto there = names->second.find(to); there != names->second.end()) {
+    if (auto there = names_.find({channel, to}); there != names_.end()) {
         if (keep) return Fault{EEXIST, "share: the name is taken"};
-        orphan(there->second);
-        names->second.erase(there);
+        orphan(there);
     }
-    names->second.erase(names->second.find(from));
-    names->second.emplace(to, id);
-    regions_.at(id).name = to;
+    const std::uint64_t id = at->second;
+    names_.erase(at);
+    std::string& name = regions_.at(id).name;
+    name = to;
+    names_.emplace(Names::key_type(channel, name), id);
     return {};
 }
 
 bool Shares::empty(std::uint64_t channel) const {
     std::scoped_lock hold(mutex_);
-    auto names = names_.find(channel);
-    return names == names_.end() || names->second.empty();
+    return names_of(channel).empty();
 }
 
 void Shares::forget(std::uint64_t channel) {
     std::scoped_lock hold(mutex_);
-    auto names = names_.find(channel);
-    if (names == names_.end()) return;
-    for (const auto& [name, id] : names->second) orphan(id);
-    names_.erase(names);
+    while (!names_of(channel).empty()) orphan(names_of(channel).begin());
 }
 
 Result<void> Shares::resize(Region& region, std::uint64_t size, std::uint64_t most) {
@@ -168,7 +161,7 @@ Result<void> Shares::write(Region& region, std::span<const std::byte> data, std:
     return {};
 }
 
-// From here on the region takes no size and no write, and its memory moves.
+// The region can no longer be written or resized. Moves its memory to `into`.
 Result<Shares::Taken> Shares::empty_out(Region& region, Fd into) {
     std::scoped_lock hold(region.resizing_);
     region.revoked_.store(true, std::memory_order_release);
@@ -179,7 +172,7 @@ Result<Shares::Taken> Shares::empty_out(Region& region, Fd into) {
         !moved) {
         return moved.error();
     }
-    // A writer that holds the old memory could make it long again: it may not.
+    // Writers that still have the old memory must not make it longer.
     ::fcntl(region.memory(), F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK);
     taken.charge = std::move(region.charge_);
     region.size_ = 0;
@@ -190,23 +183,20 @@ Result<void> Shares::revoke(std::uint64_t channel, std::string_view name) {
     RegionPtr old, fresh;
     {
         std::scoped_lock hold(mutex_);
-        auto names = names_.find(channel);
-        if (names == names_.end()) return not_there();
-        auto at = names->second.find(name);
-        if (at == names->second.end()) return not_there();
+        auto at = names_.find({channel, name});
+        if (at == names_.end()) return not_there();
         auto made = make(channel);
         if (!made) return made.error();
         fresh = std::move(*made);
-        auto entry = regions_.find(at->second);
-        old = entry->second.region;
         fresh->resizing_.lock();  // nobody else knows it; opened meanwhile, it waits to be filled
-        Entry moved{fresh, fresh, std::string(name), std::move(entry->second.attributes)};
-        regions_.erase(entry);
-        at->second = fresh->id;
-        regions_.emplace(fresh->id, std::move(moved));
+        auto entry = regions_.extract(at->second);
+        old = std::exchange(entry.mapped().region, fresh);
+        entry.mapped().last = fresh;
+        entry.key() = at->second = fresh->id;
+        regions_.insert(std::move(entry));
     }
     Result<void> done;
-    // What clients' kernels have cached and not written yet belongs to the content.
+    // Clients' kernels may hold unwritten data of the content.
     if (told_) told_(old->id);
     Fd into(::fcntl(fresh->memory(), F_DUPFD_CLOEXEC, 3));
     auto taken = into ? empty_out(*old, std::move(into))
@@ -225,35 +215,26 @@ Result<void> Shares::revoke(std::uint64_t channel, std::string_view name) {
 }
 
 Result<Shares::Taken> Shares::take_away(std::uint64_t channel, std::string_view name) {
-    RegionPtr old;
-    channel::Attributes attributes;
+    decltype(regions_)::node_type entry;
     {
         std::scoped_lock hold(mutex_);
-        auto names = names_.find(channel);
-        if (names == names_.end()) return not_there();
-        auto at = names->second.find(name);
-        if (at == names->second.end()) return not_there();
-        auto entry = regions_.find(at->second);
-        old = entry->second.region;
-        attributes = std::move(entry->second.attributes);
-        regions_.erase(entry);
-        names->second.erase(at);
+        auto at = names_.find({channel, name});
+        if (at == names_.end()) return not_there();
+        entry = regions_.extract(at->second);
+        names_.erase(at);
     }
+    const RegionPtr old = std::move(entry.mapped().region);
     if (told_) told_(old->id);
     auto into = payload::make_memory("ipcfs-handoff-" + std::to_string(old->id));
     if (!into) return into.error();
     auto taken = empty_out(*old, std::move(*into));
-    if (taken) {
-        taken->owner = attributes.uid;
-        taken->attributes = std::move(attributes);
-    }
+    if (taken) taken->attributes = std::move(entry.mapped().attributes);
     if (told_) told_(old->id);
     return taken;
 }
 
-Result<void> Shares::put_back(std::uint64_t channel, std::string_view name,
-                              channel::Attributes attributes, Taken taken) {
-    auto region = create(channel, name, std::move(attributes));
+Result<void> Shares::put_back(std::uint64_t channel, std::string_view name, Taken taken) {
+    auto region = create(channel, name, std::move(taken.attributes));
     if (!region) return region.error();
     std::scoped_lock hold((*region)->resizing_);
     (*region)->memory_ = std::move(taken.memory);

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <ranges>
 #include <string>
 #include <string_view>
 
@@ -71,20 +72,18 @@ public:
     Result<void> write(Region& region, std::span<const std::byte> data, std::uint64_t at,
                        std::uint64_t most);
 
-    // These take long with much memory: for a worker. After revoke() the region is there again, as new
-    // memory; after take_away() the caller has it. ENOENT.
+    // Both take long with much memory: for a worker. revoke() gives the region new memory; take_away()
+    // gives it to the caller. ENOENT.
     struct Taken {
         Fd memory;
         std::uint64_t size = 0;
         access::Charge charge;
-        uid_t owner = 0;
         channel::Attributes attributes;
     };
     Result<void> revoke(std::uint64_t channel, std::string_view name);
     Result<Taken> take_away(std::uint64_t channel, std::string_view name);
-    // The opposite, with memory that take_away() gave. EEXIST.
-    Result<void> put_back(std::uint64_t channel, std::string_view name,
-                          channel::Attributes attributes, Taken taken);
+    // The opposite of take_away(). EEXIST.
+    Result<void> put_back(std::uint64_t channel, std::string_view name, Taken taken);
 
     bool read(std::uint64_t id, const std::function<void(const channel::Attributes&)>& use) const;
     bool change(std::uint64_t id, const std::function<void(channel::Attributes&)>& use);
@@ -96,17 +95,19 @@ public:
     void on_revoked(std::function<void(std::uint64_t id)> told) { told_ = std::move(told); }
 
 private:
-    static constexpr std::size_t kMostRegions = 4096;
+    static constexpr std::ptrdiff_t kMostRegions = 4096;
     struct Entry {
         RegionPtr region;            // null once unlinked,
         std::weak_ptr<Region> last;  // while somebody may have it open
         std::string name;
         channel::Attributes attributes;
     };
-    using Names = std::map<std::string, std::uint64_t, std::less<>>;
+    // By channel and name, which is that of the entry.
+    using Names = std::map<std::pair<std::uint64_t, std::string_view>, std::uint64_t>;
 
     Result<RegionPtr> make(std::uint64_t channel);
-    void orphan(std::uint64_t id);
+    std::ranges::subrange<Names::const_iterator> names_of(std::uint64_t channel) const;
+    void orphan(Names::const_iterator name);
     Result<Taken> empty_out(Region& region, Fd into);
 
     access::Ledger& ledger_;
@@ -116,7 +117,7 @@ private:
     mutable std::mutex mutex_;
     std::atomic<std::uint64_t> next_id_{1};
     std::map<std::uint64_t, Entry> regions_;  // those with a name, and the unlinked ones still open
-    std::map<std::uint64_t, Names> names_;    // by channel
+    Names names_;
 };
 
 }  // namespace ipcfs::tree

@@ -7,7 +7,6 @@
 
 namespace ipcfs::tree {
 
-using access::kAccessAcl;
 using channel::Attributes;
 using channel::Channel;
 using channel::Registry;
@@ -227,8 +226,10 @@ Result<NodeInfo> Tree::change(NodeId node, const Change& change) {
             if (change.gid) attributes.gid = *change.gid;
             if (change.mode) {
                 attributes.mode = *change.mode & bits;
-                if (auto acl = acl_in(attributes, kAccessAcl))
-                    set_access_acl(attributes, access::with_mode(*acl, attributes.mode));
+                if (auto acl = access_acl(attributes)) {
+                    keep_access_acl(attributes,
+                                    access::with_mode(std::move(*acl), attributes.mode));
+                }
             }
             attributes.changed = registry_.environment().clock.realtime();
         });

@@ -89,13 +89,12 @@ public:
     Result<NodeInfo> change(NodeId node, const Change& change);
     Result<std::string> read_link(NodeId node) const;
 
-    // The channel at `path` below the mount, for somebody without a kernel that checks: search on every
-    // directory, and `want` (r 4, w 2) on its file `file`. ENOENT, EACCES.
-    Result<ChannelPtr> reach(std::string_view path, Kind file, unsigned want, uid_t uid, gid_t gid,
-                             std::span<const gid_t> groups) const;
-    // As the last step of that alone.
-    bool permits(NodeId node, unsigned want, uid_t uid, gid_t gid,
-                 std::span<const gid_t> groups) const;
+    // The channel at `path` below the mount, with the rights checked that open(2) would check: search on
+    // every directory, and `want` (r 4, w 2) on its file `file`. ENOENT, EACCES.
+    Result<ChannelPtr> reach(std::string_view path, Kind file, unsigned want,
+                             const access::Identity& who) const;
+    // The last step of that alone.
+    bool permits(NodeId node, unsigned want, const access::Identity& who) const;
 
     // Whether the client's kernel may cache the entries of a directory.
     enum class Listing : std::uint8_t {

@@ -1,7 +1,7 @@
 // Extended attributes: settings as user.ipcfs.*, ACLs, and whatever else users keep. Any thread.
 #include <algorithm>
 
-#include <access/acl.hpp>
+#include <access/guard.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
@@ -21,13 +21,13 @@ bool is_acl(std::string_view name) {
     return name == kDefaultAcl || name == kAccessAcl;
 }
 
-// Payloads follow the rights of `queue` and have nothing of their own (their number is no channel's).
+// Payloads have the rights of `queue` and no attributes of their own.
 bool follows_queue(NodeId node) {
     const FileKind* row = file_kind(node.kind);
     return row && row->rights == Rights::kQueue;
 }
 
-// What users keep on one file: counted, and charged to the file's owner.
+// Of all attributes of one file; charged to its owner.
 std::size_t user_bytes(const Attributes& attributes) {
     std::size_t bytes = 0;
     for (const auto& [name, value] : attributes.xattrs) bytes += name.size() + value.size();
@@ -45,9 +45,7 @@ Result<std::string> Tree::get_xattr(NodeId node, std::string_view name) const {
         return value;
     }
     if (!name.starts_with(kUser) && !is_acl(name)) return Fault{ENODATA, "getxattr"};
-    if (is_system(node)) {
-        return Fault{ENODATA, "getxattr"};
-    }
+    if (is_system(node)) return Fault{ENODATA, "getxattr"};
     std::optional<std::string> value;
     bool found = read_attributes(node, [&](const Attributes& attributes) {
         auto at = attributes.xattrs.find(name);
@@ -67,9 +65,7 @@ Result<std::vector<std::string>> Tree::list_xattrs(NodeId node) const {
         }
     }
     bool found = read_attributes(node, [&](const Attributes& attributes) {
-        for (const auto& [name, value] : attributes.xattrs) {
-            names.push_back(name);
-        }
+        for (const auto& each : attributes.xattrs) names.push_back(each.first);
     });
     if (!found) return Fault{ESTALE, "listxattr: the channel is gone"};
     return names;
@@ -82,7 +78,7 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
     uid_t owner = 0;
     read_attributes({(*channel)->id(), Kind::kChannel},
                     [&](const Attributes& attributes) { owner = attributes.uid; });
-    if (subject.uid != owner && subject.uid != 0) {
+    if (!access::may_change_settings(owner, subject.uid)) {
         return Fault{EPERM, "setxattr: settings are the owner's"};
     }
     if (channel::get((*channel)->settings(), key).empty() ||
@@ -90,7 +86,7 @@ Result<void> Tree::set_setting(NodeId node, std::string_view key, std::string_vi
         (*channel)->note_error("xattr: no such setting, or a bad value");
         return Fault{EINVAL, "setxattr: no such setting"};
     }
-    // The caller holds locks of its kernel's that the end of old names may have to wait for.
+    // Not at once: the caller's kernel holds locks that forgetting old names may have to wait for.
     return control(*channel, std::string(key).append(" ").append(value), false);
 }
 
@@ -121,9 +117,7 @@ Result<void> Tree::set_acl(NodeId node, std::string_view name, std::string_view 
 
 Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_view value,
                              bool create, bool replace, const access::Subject& subject) {
-    if (is_system(node)) {
-        return Fault{EPERM, "setxattr: a file of the system"};
-    }
+    if (is_system(node)) return Fault{EPERM, "setxattr: a file of the system"};
     if (name.starts_with(kSettings)) {
         if (node.channel == Registry::kRootId) return Fault{ENOTSUP, "setxattr: no channel"};
         if (create) return Fault{EEXIST, "setxattr: settings are always there"};
@@ -133,35 +127,26 @@ Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_vie
     if (is_acl(name)) return set_acl(node, name, value);
     if (!name.starts_with(kUser)) return Fault{ENOTSUP, "setxattr"};
     Result<void> done;
-    std::shared_ptr<access::Charge> freed;
     bool found = change_attributes(node, [&](Attributes& attributes) {
         auto at = attributes.xattrs.find(name);
-        bool there = at != attributes.xattrs.end();
-        if (there && create) {
+        const bool is_there = at != attributes.xattrs.end();
+        const std::size_t before = is_there ? name.size() + at->second.size() : 0;
+        const std::size_t bytes = user_bytes(attributes) - before + name.size() + value.size();
+        if (is_there && create) {
             done = Fault{EEXIST, "setxattr"};
-            return;
-        }
-        if (!there && replace) {
+        } else if (!is_there && replace) {
             done = Fault{ENODATA, "setxattr"};
-            return;
-        }
-        std::size_t bytes = user_bytes(attributes) + name.size() + value.size() -
-                            (there ? name.size() + at->second.size() : 0);
-        if (bytes > kMostUserBytes) {
+        } else if (bytes > kMostUserBytes) {
             done = Fault{ENOSPC, "setxattr: 64 KiB a file at most"};
-            return;
-        }
-        freed = std::move(attributes.held);
-        auto charge =
-            access::Charge::take(ledger_.account(attributes.uid), access::Resource::kBytes, bytes);
-        if (!charge) {
-            attributes.held = std::move(freed);
+        } else if (auto charge = access::Charge::take(ledger_.account(attributes.uid),
+                                                      access::Resource::kBytes, bytes);
+                   !charge) {
             done = Fault{EDQUOT, "setxattr: the owner's limit of bytes is reached"};
-            return;
+        } else {
+            attributes.held = std::make_shared<access::Charge>(std::move(*charge));
+            attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
+            attributes.changed = registry_.environment().clock.realtime();
         }
-        attributes.held = std::make_shared<access::Charge>(std::move(*charge));
-        attributes.xattrs.insert_or_assign(std::string(name), std::string(value));
-        attributes.changed = registry_.environment().clock.realtime();
     });
     if (!found) return Fault{ESTALE, "setxattr: the channel is gone"};
     return done;
@@ -169,9 +154,7 @@ Result<void> Tree::set_xattr(NodeId node, std::string_view name, std::string_vie
 
 Result<void> Tree::remove_xattr(NodeId node, std::string_view name) {
     if (name.starts_with(kSettings)) return Fault{EPERM, "removexattr: settings are always there"};
-    if (is_system(node)) {
-        return Fault{EPERM, "removexattr: a file of the system"};
-    }
+    if (is_system(node)) return Fault{EPERM, "removexattr: a file of the system"};
     if (follows_queue(node)) return Fault{EPERM, "removexattr: payloads follow `queue`"};
     if (is_acl(name)) return set_acl(node, name, {});
     Result<void> done;

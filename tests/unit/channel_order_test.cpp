@@ -218,8 +218,8 @@ TEST(Order, MeasuresFromEnqueueingToDequeueing) {
     EXPECT_EQ(jobs->snapshot().oldest_age, 5 * kMillisecond);
     next(*jobs);
     auto now = jobs->snapshot();
-    EXPECT_EQ(now.samples, 1U);
-    EXPECT_EQ(now.max, 5U * kMillisecond);
+    EXPECT_EQ(now.latency.count(), 1U);
+    EXPECT_EQ(now.latency.max(), 5U * kMillisecond);
     EXPECT_EQ(now.oldest_age, 0);
     EXPECT_EQ(now.last_delivery, world.clock.realtime());
 }

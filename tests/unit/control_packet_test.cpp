@@ -6,6 +6,7 @@
 #include <control/packet.hpp>
 #include <gtest/gtest.h>
 
+#include "../common/request_texts.hpp"
 #include "engine_fixture.hpp"
 
 namespace ipcfs::control {
@@ -32,12 +33,13 @@ TEST(ControlPacket, GivesTheTextsThatItsStructureNames) {
     const Packet one = packet(ControlOp::kSend, send_of("jobs/a", 3), "jobs/aXYZ");
     auto request = parse_request(one, 1);
     ASSERT_TRUE(request) << request.error().operation;
-    EXPECT_EQ(request->op, ControlOp::kSend);
-    EXPECT_EQ(request->tag, 7u);
-    EXPECT_EQ(request->path, "jobs/a");
-    EXPECT_EQ(request->extensions.size(), 3u);
-    EXPECT_EQ(std::memcmp(request->extensions.data(), "XYZ", 3), 0);
-    EXPECT_EQ(request->as<ControlSend>().priority, 128);
+    EXPECT_EQ(request->to.op, static_cast<std::uint16_t>(ControlOp::kSend));
+    EXPECT_EQ(request->to.tag, 7u);
+    const tree::MemoryMessage& message = std::get<Send>(request->body).message;
+    EXPECT_EQ(message.path, "jobs/a");
+    EXPECT_EQ(message.extensions.size(), 3u);
+    EXPECT_EQ(std::memcmp(message.extensions.data(), "XYZ", 3), 0);
+    EXPECT_EQ(message.envelope.priority, 128);
 }
 
 TEST(ControlPacket, GivesTheThreeNamesOfAHandoff) {
@@ -48,10 +50,34 @@ TEST(ControlPacket, GivesTheThreeNamesOfAHandoff) {
     auto one = packet(ControlOp::kHandoff, handoff, "fromregiontoE");
     auto request = parse_request(one, 0);
     ASSERT_TRUE(request) << request.error().operation;
-    EXPECT_EQ(request->path, "from");
-    EXPECT_EQ(request->text, "region");
-    EXPECT_EQ(request->target, "to");
-    EXPECT_EQ(request->extensions.size(), 1u);
+    const auto& handed = std::get<HandOff>(request->body);
+    EXPECT_EQ(handed.path, "from");
+    EXPECT_EQ(handed.region, "region");
+    EXPECT_EQ(handed.message.path, "to");
+    EXPECT_EQ(handed.message.extensions.size(), 1u);
+    EXPECT_EQ(handed.message.envelope.type, static_cast<std::uint8_t>(FrameType::kHandoff));
+}
+
+TEST(ControlPacket, RefusesMessagesThatAClientMayNotSend) {
+    const auto refused = [](auto&& change) {
+        ControlSend send = send_of("jobs");
+        change(send);
+        return error_of(packet(ControlOp::kSend, send, "jobs"), 1);
+    };
+    EXPECT_EQ(refused([](ControlSend& send) { send.flags = kFrameExpires; }), 0);
+    EXPECT_EQ(refused([](ControlSend& send) { send.flags = kFrameRedelivered; }), EINVAL);
+    EXPECT_EQ(refused([](ControlSend& send) { send.deadline = UINT64_MAX; }), EINVAL);
+    for (unsigned type : {0U, 4U, 5U, 9U, 255U}) {  // 4, 5: capability, handoff
+        EXPECT_EQ(refused([&](ControlSend& send) { send.type = static_cast<std::uint8_t>(type); }),
+                  EINVAL)
+            << type;
+    }
+    ControlWatch watch;
+    watch.path_length = 4;
+    for (std::uint32_t signal : {0U, 65U, UINT32_MAX}) {
+        watch.signal = signal;
+        EXPECT_EQ(error_of(packet(ControlOp::kSignal, watch, "jobs"), 0), EINVAL) << signal;
+    }
 }
 
 TEST(ControlPacket, RefusesLengthsThatAreNotItsOwn) {
@@ -118,7 +144,7 @@ TEST(ControlPacket, WantsAsManyDescriptorsAsItsOperationTakes) {
 }
 
 TEST(ControlPacket, CutsTheTextOfAnError) {
-    const Packet error = make_error(2, 9, Fault{EPERM, std::string(100'000, 'x')});
+    const Packet error = make_error({2, 9}, Fault{EPERM, std::string(100'000, 'x')});
     EXPECT_LE(error.size(), 1024u);
     ControlHeader header;
     std::memcpy(&header, error.data(), sizeof header);
@@ -148,11 +174,9 @@ TEST(ControlPacket, StaysInsideWhateverArrives) {
         const auto inside = [&](const char* data, std::size_t size) {
             EXPECT_TRUE(size == 0 || (data >= start && data + size <= start + one.size()));
         };
-        inside(request->path.data(), request->path.size());
-        inside(request->text.data(), request->text.size());
-        inside(request->target.data(), request->target.size());
-        inside(reinterpret_cast<const char*>(request->extensions.data()),
-               request->extensions.size());
+        for (std::string_view text : std::visit(test::TextsOf{}, request->body)) {
+            inside(text.data(), text.size());
+        }
     }
     EXPECT_GT(accepted, 0);
 }

@@ -16,7 +16,7 @@
 
 #include <gtest/gtest.h>
 
-#include <access/acl.hpp>
+#include <access/guard.hpp>
 
 namespace ipcfs::access {
 namespace {

@@ -13,27 +13,19 @@
 
 namespace ipcfs::control {
 
-class Guest {
+class ReceivedFd {
 public:
-    Guest() = default;
     // `uid` is the sender. The constructor only asks the kernel for the kind of `fd`.
-    Guest(Fd fd, std::shared_ptr<Executor> executor, uid_t uid)
+    ReceivedFd(Fd fd, std::shared_ptr<Executor> executor, uid_t uid)
         : fd_(std::move(fd)),
           executor_(std::move(executor)),
           uid_(uid),
           kind_(kind_of(fd_.get())) {}
-    Guest(Guest&&) noexcept = default;
-    Guest& operator=(Guest&& other) noexcept {
-        if (this != &other) {
-            dispose();
-            fd_ = std::move(other.fd_);
-            executor_ = std::move(other.executor_);
-            uid_ = other.uid_;
-            kind_ = other.kind_;
-        }
-        return *this;
+    ReceivedFd(ReceivedFd&&) noexcept = default;
+    ~ReceivedFd() {
+        if (!fd_ || !is_foreign()) return;
+        executor_->add(uid_, [fd = fd_.release()] { ::close(fd); });
     }
-    ~Guest() { dispose(); }
 
     int get() const noexcept { return fd_.get(); }
     FdKind kind() const noexcept { return kind_; }
@@ -42,19 +34,10 @@ public:
     Fd release() noexcept { return std::move(fd_); }
 
 private:
-    void dispose() noexcept {
-        if (!fd_) return;
-        if (!is_foreign()) {
-            fd_.reset();
-        } else {
-            executor_->add(uid_, [fd = fd_.release()] { ::close(fd); });
-        }
-    }
-
     Fd fd_;
     std::shared_ptr<Executor> executor_;
-    uid_t uid_ = 0;
-    FdKind kind_ = FdKind::kOther;
+    uid_t uid_;
+    FdKind kind_;
 };
 
 }  // namespace ipcfs::control
