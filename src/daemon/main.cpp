@@ -204,7 +204,7 @@ private:
                    file ? options_.config_file : "built in");
         std::string limits;
         for (std::size_t i = 0; i < access::kResources; ++i) {
-            const std::string_view name = access::kResourceNames[i];
+            const std::string_view name = access::kResourceRows[i].name;
             limits.append(name) += ' ' + show(config_.limits.user[i], name.ends_with("bytes"));
             limits += i + 1 < access::kResources ? ", " : "; ";
         }
