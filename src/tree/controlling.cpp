@@ -25,6 +25,16 @@ Result<std::vector<std::string>> revocations(const Shares& shares, const Endpoin
     return names;
 }
 
+// Logs a refusal.
+Result<void> reported(Tree& tree, const char* file, const ChannelPtr& channel,
+                      const access::Subject& by, Result<void> done) {
+    if (!done) {
+        tree.log().info(file, " of ", tree.registry().path(channel->id()), " by uid ", by.uid,
+                        " refused: ", done.error().operation);
+    }
+    return done;
+}
+
 }  // namespace
 
 // These may take long: a region's mappings, names in the kernel's cache, the store's first files.
@@ -49,21 +59,12 @@ Result<void> take_ctl(Tree& tree, const ChannelPtr& channel, std::string_view te
         tree.log().info("share/", (*names)[i], " of ", tree.registry().path(channel->id()),
                         " revoked by uid ", by.uid);
     }
-    if (!done) {
-        tree.log().info("ctl of ", tree.registry().path(channel->id()), " by uid ", by.uid,
-                        " refused: ", done.error().operation);
-    }
-    return done;
+    return reported(tree, "ctl", channel, by, done);
 }
 
 Result<void> take_filter(Tree& tree, const ChannelPtr& channel, std::string_view text,
                          const access::Subject& by) {
-    auto done = channel->set_filter(text);
-    if (!done) {
-        tree.log().info("filter of ", tree.registry().path(channel->id()), " by uid ", by.uid,
-                        " refused: ", done.error().operation);
-    }
-    return done;
+    return reported(tree, "filter", channel, by, channel->set_filter(text));
 }
 
 Result<void> take_config(Tree& tree, const ChannelPtr&, std::string_view text,

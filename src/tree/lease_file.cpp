@@ -5,7 +5,6 @@
 #include <base/process.hpp>
 #include <base/units.hpp>
 #include <tree/lease_file.hpp>
-#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 
@@ -206,10 +205,8 @@ int LeaseFile::obey(const Order& order) noexcept {
 
 Outcome LeaseFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
     constexpr std::size_t kLongest = 256;
-    const std::string_view text(reinterpret_cast<const char*>(request.data.data()),
-                                std::min(request.data.size(), kLongest));
     std::optional<Order> order;
-    if (request.data.size() <= kLongest) order = parse(text);
+    if (request.data.size() <= kLongest) order = parse(request.text());
     if (order) {
         error = obey(*order);
     } else {

@@ -18,24 +18,16 @@ public:
     FilteredListener(channel::EventFilter filter, access::Charge charge)
         : filter_(filter), charge_(std::move(charge)) {}
     bool on_event(const channel::Event& event) noexcept final {
-        return passes(event) ? tell(event) : alive();
+        return filter_.matches(event) && rate_.admits(event, filter_) ? tell(event) : alive();
     }
 
 protected:
     virtual bool tell(const channel::Event& event) noexcept = 0;  // false: it is over
 
 private:
-    bool passes(const channel::Event& event) noexcept {
-        if (!filter_.matches(event)) return false;
-        if (filter_.rate == 0) return true;
-        const auto second = static_cast<std::uint64_t>(event.time / kSecond);
-        if (window_.exchange(second, std::memory_order_relaxed) != second) in_window_ = 0;
-        return in_window_.fetch_add(1, std::memory_order_relaxed) < filter_.rate;
-    }
-
     const channel::EventFilter filter_;
     const access::Charge charge_;
-    std::atomic<std::uint64_t> window_{0}, in_window_{0};
+    EventRate rate_;
 };
 
 class SignalListener final : public FilteredListener {

@@ -10,7 +10,6 @@
 
 #include <base/process.hpp>
 #include <ipcfs/frame.hpp>
-#include <tree/pushing.hpp>
 #include <tree/put_file.hpp>
 
 namespace ipcfs::tree {
