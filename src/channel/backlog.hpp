@@ -83,7 +83,7 @@ public:
     // After messages came, or time has passed: lets them out if there are enough (never more than `most`),
     // or the first has waited for long enough. Whether it did.
     bool open_gate_if_due(Nanos now, std::uint64_t most) noexcept;
-    // Lets out what is there. Whether that was anything.
+    // Releases all that it holds back. Whether there was anything.
     bool open_gate() noexcept;
 
     // ---- what expires ----
