@@ -34,7 +34,6 @@ void Connection::handle_packet(std::span<const std::byte> packet, std::vector<Re
 }
 
 void Connection::refuse(ReplyTo to, const Fault& why) {
-    ++around_.counters.refused;
     around_.log.debug("control: pid ", caller_.subject.pid, ", operation ", to.op, ": ",
                       why.operation);
     if (to.op == static_cast<std::uint16_t>(ControlOp::kLazyReport)) return;  // has no reply
