@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include <child.hpp>
-#include <failure.hpp>
+#include <message_body.hpp>
 
 extern char** environ;
 
@@ -120,7 +120,7 @@ std::vector<std::string> environment_for(const Tree& tree, const Channel& channe
     number("SENDER_GID", header.sender_gid);
     auto extension = [&](const char* name, ExtensionType type) {
         auto value = frame.extension(type);
-        if (value) set(name, {reinterpret_cast<const char*>(value->data()), value->size()});
+        if (value) set(name, as_text(*value));
     };
     extension("METHOD", ExtensionType::kMethod);
     extension("CONTENT_TYPE", ExtensionType::kContentType);

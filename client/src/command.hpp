@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -86,6 +85,7 @@ public:
     const char* const name;
     const char* const help;
     const char* const examples;
+    bool lists_settings = false;  // in its help
     const std::vector<Parameter>& parameters() const { return parameters_; }
 
     // The returned reference is valid until the next call.

@@ -1,11 +1,14 @@
 // Parses the command line and prints the help, with CLI11; the only file that includes it. One thread.
 #include <array>
 #include <cstdio>
+#include <iostream>
 #include <type_traits>
 
 #include <CLI/CLI.hpp>
 #include <command_line.hpp>
 #include <failure.hpp>
+#include <io.hpp>
+#include <settings.hpp>
 #include <text.hpp>
 
 namespace ipcfs::client {
@@ -28,53 +31,41 @@ constexpr const char* kFooter =
 constexpr std::array<const char*, 5> kHeadings{"The daemon and its tree", "Channels", "Messages",
                                                "Topics", "Leases and dead letters"};
 
-CLI::Option* add_duration(CLI::App& app, const Parameter& parameter,
-                          std::optional<std::int64_t>& target) {
-    auto parse = [&target](const std::string& text) {
-        target = parse_duration(text);
-        if (!target)
-            throw CLI::ValidationError(text + " is not a duration such as 500ms, 30s or 5m");
-    };
-    return app.add_option_function<std::string>(parameter.names, parse, parameter.help);
-}
+using Numbers = std::vector<int>;
 
+// Adds a parameter with a value of type T; the option takes it by add_option.
 template <class T>
 CLI::Option* add_value(CLI::App& app, const Parameter& parameter, T& target) {
-    CLI::Option* option = app.add_option(parameter.names, target, parameter.help);
-    using Numbers = std::vector<int>;
-    if constexpr (std::is_same_v<T, Numbers>) option->delimiter(',');
-    // A repeatable option takes one value each time; an operand takes all remaining ones.
-    if constexpr (std::is_same_v<T, Numbers> || std::is_same_v<T, std::vector<std::string>>) {
-        if (!parameter.is_operand()) option->allow_extra_args(false);
-    }
     const auto [least, most] = parameter.range;
-    if constexpr (std::is_same_v<T, Numbers>) {
-        if (most != 0) option->check(CLI::Range(least, most));
-    } else if constexpr (std::is_same_v<T, unsigned>) {
-        const auto bound = [](int value) { return static_cast<unsigned>(value); };
-        if (most != 0) option->check(CLI::Range(bound(least), bound(most)));
+    if constexpr (std::is_same_v<T, std::optional<std::int64_t>>) {
+        auto parse = [&target](const std::string& text) {
+            target = parse_duration(text);
+            if (!target)
+                throw CLI::ValidationError(text + " is not a duration such as 500ms, 30s or 5m");
+        };
+        return app.add_option_function<std::string>(parameter.names, parse, parameter.help);
+    } else if constexpr (std::is_same_v<T, bool>) {
+        return app.add_flag(parameter.names, target, parameter.help);
+    } else {
+        if constexpr (std::is_same_v<T, std::string>) {
+            if (parameter.is_flag()) return app.add_flag(parameter.names, target, parameter.help);
+        }
+        CLI::Option* option = app.add_option(parameter.names, target, parameter.help);
+        if constexpr (std::is_same_v<T, Numbers>) option->delimiter(',');
+        // A repeatable option takes one value each time; an operand takes all remaining ones.
+        if constexpr (std::is_same_v<T, Numbers> || std::is_same_v<T, std::vector<std::string>>) {
+            if (!parameter.is_operand()) option->allow_extra_args(false);
+        }
+        if constexpr (std::is_same_v<T, Numbers> || std::is_same_v<T, unsigned>) {
+            if (most != 0) option->check(CLI::Range(least, most));
+        }
+        return option;
     }
-    return option;
 }
 
 void add(CLI::App& app, const Parameter& parameter) {
     CLI::Option* option = std::visit(
-        [&](auto* target) -> CLI::Option* {
-            using T = std::remove_pointer_t<decltype(target)>;
-            if constexpr (std::is_same_v<T, std::optional<std::int64_t>>) {
-                return add_duration(app, parameter, *target);
-            } else if constexpr (std::is_same_v<T, bool>) {
-                return app.add_flag(parameter.names, *target, parameter.help);
-            } else if constexpr (std::is_same_v<T, std::string>) {
-                if (parameter.is_flag()) {
-                    return app.add_flag(parameter.names, *target, parameter.help);
-                }
-                return add_value(app, parameter, *target);
-            } else {
-                return add_value(app, parameter, *target);
-            }
-        },
-        parameter.target);
+        [&](auto* target) { return add_value(app, parameter, *target); }, parameter.target);
     if (!std::holds_alternative<bool*>(parameter.target)) option->type_name(parameter.type);
     option->required(parameter.required);
     for (const std::string& other : parameter.excluded) option->excludes(app.get_option(other));
@@ -89,9 +80,20 @@ void add(CLI::App& app, const Command& command) {
     for (const Parameter& parameter : command.parameters()) add(*sub, parameter);
 }
 
-Invocation refuse(const CLI::App& app, const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return {nullptr, app.exit(error)};
+Invocation refuse(const CLI::App& app, const CLI::ParseError& error,
+                  const std::vector<Command*>& commands, const Globals& globals) {
     auto chosen = app.get_subcommands();
+    if (error.get_exit_code() == 0) {
+        app.exit(error);
+        std::cout.flush();
+        for (const Command* each : commands) {
+            if (!chosen.empty() && chosen.front()->get_name() == each->name &&
+                each->lists_settings) {
+                print(settings_help(globals.mount));
+            }
+        }
+        return {};
+    }
     std::string help = chosen.empty() ? "ipcfs" : "ipcfs " + chosen.front()->get_name();
     bool unknown = chosen.empty() && !app.remaining().empty();
     std::string what = unknown ? "unknown command " + app.remaining().front() : error.what();
@@ -118,7 +120,7 @@ Invocation parse(int argc, char** argv, const std::vector<Command*>& commands, G
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        return refuse(app, error);
+        return refuse(app, error, commands, globals);
     }
     for (Command* command : commands) {
         if (app.got_subcommand(command->name)) return {command, kOk};

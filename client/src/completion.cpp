@@ -2,58 +2,33 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <iterator>
+#include <utility>
 
 #include <completion.hpp>
 #include <failure.hpp>
 #include <io.hpp>
+#include <settings.hpp>
 #include <text.hpp>
 #include <tree.hpp>
 
 namespace ipcfs::client {
 namespace {
 
-constexpr std::string_view kDurations = "0 100ms 1s 5s 30s 1m 1h";
-
-struct Offer {
-    std::string_view key;
-    std::string_view words;
-};
-
 // Completions by the type of a value, unless its parameter sets them.
-constexpr std::array<Offer, 6> kTypes{{{"CHANNEL", "@channel"},
-                                       {"DIR", "@directory"},
-                                       {"DURATION", kDurations},
-                                       {"FILE", "@file"},
-                                       {"MODE", "700 750 755 770 777"},
-                                       {"N", "0 1 10 100"}}};
+constexpr std::array<std::pair<std::string_view, const char*>, 6> kTypes{
+    {{"CHANNEL", "@channel"},
+     {"DIR", "@directory"},
+     {"DURATION", kDurations},
+     {"FILE", "@file"},
+     {"MODE", "700 750 755 770 777"},
+     {"N", "0 1 10 100"}}};
 
-constexpr std::array<Offer, 18> kSettings{{{"type", "queue sync batch topic multicast stream"},
-                                           {"capacity", "10 100 1000 10000"},
-                                           {"bytes", "1M 10M 100M 1G"},
-                                           {"max-message", "4K 64K 1044480"},
-                                           {"max-payload", "64M 1G 4G 16G"},
-                                           {"payloads", "sealed pooled"},
-                                           {"high-watermark", "100 90 80 70"},
-                                           {"low-watermark", "0 10 20 30"},
-                                           {"overflow", "block reject drop-oldest drop-newest"},
-                                           {"schedule", "strict fair"},
-                                           {"ttl", kDurations},
-                                           {"timeout", kDurations},
-                                           {"durable", "off async sync"},
-                                           {"max-deliveries", "1 3 5 10"},
-                                           {"lease", "10s 30s 5m 1h"},
-                                           {"batch", "off 64"},
-                                           {"retain", "0 1 10 100"},
-                                           {"notify-rate", "10/s 100/s 1000/s"}}};
-
-// Words of `ctl` that are not settings, with their arguments.
-constexpr std::array<Offer, 2> kAfter{{{"pause", kDurations}, {"64", "5ms 100ms"}}};
-
-std::string_view look_up(const auto& offers, std::string_view key) {
-    auto at =
-        std::find_if(offers.begin(), offers.end(), [&](auto& each) { return each.key == key; });
-    return at == offers.end() ? std::string_view{} : at->words;
+std::string words_of(const Parameter& parameter) {
+    if (parameter.words) return *parameter.words;
+    for (const auto& [type, words] : kTypes) {
+        if (parameter.type == type) return words;
+    }
+    return {};
 }
 
 class Completion {
@@ -172,7 +147,7 @@ private:
     }
 
     void offer(const Parameter& parameter) {
-        std::string words = parameter.words.value_or(std::string(look_up(kTypes, parameter.type)));
+        std::string words = words_of(parameter);
         for (std::string_view each : split(words, ' ')) {
             if (!each.starts_with('@')) {
                 add(std::string(each));
@@ -182,7 +157,9 @@ private:
                 if (operands_.empty()) continue;
                 for (auto& name : tree().locate(operands_[0]).subscriptions()) add(std::move(name));
             } else if (each == "@setting") {
-                for (const std::string& key : setting_keys()) add(key + "=");
+                for (const std::string& key : setting_keys(tree())) add(key + "=");
+            } else if (each == "@type") {
+                for (std::string& type : setting_words(tree(), "type")) add(std::move(type));
             } else if (each == "@command") {
                 offer_command_line();
             } else {
@@ -207,7 +184,7 @@ private:
         Channel parent = typed.empty() ? Channel{"", tree().root()} : tree().locate(typed);
         for (const std::string& name : tree().children(parent)) {
             if (!name.starts_with(word_.substr(typed.size()))) continue;
-            Channel channel{name, parent.file(name)};
+            Channel channel = parent.child(name);
             add(typed + name);
             if (!tree().children(channel).empty()) add(typed + name + "/");
             if (!queues) continue;
@@ -250,17 +227,6 @@ int complete(const std::vector<Command*>& commands, const std::vector<std::strin
     }
     print(completion.answer());
     return kOk;
-}
-
-std::vector<std::string> setting_keys() {
-    std::vector<std::string> keys;
-    for (const Offer& each : kSettings) keys.emplace_back(each.key);
-    return keys;
-}
-
-std::string_view setting_values(std::string_view key) {
-    std::string_view values = look_up(kSettings, key);
-    return values.empty() ? look_up(kAfter, key) : values;
 }
 
 }  // namespace ipcfs::client

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <command.hpp>
@@ -14,8 +13,6 @@ namespace ipcfs::client {
 // commands), and the completions of the last word.
 int complete(const std::vector<Command*>& commands, const std::vector<std::string>& words);
 
-// The keys of `ctl`, and common values of a key or of `pause`.
-std::vector<std::string> setting_keys();
-std::string_view setting_values(std::string_view key);
+inline constexpr const char* kDurations = "0 100ms 1s 5s 30s 1m 1h";
 
 }  // namespace ipcfs::client

@@ -11,6 +11,7 @@
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
+#include <settings.hpp>
 #include <show.hpp>
 #include <text.hpp>
 #include <tree.hpp>
@@ -18,50 +19,39 @@
 namespace ipcfs::client {
 namespace {
 
-// Converts the words after the channel to lines for `ctl`.
-class ControlLines {
-public:
-    explicit ControlLines(const std::vector<std::string>& words) {
-        for (std::size_t at = 0; at < words.size();) {
-            const std::string& word = words[at++];
-            refuse_newlines(word);
-            std::string line = word;
-            bool alone = word == "purge" || word == "resume" || word == "redrive";
-            bool maybe = word == "pause";
-            bool value = at < words.size() && !alone && (!maybe || parse_duration(words[at]));
-            if (value) {
-                refuse_newlines(words[at]);
-                line += " " + words[at++];
-                // The only setting with two words: `batch 64 5ms`.
-                if (word == "batch" && parse_number(words[at - 1]) && at < words.size() &&
-                    parse_duration(words[at]) && !parse_number(words[at])) {
-                    line += " " + words[at++];
-                }
-            } else if (!alone && !maybe) {
-                fail(kUsage, escape_controls(word) +
-                                 ": a value is missing (ipcfs ctl CHANNEL KEY VALUE ...)");
-            }
-            text_ += line + "\n";
-        }
-    }
-    const std::string& text() const { return text_; }
-
-private:
-    static void refuse_newlines(const std::string& word) {
-        if (word.find('\n') != std::string::npos || word.empty()) {
-            fail(kUsage, "a key or value must not be empty or contain a newline");
-        }
-    }
-    std::string text_;
-};
-
+constexpr std::array<std::string_view, 5> kCommands{"purge", "pause", "resume", "redrive",
+                                                    "revoke"};
 bool is_command(std::string_view word) {
-    constexpr std::array<std::string_view, 4> kCommands{"purge", "pause", "resume", "redrive"};
     return std::find(kCommands.begin(), kCommands.end(), word) != kCommands.end();
 }
 
+// Converts the words after the channel to lines for `ctl`.
+std::string control_lines(const std::vector<std::string>& words) {
+    std::string text;
+    for (std::size_t at = 0; at < words.size();) {
+        const std::string& word = words[at++];
+        const bool given = at < words.size();
+        bool takes = !is_command(word) || word == "revoke";
+        text += word;
+        if (takes && !given) {
+            fail(kUsage,
+                 escape_controls(word) + ": a value is missing (ipcfs ctl CHANNEL KEY VALUE ...)");
+        }
+        if (takes || (word == "pause" && given && parse_duration(words[at]))) {
+            text += " " + words[at++];
+        }
+        // The only setting with two words: `batch 64 5ms`.
+        if (word == "batch" && parse_number(words[at - 1]) && at < words.size() &&
+            parse_duration(words[at]) && !parse_number(words[at])) {
+            text += " " + words[at++];
+        }
+        text += "\n";
+    }
+    return text;
+}
+
 int show_settings(const Globals& globals, const Channel& channel, const std::string& key) {
-    Pairs settings = parse_pairs(read_file_or_fail(channel.file("ctl"), channel.shown("ctl")));
+    Pairs settings = channel.read_or_fail("ctl");
     if (key.empty()) {
         show(globals, settings);
         return kOk;
@@ -74,7 +64,7 @@ int show_settings(const Globals& globals, const Channel& channel, const std::str
         fail(kError,
              channel.shown() + " has no setting " + escape_controls(key) + "; there are:" + known);
     }
-    print(globals.json ? Json().object({*at}).take() : for_output(at->second) + "\n");
+    print(globals.json ? to_line(to_json(Pairs{*at})) : for_output(at->second) + "\n");
     return kOk;
 }
 
@@ -90,12 +80,16 @@ int control(const Globals& globals, const ControlOptions& options) {
     if (options.words.size() == 1 && !is_command(options.words.front())) {
         return show_settings(globals, channel, options.words.front());
     }
-    int error = write_once(channel.file("ctl"), ControlLines(options.words).text());
+    for (const std::string& word : options.words) {
+        if (word.find('\n') != std::string::npos || word.empty()) {
+            fail(kUsage, "a key or value must not be empty or contain a newline");
+        }
+    }
+    int error = write_once(channel.file("ctl"), control_lines(options.words));
     if (error == 0) return kOk;
-    std::string reason(find(read_status(channel), "last-error"));
     // ENOENT: the region to revoke does not exist.
-    if ((error == EINVAL || error == ENOENT) && !reason.empty()) {
-        fail(kError, channel.shown() + ": " + escape_controls(reason) + "; nothing was changed");
+    if (error == EINVAL || error == ENOENT) {
+        fail(kError, channel.shown() + ": " + channel.reason(error) + "; nothing was changed");
     }
     if (error == EBUSY) {
         fail(kError, channel.shown() +
@@ -105,21 +99,25 @@ int control(const Globals& globals, const ControlOptions& options) {
     fail_errno(channel.shown("ctl"), error);
 }
 
-// Completes keys and commands, or the values of the preceding key or command.
+// Completes keys and commands, or the values of the preceding key: all words, or the present number.
 std::vector<std::string> next_words(const Tree& tree, const std::vector<std::string>& operands) {
     Channel channel = tree.locate(operands.front());
     std::vector<std::string> words;
-    auto add = [&](std::string_view word) { words.emplace_back(word); };
-    if (operands.size() % 2 == 0 && operands.back() == "revoke") {
-        for (const std::string& each : names_in(channel.file("share"))) add("share/" + each);
-    } else if (operands.size() % 2 == 0) {
-        for (std::string_view value : split(setting_values(operands.back()), ' ')) add(value);
-    } else {
-        for (const auto& [key, value] : parse_pairs(read_file(channel.file("ctl")).value_or(""))) {
-            add(key);
+    if (operands.size() % 2 == 1) {
+        for (const auto& pair : channel.read("ctl")) words.push_back(pair.first);
+        words.insert(words.end(), kCommands.begin(), kCommands.end());
+        return words;
+    }
+    const std::string& key = operands.back();
+    if (key == "revoke") {
+        for (const std::string& each : names_in(channel.file("share"))) {
+            words.push_back("share/" + each);
         }
-        if (words.empty()) words = setting_keys();
-        for (const char* word : {"purge", "pause", "resume", "redrive", "revoke"}) add(word);
+    } else if (key == "pause") {
+        for (std::string_view each : split(kDurations, ' ')) words.emplace_back(each);
+    } else {
+        words = setting_words(tree, key);
+        if (words.empty()) words.push_back(channel.find("ctl", key));
     }
     return words;
 }
@@ -136,6 +134,7 @@ Registration<ControlOptions> g_ctl(
     "  ipcfs ctl video revoke share/frames",
     [](Command& takes, ControlOptions& options) {
         takes.channel(options.channel);
+        takes.lists_settings = true;
         takes.add("words", &options.words, "",
                   "Nothing: show all. KEY: show one. KEY VALUE...: set all, or none on an error.\n"
                   "Or a command: purge, pause [DURATION], resume, redrive, revoke share/NAME");

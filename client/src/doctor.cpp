@@ -1,10 +1,12 @@
-// `ipcfs doctor`: prints what examination.cpp finds. One thread.
+// `ipcfs doctor`: runs the checks and prints what they find. One thread.
 #include <algorithm>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <checks.hpp>
 #include <command.hpp>
-#include <examination.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
@@ -18,48 +20,43 @@ constexpr const char* to_string(Level level) {
 }
 
 int doctor(const Globals& globals, const NoOptions&) {
-    std::vector<Finding> findings = examine(choose_root(globals.mount));
-    auto count = [&](Level level) {
-        return std::count_if(findings.begin(), findings.end(),
-                             [&](const Finding& each) { return each.level == level; });
-    };
-    bool failed = count(Level::kFail) > 0;
-    if (globals.json) {
-        Json json;
-        json.begin_object().key("ok").value(!failed).key("checks").begin_array();
-        for (const Finding& each : findings) {
-            json.begin_object()
-                .key("check")
-                .value(each.check)
-                .key("level")
-                .value(to_string(each.level));
-            json.key("found").value(each.found).key("advice");
-            if (each.advice.empty()) {
-                json.null();
-            } else {
-                json.value(each.advice);
-            }
-            json.end();
+    const Machine machine(choose_root(globals.mount));
+    std::vector<std::pair<std::string, Finding>> findings;
+    std::map<Level, int> counts;
+    for (const auto checks : {system_checks(), resource_checks()}) {
+        for (const Check& each : checks) {
+            const Finding& made = findings.emplace_back(each.name, each.run(machine)).second;
+            ++counts[made.level];
         }
-        print(json.end().end().take());
-        return failed ? kError : kOk;
+    }
+    const int exit = counts[Level::kFail] > 0 ? kError : kOk;
+    if (globals.json) {
+        Json list = Json::array();
+        for (const auto& [check, each] : findings) {
+            list.push_back({{"check", check},
+                            {"level", to_string(each.level)},
+                            {"found", each.found},
+                            {"advice", each.advice.empty() ? Json() : Json(each.advice)}});
+        }
+        print_json({{"ok", exit == kOk}, {"checks", list}});
+        return exit;
     }
     std::size_t widest = 0;
-    for (const Finding& each : findings) widest = std::max(widest, each.check.size());
+    for (const auto& [check, each] : findings) widest = std::max(widest, check.size());
     std::string out;
-    for (const Finding& each : findings) {
+    for (const auto& [check, each] : findings) {
         if (globals.quiet && each.level == Level::kOk) continue;
         std::string level = to_string(each.level);
-        out += level + std::string(6 - level.size(), ' ') + for_output(each.check);
-        out += std::string(widest - each.check.size() + 2, ' ') + for_output(each.found) + "\n";
+        out += level + std::string(6 - level.size(), ' ') + for_output(check);
+        out += std::string(widest - check.size() + 2, ' ') + for_output(each.found) + "\n";
         if (!each.advice.empty()) out += "      -> " + for_output(each.advice) + "\n";
     }
     if (!globals.quiet) {
-        out += std::to_string(count(Level::kOk)) + " ok, " + std::to_string(count(Level::kWarn)) +
-               " with a warning, " + std::to_string(count(Level::kFail)) + " failed\n";
+        out += std::to_string(counts[Level::kOk]) + " ok, " + std::to_string(counts[Level::kWarn]) +
+               " with a warning, " + std::to_string(counts[Level::kFail]) + " failed\n";
     }
     print(out);
-    return failed ? kError : kOk;
+    return exit;
 }
 
 Registration<NoOptions> g_doctor(

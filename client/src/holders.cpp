@@ -4,9 +4,8 @@
 #include <cerrno>
 #include <charconv>
 #include <climits>
-#include <dirent.h>
+#include <cstdio>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string_view>
 #include <sys/stat.h>
@@ -17,22 +16,13 @@
 #include <holders.hpp>
 #include <io.hpp>
 #include <text.hpp>
+#include <tree.hpp>
 
 namespace ipcfs::client {
 namespace {
 
 constexpr std::string_view kMemfd = "/memfd:";
 constexpr std::string_view kDeleted = " (deleted)";
-
-template <class Use>
-bool for_each_entry(const std::string& path, Use&& use) {
-    std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), &::closedir);
-    if (!directory) return false;
-    while (const dirent* entry = ::readdir(directory.get())) {
-        if (entry->d_name[0] != '.') use(std::string(entry->d_name));
-    }
-    return true;
-}
 
 std::string link_of(const std::string& path) {
     std::array<char, PATH_MAX> text;
@@ -57,14 +47,6 @@ std::string_view field(std::string_view text, std::string_view key) {
     return {};
 }
 
-// Removes the next word and the blanks after it from a line.
-std::string_view take_word(std::string_view& line) {
-    std::string_view word = line.substr(0, line.find(' '));
-    line.remove_prefix(word.size());
-    line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
-    return word;
-}
-
 // Whether a file of the tree refers to shared memory.
 bool holds_memory(std::string_view below) {
     auto slash = below.rfind('/');
@@ -84,50 +66,45 @@ public:
 
     Survey run() {
         look_at_daemon();
-        for_each_entry("/proc", [&](const std::string& name) {
-            auto pid = parse_number(name);
-            if (pid) inspect(static_cast<pid_t>(*pid), "/proc/" + name);
-        });
+        for (const std::string& name : names_in("/proc")) {
+            if (auto pid = parse_number(name)) inspect(static_cast<pid_t>(*pid), "/proc/" + name);
+        }
         for (auto& [key, held] : held_) survey_.held.push_back(std::move(held));
         return std::move(survey_);
     }
 
 private:
-    struct Found {
-        bool memory;
-        std::string name;
-        bool nameless;
-    };
-
     // Identifies a path from maps or a link from fd/; empty if it is not ours.
-    std::optional<Found> identify(std::string_view path, bool of_mount) const {
-        bool gone = path.ends_with(kDeleted);
-        if (gone) path.remove_suffix(kDeleted.size());
-        if (path.starts_with(kMemfd)) {
-            path.remove_prefix(kMemfd.size());
-            if (!path.starts_with("ipcfs-")) return std::nullopt;
-            return Found{true, std::string(path), false};
+    std::optional<Held> identify(std::string_view path, bool of_mount, std::uint64_t inode) const {
+        Held found;
+        found.inode = inode;
+        found.nameless = path.ends_with(kDeleted);
+        if (found.nameless) path.remove_suffix(kDeleted.size());
+        found.memory = path.starts_with(kMemfd);
+        if (found.memory) {
+            found.name = path.substr(kMemfd.size());
+            found.nameless = false;
+            if (!found.name.starts_with("ipcfs-")) return std::nullopt;
+            return found;
         }
         if (path.starts_with(root_)) {
             path.remove_prefix(root_.size());
         } else if (!of_mount) {
             return std::nullopt;
         }
+        found.name = path;
         if (!holds_memory(path)) return std::nullopt;
-        return Found{false, std::string(path), gone};
+        return found;
     }
 
-    Holder& holder(const Found& found, std::uint64_t inode, pid_t pid, const std::string& process) {
-        Held& held = held_[{found.memory, inode}];
-        if (held.name.empty()) {
-            held.memory = found.memory;
-            held.inode = inode;
-            held.name = found.name;
-            held.nameless = found.nameless;
-            if (auto at = daemons_.find(inode); found.memory && at != daemons_.end()) {
-                held.known = true;
-                held.size = at->second;
-            }
+    // What was found, and the process among its holders; both are added if they are new.
+    std::pair<Held&, Holder&> add(const Held& found, pid_t pid, const std::string& process) {
+        auto [at, fresh] = held_.try_emplace({found.memory, found.inode}, found);
+        Held& held = at->second;
+        if (auto known = daemons_.find(found.inode);
+            fresh && found.memory && known != daemons_.end()) {
+            held.known = true;
+            held.size = known->second;
         }
         if (held.holders.empty() || held.holders.back().pid != pid) {
             std::string status = read_file(process + "/status").value_or("");
@@ -138,74 +115,75 @@ private:
             made.command = command.substr(0, command.find('\n'));
             held.holders.push_back(std::move(made));
         }
-        return held.holders.back();
+        return {held, held.holders.back()};
     }
 
     void look_at_daemon() {
         const std::string place = "/proc/" + std::to_string(daemon_) + "/fd";
-        survey_.daemon_seen = for_each_entry(place, [&](const std::string& name) {
+        for (const std::string& name : names_in(place)) {
             const std::string path = place + "/" + name;
-            if (!link_of(path).starts_with(kMemfd)) return;
+            survey_.daemon_seen = true;
             struct stat about {};
-            if (::stat(path.c_str(), &about) == 0) {
+            if (link_of(path).starts_with(kMemfd) && ::stat(path.c_str(), &about) == 0) {
                 daemons_[about.st_ino] = static_cast<std::uint64_t>(about.st_size);
             }
-        });
+        }
     }
 
     void inspect(pid_t pid, const std::string& process) {
         if (pid == daemon_ || pid == ::getpid()) return;
-        bool allowed = for_each_entry(process + "/fd", [&](const std::string& name) {
-            auto found = identify(link_of(process + "/fd/" + name), false);
-            if (!found) return;
-            std::string info = read_file(process + "/fdinfo/" + name).value_or("");
-            std::uint64_t inode = number(field(info, "ino"), 10);
-            if (inode == 0) return;
-            Holder& each = holder(*found, inode, pid, process);
-            ++each.opens;
-            if ((number(field(info, "flags"), 8) & 3) != 0) each.writes = true;
-            struct stat about {};  // stat on a memfd never blocks
-            if (found->memory && ::stat((process + "/fd/" + name).c_str(), &about) == 0) {
-                held_[{true, inode}].size = static_cast<std::uint64_t>(about.st_size);
-            }
-        });
-        if (!allowed) {
+        const auto names = names_in(process + "/fd");
+        if (const int error = errno; error != 0) {
             // Kernel threads and zombies have no memory, so they hold none of ours.
-            bool refused = errno == EACCES || errno == EPERM;
+            bool refused = error == EACCES || error == EPERM;
             std::string status = refused ? read_file(process + "/status").value_or("") : "";
             if (!field(status, "VmSize").empty()) ++survey_.unseen;
             return;
         }
+        for (const std::string& name : names) inspect_file(name, pid, process);
         std::string maps = read_file(process + "/maps").value_or("");
-        for (std::string_view line : split(maps, '\n')) inspect_mapping(line, pid, process);
+        for (std::string_view line : split(maps, '\n')) {
+            inspect_mapping(std::string(line), pid, process);
+        }
+    }
+
+    void inspect_file(const std::string& name, pid_t pid, const std::string& process) {
+        const std::string path = process + "/fd/" + name;
+        auto found = identify(link_of(path), false, 0);
+        if (!found) return;
+        std::string info = read_file(process + "/fdinfo/" + name).value_or("");
+        found->inode = number(field(info, "ino"), 10);
+        if (found->inode == 0) return;
+        auto [held, holder] = add(*found, pid, process);
+        ++holder.opens;
+        if ((number(field(info, "flags"), 8) & 3) != 0) holder.writes = true;
+        struct stat about {};  // stat on a memfd never blocks
+        if (held.memory && ::stat(path.c_str(), &about) == 0) {
+            held.size = static_cast<std::uint64_t>(about.st_size);
+        }
     }
 
     // address perms offset dev inode path
-    void inspect_mapping(std::string_view line, pid_t pid, const std::string& process) {
-        std::string_view range = take_word(line);
-        std::string_view rights = take_word(line);
-        std::string_view offset = take_word(line);
-        std::string_view device = take_word(line);
-        std::string_view inode = take_word(line);
-        auto dash = range.find('-'), colon = device.find(':');
-        if (line.empty() || dash == std::string_view::npos || colon == std::string_view::npos) {
+    void inspect_mapping(const std::string& line, pid_t pid, const std::string& process) {
+        unsigned long begin = 0, end = 0, offset = 0, inode = 0;
+        unsigned major = 0, minor = 0;
+        std::array<char, 5> rights{};
+        int path = 0;
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s %lx %x:%x %lu %n", &begin, &end, rights.data(),
+                        &offset, &major, &minor, &inode, &path) != 7) {
             return;
         }
-        bool of_mount =
-            device_ == makedev(static_cast<unsigned>(number(device.substr(0, colon), 16)),
-                               static_cast<unsigned>(number(device.substr(colon + 1), 16)));
-        if (!of_mount && !line.starts_with(kMemfd)) return;
-        auto found = identify(line, of_mount);
+        const std::string_view name = std::string_view(line).substr(static_cast<std::size_t>(path));
+        bool of_mount = device_ == makedev(major, minor);
+        if (!of_mount && !name.starts_with(kMemfd)) return;
+        auto found = identify(name, of_mount, inode);
         if (!found) return;
-        std::uint64_t length =
-            number(range.substr(dash + 1), 16) - number(range.substr(0, dash), 16);
-        Holder& each = holder(*found, number(inode, 10), pid, process);
-        each.mapped += length;
+        auto [held, holder] = add(*found, pid, process);
+        holder.mapped += end - begin;
         // A writable private mapping changes only the process's own copy.
-        if (rights.size() == 4 && rights[1] == 'w' && rights[3] == 's') each.writes = true;
-        Held& held = held_[{found->memory, number(inode, 10)}];
-        if (found->memory && !held.known) {
-            held.size = std::max(held.size, number(offset, 16) + length);
+        if (rights[1] == 'w' && rights[3] == 's') holder.writes = true;
+        if (held.memory && !held.known) {
+            held.size = std::max(held.size.value_or(0), offset + (end - begin));
         }
     }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -24,10 +25,10 @@ struct Held {
     bool memory = false;  // a memfd
     bool known = false;   // the daemon has this memfd, so it belongs to this tree
     std::uint64_t inode = 0;
-    std::string name;        // path below the mount; a memfd's name, such as "ipcfs-pool"
-    bool nameless = false;   // the file was removed from the tree
-    std::uint64_t size = 0;  // of a memfd; 0 if unknown
-    std::vector<Holder> holders;
+    std::string name;       // path below the mount; a memfd's name, such as "ipcfs-pool"
+    bool nameless = false;  // the file was removed from the tree
+    std::optional<std::uint64_t> size = {};  // of a memfd, if known
+    std::vector<Holder> holders = {};
 };
 
 struct Survey {

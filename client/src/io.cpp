@@ -24,27 +24,13 @@ bool g_quiet = false;
 bool g_stdout_terminal = false;
 bool g_stderr_terminal = false;
 
-// Interrupts a Hold's read repeatedly from the deadline on: one signal could come before the read
+// Interrupts a DeferSignals's read repeatedly from the deadline on: one signal could come before the read
 // starts.
 timer_t g_alarm{};
 bool g_alarm_made = false;
 constexpr std::int64_t kAlarmInterval = 20'000'000;
 
 constexpr std::string_view kClearLine = "\r\033[K";
-
-extern "C" void end_now(int signal) {
-    if (g_progress_shown != 0) {
-        [[maybe_unused]] auto n = ::write(STDERR_FILENO, kClearLine.data(), kClearLine.size());
-    }
-    // End by the signal itself, so that a message being written to `put` is not sent.
-    sigset_t just;
-    ::sigemptyset(&just);
-    ::sigaddset(&just, signal);
-    ::signal(signal, SIG_DFL);
-    ::sigprocmask(SIG_UNBLOCK, &just, nullptr);
-    ::raise(signal);
-    ::_exit(128 + signal);
-}
 
 // `first` in ns; 0: never.
 void set_alarm(std::int64_t first) {
@@ -58,7 +44,7 @@ extern "C" void on_alarm(int) {}
 
 extern "C" void hold_signal(int signal) {
     // A second Ctrl-C does not wait for a held message, whose reader may have stopped for ever.
-    if (g_held_signal != 0) end_now(signal);
+    if (g_held_signal != 0) end_by(signal);
     g_held_signal = signal;
     int error = errno;
     set_alarm(1);
@@ -91,6 +77,20 @@ Fd open_file(const std::string& path, int flags) {
     return Fd(detail::open_at(AT_FDCWD, path.c_str(), flags));
 }
 
+// Appends what one read returns.
+ssize_t append(int fd, std::string& text, std::size_t most) {
+    const std::size_t before = text.size();
+    text.resize(before + most);
+    ssize_t n = 0;
+    do {
+        n = detail::retry_if_canceled([&] { return ::read(fd, text.data() + before, most); });
+    } while (n < 0 && errno == EINTR);
+    const int error = errno;
+    text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+    errno = error;
+    return n;
+}
+
 std::int64_t clock_ns(clockid_t clock) {
     timespec time{};
     ::clock_gettime(clock, &time);
@@ -99,7 +99,19 @@ std::int64_t clock_ns(clockid_t clock) {
 
 }  // namespace
 
-Hold::Hold(const Deadline& deadline) {
+void end_by(int signal) {
+    clear_progress();
+    // By the signal itself, so that a message being written to `put` is not sent.
+    sigset_t just;
+    ::sigemptyset(&just);
+    ::sigaddset(&just, signal);
+    ::signal(signal, SIG_DFL);
+    ::sigprocmask(SIG_UNBLOCK, &just, nullptr);
+    ::raise(signal);
+    ::_exit(128 + signal);
+}
+
+DeferSignals::DeferSignals(const Deadline& deadline) {
     if (!g_alarm_made) make_alarm();
     g_holding = 1;
     set_handlers(hold_signal);
@@ -107,14 +119,14 @@ Hold::Hold(const Deadline& deadline) {
     if (deadline.set()) set_alarm(std::max<std::int64_t>(deadline.left(kFar), 1));
 }
 
-Hold::~Hold() {
+DeferSignals::~DeferSignals() {
     g_holding = 0;
-    if (g_held_signal != 0) end_now(g_held_signal);
+    if (g_held_signal != 0) end_by(g_held_signal);
     set_alarm(0);
     set_handlers(SIG_DFL);
 }
 
-bool Hold::interrupted() const {
+bool DeferSignals::interrupted() const {
     return g_held_signal != 0;
 }
 
@@ -142,18 +154,13 @@ Fd open_or_fail(const std::string& path, int flags, const std::string& shown) {
     return fd;
 }
 
-std::optional<std::string> read_file(const std::string& path) {
-    constexpr std::size_t kMost = std::size_t{64} << 20;
-    Fd fd = open_file(path, O_RDONLY);
+std::optional<std::string> read_file(const std::string& path, int flags, std::size_t most) {
+    Fd fd = open_file(path, O_RDONLY | flags);
     if (!fd) return std::nullopt;
     std::string text;
-    while (text.size() < kMost) {
-        std::size_t before = text.size();
-        text.resize(before + 65536);
-        ssize_t n = detail::retry_if_canceled(
-            [&] { return ::read(fd.get(), text.data() + before, 65536); });
-        text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-        if (n < 0 && errno != EINTR) return std::nullopt;
+    while (text.size() < most) {
+        ssize_t n = append(fd.get(), text, 65536);
+        if (n < 0) return std::nullopt;
         if (n == 0) break;
     }
     return text;
@@ -165,21 +172,10 @@ std::string read_file_or_fail(const std::string& path, const std::string& shown)
     return std::move(*text);
 }
 
-std::string read_all(int fd, std::size_t limit, const std::string& shown) {
-    std::string text;
-    for (;;) {
-        std::size_t before = text.size();
-        text.resize(before + 65536);
-        ssize_t n = ::read(fd, text.data() + before, 65536);
-        text.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-        if (n == 0) return text;
-        if (n < 0 && errno != EINTR) fail_errno(shown, errno);
-        if (text.size() > limit) {
-            fail(kError, shown + ": too long for a message, which may have at most (" +
-                             std::to_string(limit) +
-                             " bytes); send it in pieces, or by lines with --lines");
-        }
-    }
+bool read_more(int fd, std::string& text, const std::string& shown, std::size_t most) {
+    ssize_t n = append(fd, text, most);
+    if (n < 0) fail_errno(shown, errno);
+    return n > 0;
 }
 
 int write_once(const std::string& path, std::string_view text) {
@@ -240,7 +236,7 @@ short poll_one(int fd, short events, std::int64_t wait) {
     // The progress line is shown only here, and only here can the process end without losing anything.
     struct Ending {
         Ending() {
-            if (g_holding == 0) set_handlers(end_now);
+            if (g_holding == 0) set_handlers(end_by);
         }
         ~Ending() {
             if (g_holding == 0) set_handlers(SIG_DFL);

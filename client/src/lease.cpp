@@ -66,35 +66,6 @@ std::string final_command(const LeaseOptions& options) {
     return *delay > 0 ? with_time("nack", *delay) : "nack";
 }
 
-int nothing_came(const Globals& globals, const Channel& channel,
-                 const std::optional<std::int64_t>& timeout) {
-    if (!globals.quiet && timeout.value_or(0) > 0) {
-        fail(kNothing, channel.shown() + ": no message within " + human_duration(*timeout));
-    }
-    return kNothing;
-}
-
-// Takes one dead letter. False if there is none.
-bool take_dead(const Channel& channel, std::string& body) {
-    // One open file delivers one message and then ends, even if the message is larger than one read.
-    Fd file =
-        open_or_fail(channel.file("dead/next"), O_RDONLY | O_NONBLOCK, channel.shown("dead/next"));
-    constexpr std::size_t kRead = std::size_t{1} << 20;
-    body.clear();
-    for (bool first = true;; first = false) {
-        std::size_t before = body.size();
-        body.resize(before + kRead);
-        ssize_t n = detail::retry_if_canceled(
-            [&] { return ::read(file.get(), body.data() + before, kRead); });
-        int error = n < 0 ? errno : 0;
-        body.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-        if (error == EAGAIN && first) return false;
-        if (error != 0 && error != EINTR) fail_errno(channel.shown("dead/next"), error);
-        // A read of 0 bytes is an empty message or the end of the channel; the next open shows which.
-        if (n == 0) return true;
-    }
-}
-
 int lease(const Globals& globals, const LeaseOptions& options) {
     const std::string words = final_command(options);
     if (!options.command.empty()) {
@@ -114,11 +85,11 @@ int lease(const Globals& globals, const LeaseOptions& options) {
     MessageReader reader(channel, "framed/lease", O_RDWR | (waits ? 0 : O_NONBLOCK));
     {
         Deadline deadline(waits ? options.timeout : std::nullopt);
-        Hold hold(deadline);
+        DeferSignals signals(deadline);
         FrameView frame;
-        if (!reader.receive(hold, deadline, frame)) {
-            if (hold.interrupted()) return kInterrupted;  // `hold` then obeys the signal
-            return nothing_came(globals, channel, options.timeout);
+        if (!reader.receive(signals, deadline, frame)) {
+            if (signals.interrupted()) return kInterrupted;  // `signals` then obeys it
+            return no_message(globals, channel, options.timeout);
         }
         printer.show(frame, true);
         // A printed message is done, even if Ctrl-C came meanwhile, unless it is to be held.
@@ -188,12 +159,14 @@ int dead(const Globals& globals, const DeadOptions& options) {
         return kOk;
     }
     Printer printer(channel, options.print, globals.json);
-    std::string body;
     for (std::uint64_t n = 0; n < options.count.value_or(UINT64_MAX); ++n) {
         Deadline never(std::nullopt);
-        Hold hold(never);
-        if (!take_dead(channel, body)) break;
-        printer.show(body);
+        DeferSignals signals(never);
+        // One open file delivers one message and then ends, even if that is larger than one read.
+        auto body = read_file(channel.file("dead/next"), O_NONBLOCK, SIZE_MAX);
+        if (!body && errno == EAGAIN) break;
+        if (!body) fail_errno(channel.shown("dead/next"), errno);
+        printer.show(*body);
     }
     return kOk;
 }
@@ -215,13 +188,13 @@ int redrive(const Globals& globals, const ChannelOption& options) {
     Tree tree(globals.mount);
     Channel channel = tree.channel(options.channel);
     require_leases(channel);
-    std::string dead(find(read_status(channel), "dead"));
+    std::string dead(channel.find("status", "dead"));
     if (int error = write_once(channel.file("ctl"), "redrive\n"); error != 0) {
         fail_errno(channel.shown("ctl"), error);
     }
     if (dead.empty()) dead = "0";
     if (globals.json) {
-        print(Json().object({{"channel", channel.name}, {"redriven", dead}}).take());
+        print_json(to_json(Pairs{{"channel", channel.name}, {"redriven", dead}}));
     } else if (!globals.quiet && output_is_terminal()) {
         print(dead + (dead == "1" ? " dead letter is" : " dead letters are") +
               " back in the queue of " + channel.shown() + "\n");

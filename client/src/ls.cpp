@@ -48,7 +48,7 @@ public:
 
     Pairs of(const Channel& channel) const {
         auto at = rows_.find(channel.name);
-        if (at == rows_.end()) return read_status(channel);
+        if (at == rows_.end()) return channel.read("status");
         Pairs pairs;
         const auto& row = table_.rows[at->second];
         for (std::size_t c = 0; c < row.size() && c < table_.columns.size(); ++c) {
@@ -64,12 +64,10 @@ private:
 
 void collect(const Tree& tree, const Channel& parent, bool recursive, std::vector<Channel>& out) {
     for (const std::string& name : tree.children(parent)) {
-        std::string full = parent.name.empty() ? name : parent.name + "/" + name;
-        out.push_back(Channel{full, parent.file(name)});
+        const Channel& child = out.emplace_back(parent.child(name));
         if (!recursive) continue;
-        std::size_t self = out.size() - 1;
         try {
-            collect(tree, Channel(out[self]), true, out);
+            collect(tree, Channel(child), true, out);
         } catch (const Failure&) {
             // A channel that may not be entered or was removed meanwhile still gets its own line.
         }
@@ -135,7 +133,7 @@ int list(const Globals& globals, const ListOptions& options) {
     collect(tree, top, options.recursive, channels);
     Table table = describe_all(Facts(tree), channels, globals.json);
     if (globals.json) {
-        print(Json().array(table).take());
+        print_json(to_json(table));
     } else if (!table.rows.empty()) {
         print(render(options.details ? table : columns_of_channels(table), output_is_terminal()));
     }

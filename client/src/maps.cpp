@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <dirent.h>
 #include <map>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <sys/stat.h>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <command.hpp>
@@ -23,14 +22,10 @@
 namespace ipcfs::client {
 namespace {
 
-struct Object {
-    std::string kind;     // payload, region, put, pool, ledger, lazy
-    std::string name;     // path below its channel, or a memfd's name
+// What processes hold, and where it belongs.
+struct Object : Held {
+    std::string kind;     // payload, region, put, pool, ledger, lazy, memory
     std::string channel;  // empty if unknown
-    std::uint64_t size = 0;
-    bool sized = false;
-    bool nameless = false;
-    std::vector<Holder> holders;
 
     std::string state() const {
         auto maps = [](const Holder& each) { return each.mapped > 0; };
@@ -54,33 +49,23 @@ private:
         struct stat about {};
         if (!channel.name.empty() && ::lstat(channel.path.c_str(), &about) == 0) {
             channels[about.st_ino / 256] = channel.name;
-            list(channel, "payload");
+            list(channel, "payload", "payload");
             list(channel, "share", "region");
         }
         try {
-            for (const std::string& name : tree_.children(channel)) {
-                walk({channel.name.empty() ? name : channel.name + "/" + name, channel.file(name)});
-            }
+            for (const std::string& name : tree_.children(channel)) walk(channel.child(name));
         } catch (const Failure&) {
             // The channel may not be entered, or was removed meanwhile.
         }
     }
 
-    void list(const Channel& channel, const std::string& directory,
-              const std::string& kind = "payload") {
-        const std::string path = channel.file(directory);
-        std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(path.c_str()), &::closedir);
-        while (const dirent* entry = open ? ::readdir(open.get()) : nullptr) {
-            std::string name = entry->d_name;
+    void list(const Channel& channel, const std::string& directory, const std::string& kind) {
+        for (const std::string& each : names_in(channel.file(directory))) {
+            const std::string name = directory + "/" + each;
             struct stat about {};
-            if (name == "." || name == "..") continue;
-            if (::lstat((path + "/" + name).c_str(), &about) != 0) continue;
-            Object made;
-            made.kind = kind;
-            made.name = directory + "/" + name;
-            made.channel = channel.name;
+            if (::lstat(channel.file(name).c_str(), &about) != 0) continue;
+            Object made{{.name = name}, kind, channel.name};
             made.size = static_cast<std::uint64_t>(about.st_size);
-            made.sized = true;
             objects.emplace(about.st_ino, std::move(made));
         }
     }
@@ -91,55 +76,42 @@ private:
 // Identifies a memfd by its name: "ipcfs-put-3" was filled in channel 3, "ipcfs-pool" is a pool's
 // chunks.
 Object of_memory(const Held& held, const Inventory& inventory) {
-    struct Meaning {
-        std::string_view name, kind;
-    };
-    constexpr std::array<Meaning, 8> kMeanings{{{"ipcfs-put", "payload"},
-                                                {"ipcfs-payload", "payload"},
-                                                {"ipcfs-copy", "payload"},
-                                                {"ipcfs-region", "region"},
-                                                {"ipcfs-handoff", "region"},
-                                                {"ipcfs-pool", "pool"},
-                                                {"ipcfs-ledger", "ledger"},
-                                                {"ipcfs-lazy", "lazy"}}};
-    Object made;
-    made.kind = "memory";
-    made.name = held.name;
-    made.size = held.size;
-    made.sized = held.size > 0;
-    for (const Meaning& each : kMeanings) {
-        if (held.name == each.name || held.name.starts_with(std::string(each.name) + "-")) {
-            made.kind = each.kind;
-        }
+    constexpr std::array<std::pair<std::string_view, const char*>, 8> kKinds{
+        {{"put", "payload"},
+         {"payload", "payload"},
+         {"copy", "payload"},
+         {"region", "region"},
+         {"handoff", "region"},
+         {"pool", "pool"},
+         {"ledger", "ledger"},
+         {"lazy", "lazy"}}};
+    Object made{held, "memory", {}};
+    auto words = split(held.name, '-');  // ipcfs, kind, and for some a number
+    for (const auto& [word, kind] : kKinds) {
+        if (words[1] == word) made.kind = kind;
     }
-    constexpr std::string_view kPut = "ipcfs-put-";
-    if (held.name.starts_with(kPut)) {
-        auto id = parse_number(std::string_view(held.name).substr(kPut.size()));
-        auto at = inventory.channels.find(id.value_or(0));
-        if (at != inventory.channels.end()) made.channel = at->second;
-    }
+    if (words[1] != "put" || words.size() < 3) return made;
+    auto at = inventory.channels.find(parse_number(words[2]).value_or(0));
+    if (at != inventory.channels.end()) made.channel = at->second;
     return made;
 }
 
 // A file of the tree that is not in the inventory: `put`, or a removed one.
 Object of_file(const Held& held) {
-    Object made;
-    made.nameless = held.nameless;
-    std::string_view path = held.name;
-    std::string_view last = path.substr(path.rfind('/') + 1);
-    std::string_view above = path.substr(0, path.rfind('/'));
-    std::string_view directory = above.substr(above.rfind('/') + 1);
+    Object made{held, "put", {}};
+    auto words = split(held.name, '/');
+    const std::string_view last = words.back();
+    const std::string_view directory = words.size() > 1 ? words[words.size() - 2] : "";
     if (last == "put") {
-        made.kind = "put";
         made.name = directory == "framed" ? "framed/put" : "put";
         made.nameless = false;
     } else {
         made.kind = directory == "share" ? "region" : "payload";
         made.name = std::string(directory) + "/" + std::string(last);
     }
-    made.channel = path.size() > made.name.size()
-                       ? std::string(path.substr(0, path.size() - made.name.size() - 1))
-                       : "";
+    if (held.name.size() > made.name.size()) {
+        made.channel = held.name.substr(0, held.name.size() - made.name.size() - 1);
+    }
     return made;
 }
 
@@ -158,7 +130,6 @@ std::vector<Object> all_objects(const Survey& survey, Inventory& inventory,
         // Skip memfds of another tree, or of a client that has not handed them over yet.
         if (held.memory && survey.daemon_seen && !held.known && !all) continue;
         Object made = held.memory ? of_memory(held, inventory) : of_file(held);
-        made.holders = held.holders;
         if (below(made.channel)) objects.push_back(std::move(made));
     }
     for (auto& [inode, object] : inventory.objects) {
@@ -177,7 +148,7 @@ Table for_people(const std::vector<Object>& objects) {
     auto add = [&](const Object& object, const Holder* holder) {
         std::vector<std::string> row{object.kind, object.channel.empty() ? "-" : object.channel,
                                      object.name + (object.nameless ? " (gone)" : ""),
-                                     object.sized ? human_size(object.size) : "-", object.state()};
+                                     object.size ? human_size(*object.size) : "-", object.state()};
         for (const char* none : {"-", "-", "-", "-", "-", "-"}) row.emplace_back(none);
         if (holder) {
             row[5] = std::to_string(holder->pid);
@@ -196,34 +167,23 @@ Table for_people(const std::vector<Object>& objects) {
     return table;
 }
 
-void write_json(const std::vector<Object>& objects, const Table& totals, std::uint64_t unseen) {
-    Json json;
-    json.begin_object().key("objects").begin_array();
-    for (const Object& object : objects) {
-        json.begin_object().key("object").value(object.kind).key("channel");
-        if (object.channel.empty()) {
-            json.null();
-        } else {
-            json.value(object.channel);
-        }
-        json.key("name").value(object.name).key("size");
-        if (object.sized) {
-            json.value(object.size);
-        } else {
-            json.null();
-        }
-        json.key("state").value(object.state()).key("gone").value(object.nameless);
-        json.key("holders").begin_array();
-        for (const Holder& each : object.holders) {
-            json.begin_object().key("pid").value(static_cast<std::uint64_t>(each.pid));
-            json.key("uid").value(std::uint64_t{each.uid}).key("command").value(each.command);
-            json.key("access").value(each.writes ? "writable" : "read-only");
-            json.key("opened").value(each.opens).key("mapped").value(each.mapped).end();
-        }
-        json.end().end();
+Json as_json(const Object& object) {
+    Json holders = Json::array();
+    for (const Holder& each : object.holders) {
+        holders.push_back({{"pid", each.pid},
+                           {"uid", each.uid},
+                           {"command", each.command},
+                           {"access", each.writes ? "writable" : "read-only"},
+                           {"opened", each.opens},
+                           {"mapped", each.mapped}});
     }
-    json.end().key("totals").array(totals).key("unseen").value(unseen);
-    print(json.end().take());
+    return {{"object", object.kind},
+            {"channel", object.channel.empty() ? Json() : Json(object.channel)},
+            {"name", object.name},
+            {"size", object.size ? Json(*object.size) : Json()},
+            {"state", object.state()},
+            {"gone", object.nameless},
+            {"holders", holders}};
 }
 
 // The totals with a nonzero count, with sizes for people.
@@ -256,13 +216,15 @@ int maps(const Globals& globals, const MapsOptions& options) {
     }
     const std::string totals_path = "kern/ipc/stats/mappings";
     Table totals = parse_table(read_file_or_fail(tree.file(totals_path), totals_path));
-    Pairs version = parse_pairs(read_file(tree.file("kern/ipc/version")).value_or(""));
+    Pairs version = tree.version();
     auto daemon = static_cast<pid_t>(parse_number(find(version, "pid")).value_or(0));
     Inventory inventory(tree, top);
     Survey found = survey(tree.root(), daemon);
     auto objects = all_objects(found, inventory, top.name, options.all);
     if (globals.json) {
-        write_json(objects, totals, found.unseen);
+        Json list = Json::array();
+        for (const Object& object : objects) list.push_back(as_json(object));
+        print_json({{"objects", list}, {"totals", to_json(totals)}, {"unseen", found.unseen}});
         return kOk;
     }
     std::string out;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include <command.hpp>
 #include <io.hpp>
 #include <tree.hpp>
 
@@ -22,8 +23,8 @@ public:
     int fd() const { return fd_.get(); }
 
     // Receives the next message, valid until the next call. False at the deadline, after a signal
-    // (see `hold`), or with O_NONBLOCK if there is none. Throws kGone if the channel is removed.
-    bool receive(const Hold& hold, const Deadline& deadline, FrameView& frame);
+    // (see `signals`), or with O_NONBLOCK if there is none. Throws kGone if the channel is removed.
+    bool receive(const DeferSignals& signals, const Deadline& deadline, FrameView& frame);
     // Like receive() for a file opened with O_NONBLOCK. Returns 0 with a message, EAGAIN without,
     // EPIPE if the channel is gone, or another errno.
     int try_receive(FrameView& frame);
@@ -33,15 +34,17 @@ public:
     int command(std::string_view words);
 
 private:
-    // Reads once into the buffer at `have`: completes a frame, needs more, or sets `error`.
-    enum class Step { kFrame, kMore, kNothing };
-    Step step(std::size_t& have, FrameView& frame, int& error);
+    // Returns 0 or the errno; EINTR if a signal came before any of a message was read.
+    int read_frame(FrameView& frame);
 
     std::string shown_;
     Fd fd_;
     std::vector<std::byte> buffer_;
 };
 
+// Says, unless it need not be said, that no message came in time; returns or throws kNothing.
+int no_message(const Globals& globals, const Channel& channel,
+               const std::optional<std::int64_t>& timeout);
 // "nack 500000000ns"
 std::string with_time(std::string_view word, std::int64_t nanos);
 // The channel's lease time in ns; 30 s if `ctl` cannot be read.

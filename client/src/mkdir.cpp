@@ -8,7 +8,6 @@
 #include <command.hpp>
 #include <failure.hpp>
 #include <io.hpp>
-#include <json.hpp>
 #include <text.hpp>
 #include <tree.hpp>
 
@@ -65,10 +64,8 @@ void make_one(const Tree& tree, const MakeOptions& options, const Channel& chann
     if (settings.empty()) return;
     error = write_once(channel.file("ctl"), settings);
     if (error == 0) return;
-    std::string reason(find(read_status(channel), "last-error"));
+    std::string why = channel.reason(error);
     if (!existed) ::rmdir(channel.path.c_str());
-    std::string why =
-        error == EINVAL && !reason.empty() ? escape_controls(reason) : describe(error);
     fail(kError,
          channel.shown("ctl") + ": " + why + (existed ? "" : "; the channel was not created"));
 }
@@ -96,11 +93,10 @@ Registration<MakeOptions> g_mkdir(
         takes
             .add("-t,--type", &options.type, "TYPE",
                  "The channel's type: queue (default), sync, batch, topic, multicast or stream")
-            .offer("queue sync batch topic multicast stream");
-        takes
-            .add("-s,--set", &options.settings, "KEY=VALUE",
-                 "Set KEY (see ipcfs ctl); may be repeated")
+            .offer("@type");
+        takes.add("-s,--set", &options.settings, "KEY=VALUE", "Set KEY, see below; may be repeated")
             .offer("@setting");
+        takes.lists_settings = true;
     },
     make);
 

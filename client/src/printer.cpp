@@ -1,9 +1,11 @@
+#include <array>
 #include <cerrno>
 #include <fcntl.h>
-#include <span>
+#include <utility>
 
 #include <command.hpp>
 #include <failure.hpp>
+#include <json.hpp>
 #include <printer.hpp>
 
 namespace ipcfs::client {
@@ -12,63 +14,58 @@ namespace {
 // Larger bodies are streamed to JSON instead of loaded completely.
 constexpr std::size_t kInlineJson = std::size_t{1} << 20;
 
-std::string_view text_of(std::span<const std::byte> bytes) {
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+constexpr std::array<std::pair<const char*, ExtensionType>, 5> kExtensions{
+    {{"method", ExtensionType::kMethod},
+     {"group", ExtensionType::kGroup},
+     {"content-type", ExtensionType::kContentType},
+     {"session", ExtensionType::kSession},
+     {"trace-id", ExtensionType::kTraceId}}};
 
-// Everything but the body, which the caller appends: the object is still open.
-Json head_as_json(const FrameView& frame, const Content& content) {
+// Everything but the body.
+Json head_of(const FrameView& frame, const MessageBody& body) {
     const FrameHeader& header = frame.header;
-    Json json;
-    json.begin_object();
-    json.key("sequence").value(header.sequence).key("time").value(header.time);
-    json.key("type").value(to_string(header.type));
-    json.key("priority").value(std::uint64_t{header.priority});
-    json.key("flags").value(std::uint64_t{header.flags});
-    json.key("redelivered").value((header.flags & kFrameRedelivered) != 0);
-    json.key("id").value(header.message_id).key("correlation").value(header.correlation_id);
-    json.key("deadline").value(header.deadline);
-    json.key("pid").value(std::uint64_t{header.sender_pid});
-    json.key("tid").value(std::uint64_t{header.sender_tid});
-    json.key("uid").value(std::uint64_t{header.sender_uid});
-    json.key("gid").value(std::uint64_t{header.sender_gid});
-    auto extension = [&](const char* name, ExtensionType type) {
+    Json json{
+        {"sequence", header.sequence},    {"time", header.time},
+        {"type", to_string(header.type)}, {"priority", header.priority},
+        {"flags", header.flags},          {"redelivered", (header.flags & kFrameRedelivered) != 0},
+        {"id", header.message_id},        {"correlation", header.correlation_id},
+        {"deadline", header.deadline},    {"pid", header.sender_pid},
+        {"tid", header.sender_tid},       {"uid", header.sender_uid},
+        {"gid", header.sender_gid}};
+    for (const auto& [name, type] : kExtensions) {
         auto value = frame.extension(type);
-        if (value)
-            json.key(name).value(is_utf8(text_of(*value)) ? std::string(text_of(*value))
-                                                          : base64(text_of(*value)));
-    };
-    extension("method", ExtensionType::kMethod);
-    extension("group", ExtensionType::kGroup);
-    extension("content-type", ExtensionType::kContentType);
-    extension("session", ExtensionType::kSession);
-    extension("trace-id", ExtensionType::kTraceId);
-    if (header.payload_id != 0) {
-        json.key("payload").value(header.payload_id).key("payload-kind").value(content.kind());
+        if (!value) continue;
+        std::string_view text = as_text(*value);
+        json[name] = is_utf8(text) ? std::string(text) : base64(text);
     }
-    json.key("length").value(content.size());
+    if (header.payload_id != 0) {
+        json["payload"] = header.payload_id;
+        json["payload-kind"] = body.kind();
+    }
+    json["length"] = body.size();
     return json;
 }
 
 void add_body(Json& json, std::string_view body) {
     bool plain = is_utf8(body);
-    json.key("encoding").value(plain ? "utf-8" : "base64");
-    json.key("body").value(plain ? std::string(body) : base64(body));
+    json["encoding"] = plain ? "utf-8" : "base64";
+    json["body"] = plain ? std::string(body) : base64(body);
 }
 
-void print_json(const FrameView& frame, const Content& content) {
-    Json json = head_as_json(frame, content);
-    if (content.size() <= kInlineJson) {
-        add_body(json, content.text());
-        return print(json.end().take());
+void show_json(const FrameView& frame, const MessageBody& body) {
+    Json json = head_of(frame, body);
+    if (body.size() <= kInlineJson) {
+        add_body(json, body.text());
+        return print_json(json);
     }
-    json.key("encoding").value("base64").key("body").value("");
-    std::string text = json.end().take();
+    json["encoding"] = "base64";
+    json["body"] = "";
+    std::string text = to_line(json);
     constexpr std::string_view kEnd = "\"}\n";
     text.resize(text.size() - kEnd.size());
     print(text);
     std::string rest;  // up to two bytes of the last piece: base64 encodes three at a time
-    content.for_each_piece([&](std::string_view piece) {
+    body.for_each_piece([&](std::string_view piece) {
         rest += piece;
         std::size_t whole = rest.size() / 3 * 3;
         print(base64(std::string_view(rest).substr(0, whole)));
@@ -102,51 +99,50 @@ std::string Printer::shown_target() const {
     return output_ ? escape_controls(options_.output) : "cannot write to standard output";
 }
 
-bool Printer::ends_line(bool terminal) const {
-    return options_.newline || (!options_.nul && terminal);
+bool Printer::ends_line() const {
+    return options_.newline || (!options_.nul && !output_ && output_is_terminal());
 }
 
 void Printer::show(const FrameView& frame, bool leased) const {
-    Content content(channel_, frame, leased);
-    if (json_ && !output_) return print_json(frame, content);
-    write_content(content, target(), shown_target(), !output_ && output_is_terminal());
-    if (json_) print(head_as_json(frame, content).end().take());
+    MessageBody body(channel_, frame, leased);
+    if (json_ && !output_) return show_json(frame, body);
+    write_body(body);
+    if (json_) print_json(head_of(frame, body));
 }
 
 void Printer::show(std::string_view body) const {
-    if (json_) {
-        Json json;
-        json.begin_object().key("length").value(std::uint64_t{body.size()});
-        if (!output_) add_body(json, body);
-        if (output_) write_all(output_.get(), body, shown_target());
-        return print(json.end().take());
+    if (!json_) return write_last(body, body.empty() ? '\0' : body.back());
+    Json json{{"length", body.size()}};
+    if (output_) {
+        write_all(output_.get(), body, shown_target());
+    } else {
+        add_body(json, body);
     }
-    std::string text(body);
-    if (options_.nul) text += '\0';
-    if (ends_line(!output_ && output_is_terminal()) && !body.ends_with('\n')) text += '\n';
-    write_all(target(), text, shown_target());
+    print_json(json);
 }
 
-void Printer::write_content(const Content& content, int fd, const std::string& shown,
-                            bool terminal) const {
-    bool line = ends_line(terminal);
-    if (content.size() > kInlineJson && !line && !options_.nul && !options_.newline) {
-        return content.copy_to(fd, shown);
-    }
+void Printer::write_body(const MessageBody& body) const {
+    // A small message and its terminator are one write.
+    const bool small = body.size() <= kInlineJson;
+    if (!small && !options_.nul && !ends_line()) return body.copy_to(target(), shown_target());
     char last = 0;
-    // Write a small message and its terminator at once.
-    std::string small;
-    content.for_each_piece([&](std::string_view piece) {
+    std::string text;
+    body.for_each_piece([&](std::string_view piece) {
         last = piece.back();
-        if (content.size() <= kInlineJson) {
-            small += piece;
+        if (small) {
+            text += piece;
         } else {
-            write_all(fd, piece, shown);
+            write_all(target(), piece, shown_target());
         }
     });
-    if (options_.nul) small += '\0';
-    if (line && last != '\n') small += '\n';
-    write_all(fd, small, shown);
+    write_last(text, last);
+}
+
+void Printer::write_last(std::string_view rest, char last) const {
+    std::string text(rest);
+    if (options_.nul) text += '\0';
+    if (ends_line() && last != '\n') text += '\n';
+    write_all(target(), text, shown_target());
 }
 
 }  // namespace ipcfs::client

@@ -4,9 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include <content.hpp>
 #include <io.hpp>
-#include <json.hpp>
+#include <message_body.hpp>
 #include <tree.hpp>
 
 #include <ipcfs/frame.hpp>
@@ -27,9 +26,10 @@ public:
     void show(std::string_view body) const;
 
 private:
-    void write_content(const Content& content, int fd, const std::string& shown,
-                       bool terminal) const;
-    bool ends_line(bool terminal) const;
+    void write_body(const MessageBody& body) const;
+    // Writes the end of a body whose last byte is `last`, with its terminator.
+    void write_last(std::string_view rest, char last) const;
+    bool ends_line() const;
     int target() const { return output_ ? output_.get() : STDOUT_FILENO; }
     std::string shown_target() const;
 

@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <vector>
 
 #include <failure.hpp>
 #include <put.hpp>
@@ -75,13 +74,8 @@ int write_body(LargeWrite& out, const LargeBody& body, std::int64_t started) {
     if (body.rest < 0) return 0;
     const std::uint64_t whole = size_of(body.rest);
     std::int64_t shown = started;
-    std::vector<char> piece(kPiece);
-    for (;;) {
-        ssize_t n = ::read(body.rest, piece.data(), piece.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) fail_errno(body.shown, errno);
-        if (n == 0) return 0;
-        if (int error = out.write({piece.data(), static_cast<std::size_t>(n)})) return error;
+    for (std::string piece; read_more(body.rest, piece, body.shown, kPiece); piece.clear()) {
+        if (int error = out.write(piece)) return error;
         std::int64_t at = now();
         if (at - shown < kProgressEvery) continue;
         shown = at;
@@ -90,23 +84,14 @@ int write_body(LargeWrite& out, const LargeBody& body, std::int64_t started) {
                       (whole > out.written() ? " of " + human_size(whole) : "") + ", " +
                       human_size(static_cast<std::uint64_t>(rate)) + "/s...");
     }
+    return 0;
 }
 
 Fd hold_rest(int source, const std::string& shown) {
     Fd memory(::memfd_create("ipcfs-send", MFD_CLOEXEC));
     if (!memory) fail_errno("memory for " + shown, errno);
-    std::vector<char> piece(kPiece);
-    for (;;) {
-        ssize_t n = ::read(source, piece.data(), piece.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) fail_errno(shown, errno);
-        if (n == 0) break;
-        for (ssize_t done = 0; done < n;) {
-            ssize_t put =
-                ::write(memory.get(), piece.data() + done, static_cast<std::size_t>(n - done));
-            if (put < 0 && errno != EINTR) fail_errno("memory for " + shown, errno);
-            if (put > 0) done += put;
-        }
+    for (std::string piece; read_more(source, piece, shown, kPiece); piece.clear()) {
+        write_all(memory.get(), piece, "memory for " + shown);
     }
     ::lseek(memory.get(), 0, SEEK_SET);
     return memory;

@@ -3,7 +3,6 @@
 // are served in order, wake no reader in vain, and are what a writer on type sync waits for.
 // Payloads are passed on piece by piece. One thread.
 #include <fcntl.h>
-#include <string>
 
 #include <command.hpp>
 #include <failure.hpp>
@@ -23,19 +22,15 @@ int receive_from(const Globals& globals, const Channel& channel, const ReceiveOp
     for (std::uint64_t n = 0; drain || n < options.count.value_or(UINT64_MAX); ++n) {
         // Without waiting there is no deadline: take what is queued, or nothing.
         Deadline deadline(waits ? options.timeout : std::nullopt);
-        Hold hold(deadline);
+        DeferSignals signals(deadline);
         FrameView frame;
-        if (reader.receive(hold, deadline, frame)) {
+        if (reader.receive(signals, deadline, frame)) {
             printer.show(frame);
             continue;
         }
         if (drain) return kOk;
-        if (hold.interrupted()) return kInterrupted;  // `hold` then obeys the signal
-        if (!globals.quiet && options.timeout.value_or(0) > 0) {
-            fail(kNothing,
-                 channel.shown() + ": no message within " + human_duration(*options.timeout));
-        }
-        return kNothing;
+        if (signals.interrupted()) return kInterrupted;  // `signals` then obeys it
+        return no_message(globals, channel, options.timeout);
     }
     return kOk;
 }

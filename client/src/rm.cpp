@@ -28,7 +28,7 @@ public:
     void remove(const Channel& channel) {
         if (options_.recursive) {
             for (const std::string& name : tree_.children(channel)) {
-                remove(Channel{channel.name + "/" + name, channel.file(name)});
+                remove(channel.child(name));
             }
             for (const std::string& name : channel.subscriptions()) {
                 remove(channel.subscription(name));
@@ -87,7 +87,7 @@ private:
 
     // "3 messages, 1 leased, 2 dead"
     static std::string held(const Channel& channel) {
-        Pairs state = read_status(channel);
+        Pairs state = channel.read("status");
         std::string depth(find(state, "depth"));
         std::string text =
             (depth.empty() ? "" : depth + " ") + (depth == "1" ? "message" : "messages");
@@ -113,7 +113,7 @@ int remove(const Globals& globals, const RemoveOptions& options) {
     }
     clear_progress();
     if (globals.json) {
-        print(Json().object({{"removed", std::to_string(remover.removed())}}).take());
+        print_json({{"removed", remover.removed()}});
     }
     return kOk;
 }

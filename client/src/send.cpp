@@ -2,13 +2,10 @@
 // full channel without limit and Ctrl-C ends the wait. Messages that do not fit one write go
 // through `put`. One thread.
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <memory>
 #include <poll.h>
 #include <span>
 #include <string>
@@ -73,13 +70,7 @@ public:
     void send_all(int source, const std::string& shown) {
         std::string start;
         while (start.size() <= kMaxWrite) {
-            std::size_t before = start.size();
-            start.resize(before + 65536);
-            ssize_t n = ::read(source, start.data() + before, 65536);
-            int error = n < 0 ? errno : 0;
-            start.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-            if (n == 0) return send(start);
-            if (n < 0 && error != EINTR) fail_errno(shown, error);
+            if (!read_more(source, start, shown)) return send(start);
         }
         send_large({start, source, shown});
     }
@@ -111,16 +102,11 @@ private:
     // Makes one attempt. Returns 0, or the errno of the write or close. An unfinished message
     // reserves no room, so the caller waits for room before and after.
     int try_large(LargeBody& body, const Deadline& deadline, std::int64_t started) {
-        bool refuses = find(read_settings(), "overflow") == "reject";
+        bool refuses = channel_.find("ctl", "overflow") == "reject";
         if (!refuses) wait_for_room(fd_.get(), deadline, started);
-        LargeWrite out(channel_, framing_.file == "queue" ? "put" : "framed/put",
-                       timeout_.has_value());
-        int error = 0;
-        if (framing_.file == "queue") {
-            error = write_body(out, body, now());
-        } else {
-            error = write_framed(out, body);
-        }
+        const bool plain = framing_.file == "queue";
+        LargeWrite out(channel_, plain ? "put" : "framed/put", timeout_.has_value());
+        int error = plain ? write_body(out, body, now()) : write_framed(out, body);
         if (error == 0 && !refuses) wait_for_room(out.fd(), deadline, started);
         written_ = std::max(out.written(), framed_length_);
         return out.finish();
@@ -159,9 +145,8 @@ private:
     [[noreturn]] void refuse_large(int error) const {
         std::string what = channel_.shown() + after_some();
         if (error == EMSGSIZE) {
-            std::string limit(find(read_settings(), "max-payload"));
             fail(kError, what + ": a message of at least " + human_size(written_) +
-                             " is too long; max-payload is " + limit);
+                             " is too long; max-payload is " + channel_.find("ctl", "max-payload"));
         }
         if (error == ENOSPC) {
             fail(kError, what + ": too little memory is available for " + human_size(written_) +
@@ -173,10 +158,6 @@ private:
     void wait_for_room(int fd, const Deadline& deadline, std::int64_t started) {
         std::int64_t backoff = 0;
         if (poll_one(fd, POLLOUT, 0) == 0) wait(fd, deadline, started, backoff);
-    }
-
-    Pairs read_settings() const {
-        return parse_pairs(read_file(channel_.file("ctl")).value_or(""));
     }
 
     // Waits until there may be room. Backs off if other senders take the room first.
@@ -206,8 +187,8 @@ private:
 
     // Why the message cannot be sent now, such as "jobs is full (800 of 1000)".
     std::string reason() const {
-        Pairs state = read_status(channel_);
-        Pairs settings = read_settings();
+        Pairs state = channel_.read("status");
+        Pairs settings = channel_.read("ctl");
         if (find(settings, "type") == "sync") return channel_.shown() + " has no reader waiting";
         // A full channel also pauses; `why` distinguishes that from the command.
         bool held =
@@ -238,12 +219,7 @@ private:
 // Sends one message for each line as it arrives, without the newline.
 void send_lines(Sender& sender, int fd, const std::string& shown) {
     std::string pending;
-    std::string chunk(65536, '\0');
-    for (;;) {
-        ssize_t n = ::read(fd, chunk.data(), chunk.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) fail_errno(shown, errno);
-        pending.append(chunk, 0, static_cast<std::size_t>(n));
+    while (read_more(fd, pending, shown)) {
         std::size_t start = 0;
         for (auto end = pending.find('\n'); end != std::string::npos;
              end = pending.find('\n', start)) {
@@ -252,7 +228,6 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
             start = end + 1;
         }
         pending.erase(0, start);
-        if (n == 0) break;
         if (pending.size() > kMaxLine) {
             fail(kError, shown + ": a line is longer than " + human_size(kMaxLine));
         }
@@ -262,12 +237,12 @@ void send_lines(Sender& sender, int fd, const std::string& shown) {
 
 // Publishing to a channel that is no topic is an error; to one without subscribers, perhaps a mistake.
 void check_topic(const Globals& globals, const Channel& channel) {
-    std::string type = channel.setting("type");
+    std::string type = channel.find("ctl", "type");
     if (!type.empty() && type != "topic" && type != "multicast") {
         fail(kError, channel.shown() + " is no topic, its type is " + type +
                          "; to send a message there: ipcfs send " + channel.shown());
     }
-    bool none = find(read_status(channel), "subscribers") == "0";
+    bool none = channel.find("status", "subscribers") == "0";
     if (none && !globals.quiet && ::isatty(STDERR_FILENO) == 1) {
         std::fprintf(stderr, "ipcfs: %s has no subscribers now\n", channel.shown().c_str());
     }
@@ -310,8 +285,7 @@ int send(const Globals& globals, const SendOptions& options) {
         for (const std::string& message : messages) sender.send(message);
     }
     if (globals.json) {
-        Pairs result{{"channel", channel.name}, {"sent", std::to_string(sender.sent())}};
-        print(Json().object(result).take());
+        print_json({{"channel", channel.name}, {"sent", sender.sent()}});
     }
     return kOk;
 }

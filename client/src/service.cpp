@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <poll.h>
+#include <spawn.h>
 #include <string>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -25,17 +26,17 @@
 namespace ipcfs::client {
 namespace {
 
+namespace fs = std::filesystem;
+
 // Runs a program. Returns its exit code, 128 + the signal that killed it, or 127 if it does not exist.
 int execute(const std::vector<std::string>& words) {
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
-    pid_t child = ::fork();
-    if (child < 0) fail_errno("fork", errno);
-    if (child == 0) {
-        ::execvp(argv[0], argv.data());
-        ::_exit(errno == ENOENT ? 127 : 126);
-    }
+    pid_t child = 0;
+    int error = ::posix_spawnp(&child, argv[0], nullptr, nullptr, argv.data(), environ);
+    if (error == ENOENT) return 127;
+    if (error != 0) fail_errno(words.front(), error);
     int state = 0;
     while (::waitpid(child, &state, 0) < 0) {
         if (errno != EINTR) fail_errno("waitpid", errno);
@@ -45,12 +46,10 @@ int execute(const std::vector<std::string>& words) {
 
 // Look beside this program first, so that a build or installation uses its own daemon.
 std::string daemon_program() {
-    std::string self(PATH_MAX, '\0');
-    ssize_t n = ::readlink("/proc/self/exe", self.data(), self.size());
-    self.resize(static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-    std::string directory = self.substr(0, self.rfind('/'));
-    for (const char* place : {"/ipcfsd", "/../sbin/ipcfsd", "/../libexec/ipcfsd"}) {
-        if (::access((directory + place).c_str(), X_OK) == 0) return directory + place;
+    std::error_code error;
+    auto directory = fs::read_symlink("/proc/self/exe", error).parent_path();
+    for (const char* place : {"ipcfsd", "../sbin/ipcfsd", "../libexec/ipcfsd"}) {
+        if (::access((directory / place).c_str(), X_OK) == 0) return directory / place;
     }
     return "ipcfsd";
 }
@@ -111,16 +110,13 @@ void wait_for_mount(std::string& root, bool chosen, const std::vector<Mount>& be
 // The canonical path of the mount: links resolved without touching the mount point itself, which
 // would fail on a dead mount.
 std::string canonical(const std::string& root) {
-    namespace fs = std::filesystem;
     std::error_code error;
     fs::path path(root);
     for (int links = 0; links < 40; ++links) {
         fs::path parent = fs::weakly_canonical(path.parent_path(), error);
         path = (error ? path.parent_path() : parent) / path.filename();
-        std::string target(PATH_MAX, '\0');
-        ssize_t n = ::readlink(path.c_str(), target.data(), target.size());
-        if (n <= 0) break;
-        target.resize(static_cast<std::size_t>(n));
+        fs::path target = fs::read_symlink(path, error);
+        if (error) break;
         path = (path.parent_path() / target).lexically_normal();
     }
     return path.string();
@@ -179,7 +175,8 @@ Lock find_lock(const std::string& root) {
         if (!S_ISREG(info.st_mode) || info.st_uid != home.st_uid) continue;
         if (::getuid() != 0 && info.st_uid != ::getuid() && info.st_uid != 0) continue;
         if (::flock(fd.get(), LOCK_SH | LOCK_NB) == 0) continue;
-        std::string text = read_all(fd.get(), 4096, lock.path);
+        std::string text;
+        read_more(fd.get(), text, lock.path);
         text.erase(text.find_last_not_of(" \n") + 1);
         auto pid = parse_number(text);
         if (text.empty()) fail(kError, "the daemon of " + root + " is still starting; try again");
@@ -251,9 +248,7 @@ int up(const Globals& globals, const UpOptions& options) {
         wait_for_mount(root, chosen, before);
     }
     if (globals.json) {
-        Json json;
-        json.begin_object().key("mount").value(root).key("started").value(!mounted).end();
-        print(json.take());
+        print_json({{"mount", root}, {"started", !mounted}});
     } else if (!globals.quiet) {
         print(for_output(root) + (mounted ? " is mounted already\n" : " is mounted\n"));
     }
@@ -272,17 +267,11 @@ Registration<UpOptions> g_up(
 
 int version(const Globals& globals, const NoOptions&) {
     std::string root = choose_root(globals.mount);
-    Pairs daemon = parse_pairs(read_file(root + "/kern/ipc/version").value_or(""));
+    Pairs daemon = read_version(root);
     if (globals.json) {
-        Json json;
-        json.begin_object().key("client").value(IPCFS_VERSION);
-        json.key("mount").value(root).key("daemon");
-        if (daemon.empty()) {
-            json.null();
-        } else {
-            json.object(daemon);
-        }
-        print(json.end().take());
+        print_json({{"client", IPCFS_VERSION},
+                    {"mount", root},
+                    {"daemon", daemon.empty() ? Json() : to_json(daemon)}});
         return kOk;
     }
     print("ipcfs " IPCFS_VERSION "\n");
@@ -312,9 +301,7 @@ int down(const Globals& globals, const DownOptions& options) {
         unmount(root, Deadline(runs ? *options.timeout : 0));
     }
     if (globals.json) {
-        Json json;
-        json.begin_object().key("mount").value(root).key("stopped").value(found).end();
-        print(json.take());
+        print_json({{"mount", root}, {"stopped", found}});
     } else if (!globals.quiet) {
         print(for_output(root) + (found ? " is unmounted\n" : " is not mounted\n"));
     }

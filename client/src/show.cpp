@@ -2,11 +2,9 @@
 // thread.
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdio>
 #include <ctime>
 #include <string>
-#include <vector>
 
 #include <command.hpp>
 #include <failure.hpp>
@@ -70,11 +68,11 @@ Table for_people(const Table& table) {
 }  // namespace
 
 void show(const Globals& globals, const Pairs& pairs) {
-    print(globals.json ? Json().object(pairs).take() : render(pairs, output_is_terminal()));
+    print(globals.json ? to_line(to_json(pairs)) : render(pairs, output_is_terminal()));
 }
 
 void show(const Globals& globals, const Table& table) {
-    if (globals.json) return print(Json().array(table).take());
+    if (globals.json) return print_json(to_json(table));
     Table shown = for_people(table);
     // Show a single row with many columns, such as a channel's `stats`, vertically.
     if (shown.rows.size() == 1 && !shown.column("channel") && !shown.column("sequence")) {
@@ -97,9 +95,7 @@ std::uint64_t total(const Table& table, std::string_view column) {
 
 Pairs summary(const Tree& tree) {
     Pairs pairs{{"mount", tree.root()}};
-    for (auto& [key, value] : parse_pairs(read_file(tree.file("kern/ipc/version")).value_or(""))) {
-        pairs.emplace_back(key, value);
-    }
+    for (auto& pair : tree.version()) pairs.push_back(std::move(pair));
     auto channels = read_file(tree.file("kern/ipc/stats/channels"));
     if (!channels) return pairs;
     Table table = parse_table(*channels);
@@ -141,7 +137,7 @@ int status(const Globals& globals, const ChannelOption& options) {
         return kOk;
     }
     Channel channel = tree.channel(options.channel);
-    Pairs pairs = parse_pairs(read_file_or_fail(channel.file("status"), channel.shown("status")));
+    Pairs pairs = channel.read_or_fail("status");
     pairs.insert(pairs.begin(), {"channel", channel.name});
     show(globals, pairs);
     return kOk;

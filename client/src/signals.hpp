@@ -6,7 +6,6 @@
 #include <csignal>
 #include <cstdint>
 #include <poll.h>
-#include <unistd.h>
 #include <vector>
 
 #include <failure.hpp>
@@ -41,17 +40,6 @@ public:
     // How many stop signals came, and which came last.
     static int stop_count() { return stop_count_; }
     static int last_stop_signal() { return last_stop_signal_; }
-
-    // Ends the process by the signal's default action.
-    [[noreturn]] static void obey(int signal) {
-        handle(signal, SIG_DFL);
-        sigset_t just;
-        ::sigemptyset(&just);
-        ::sigaddset(&just, signal);
-        ::raise(signal);
-        ::sigprocmask(SIG_UNBLOCK, &just, nullptr);
-        ::_exit(128 + signal);
-    }
 
 private:
     static void handle(int signal, void (*handler)(int)) {

@@ -1,11 +1,7 @@
 // `ipcfs sub`: follows a topic, or creates, lists, removes and reads named subscriptions, which are
 // directories below TOPIC/subs. One thread.
-#include <algorithm>
 #include <cerrno>
-#include <dirent.h>
-#include <memory>
 #include <string>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <vector>
 
@@ -33,7 +29,7 @@ struct SubscribeOptions {
 };
 
 void require_topic(const Channel& channel) {
-    std::string type = channel.setting("type");
+    std::string type = channel.find("ctl", "type");
     if (type.empty() || type == "topic" || type == "multicast") return;
     fail(kError, channel.shown() + " is no topic, its type is " + type +
                      "; to change it while it is empty and unused: ipcfs ctl " + channel.shown() +
@@ -54,10 +50,8 @@ std::string filter_text(const SubscribeOptions& options) {
 void apply_filter(const Channel& subscription, const SubscribeOptions& options) {
     int error = write_once(subscription.file("filter"), filter_text(options));
     if (error == 0) return;
-    std::string reason(find(read_status(subscription), "last-error"));
-    if (error == EINVAL && !reason.empty()) {
-        fail(kError, subscription.shown("filter") + ": " + escape_controls(reason));
-    }
+    if (error == EINVAL)
+        fail(kError, subscription.shown("filter") + ": " + subscription.reason(error));
     fail_errno(subscription.shown("filter"), error);
 }
 
@@ -71,7 +65,7 @@ int remove_subscription(const Globals& globals, const Channel& subscription) {
     if (::rmdir(subscription.path.c_str()) != 0) {
         if (errno == ENOENT) fail(kError, "there is no subscription " + subscription.shown());
         if (errno == ENOTEMPTY) {
-            std::string depth(find(read_status(subscription), "depth"));
+            std::string depth = subscription.find("status", "depth");
             fail(kError, subscription.shown() + " still holds messages" +
                              (depth.empty() ? "" : " (" + depth + ")") +
                              "; to take them: ipcfs recv " + subscription.shown() +
@@ -80,7 +74,7 @@ int remove_subscription(const Globals& globals, const Channel& subscription) {
         }
         fail_errno(subscription.shown(), errno);
     }
-    if (globals.json) print(Json().object({{"removed", subscription.name}}).take());
+    if (globals.json) print_json({{"removed", subscription.name}});
     return kOk;
 }
 
@@ -89,7 +83,7 @@ int list_subscriptions(const Globals& globals, const Channel& topic) {
     table.columns = {"subscription", "depth", "bytes", "readers", "leased", "dead", "filter"};
     for (const std::string& name : topic.subscriptions()) {
         Channel each = topic.subscription(name);
-        Pairs state = read_status(each);
+        Pairs state = each.read("status");
         std::vector<std::string> row{name};
         for (std::size_t c = 1; c + 1 < table.columns.size(); ++c) {
             auto value = find(state, table.columns[c]);
@@ -107,7 +101,7 @@ int list_subscriptions(const Globals& globals, const Channel& topic) {
         table.rows.push_back(std::move(row));
     }
     if (globals.json) {
-        print(Json().array(table).take());
+        print_json(to_json(table));
     } else if (!table.rows.empty()) {
         print(render(table, output_is_terminal()));
     }

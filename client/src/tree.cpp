@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdlib>
 #include <dirent.h>
 #include <memory>
@@ -21,10 +20,6 @@ constexpr std::string_view kDefaultRoot = "/ipc";
 // Directory names that belong to a channel, or to the system at the root.
 constexpr std::array<std::string_view, 10> kReserved{
     "priority", "framed", "dead", "payload", "subs", "instances", "share", "kern", "cap", "net"};
-
-struct CloseDirectory {
-    void operator()(DIR* directory) const { ::closedir(directory); }
-};
 
 // mountinfo escapes blanks, tabs, newlines and backslashes as \ooo.
 std::string unescape_octal(std::string_view text) {
@@ -136,8 +131,21 @@ std::string Channel::payload(std::uint64_t id) const {
     return std::string(above.substr(0, above.rfind('/') + 1)) + file;
 }
 
-std::string Channel::setting(std::string_view key) const {
-    return std::string(find(parse_pairs(read_file(file("ctl")).value_or("")), key));
+Pairs Channel::read(std::string_view entry) const {
+    return parse_pairs(read_file(file(entry)).value_or(""));
+}
+
+Pairs Channel::read_or_fail(std::string_view entry) const {
+    return parse_pairs(read_file_or_fail(file(entry), shown(entry)));
+}
+
+std::string Channel::find(std::string_view entry, std::string_view key) const {
+    return std::string(client::find(read(entry), key));
+}
+
+std::string Channel::reason(int error) const {
+    std::string text = error == EINVAL || error == ENOENT ? find("status", "last-error") : "";
+    return text.empty() ? describe(error) : escape_controls(text);
 }
 
 std::vector<std::string> Channel::subscriptions() const {
@@ -205,19 +213,13 @@ Channel Tree::channel(std::string_view argument) const {
 }
 
 std::vector<std::string> Tree::children(const Channel& parent) const {
-    std::unique_ptr<DIR, CloseDirectory> directory(::opendir(parent.path.c_str()));
-    if (!directory) fail_errno(parent.shown(), errno);
-    std::vector<std::string> names;
-    while (const dirent* entry = ::readdir(directory.get())) {
-        std::string_view name = entry->d_name;
-        bool directory_like = entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
-        if (name == "." || name == ".." || !directory_like) continue;
-        bool reserved = std::find(kReserved.begin(), kReserved.end(), name) != kReserved.end();
-        if (reserved) continue;
+    auto names = names_in(parent.path, true);
+    if (errno != 0) fail_errno(parent.shown(), errno);
+    std::erase_if(names, [&](const std::string& name) {
+        if (std::find(kReserved.begin(), kReserved.end(), name) != kReserved.end()) return true;
         // A directory that may not be entered cannot be distinguished from a channel; treat it as one.
-        if (is_channel(parent.file(name)) || errno == EACCES) names.emplace_back(name);
-    }
-    std::sort(names.begin(), names.end());
+        return !is_channel(parent.file(name)) && errno != EACCES;
+    });
     return names;
 }
 
@@ -237,19 +239,22 @@ int make_directory(const std::string& path, const std::string& text) {
     return error;
 }
 
-std::vector<std::string> names_in(const std::string& path) {
+std::vector<std::string> names_in(const std::string& path, bool directories) {
     std::vector<std::string> names;
-    std::unique_ptr<DIR, CloseDirectory> directory(::opendir(path.c_str()));
-    while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) {
-        std::string name = entry->d_name;
-        if (name != "." && name != "..") names.push_back(std::move(name));
+    std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(path.c_str()), &::closedir);
+    if (!open) return names;
+    while (const dirent* entry = ::readdir(open.get())) {
+        std::string_view name = entry->d_name;
+        bool other = entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN;
+        if (name != "." && name != ".." && !(directories && other)) names.emplace_back(name);
     }
     std::sort(names.begin(), names.end());
+    errno = 0;
     return names;
 }
 
-Pairs read_status(const Channel& channel) {
-    return parse_pairs(read_file(channel.file("status")).value_or(""));
+Pairs read_version(const std::string& root) {
+    return parse_pairs(read_file(root + "/kern/ipc/version").value_or(""));
 }
 
 }  // namespace ipcfs::client

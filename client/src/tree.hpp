@@ -37,12 +37,23 @@ struct Channel {
     std::string shown(std::string_view below = {}) const;
     // The path of a payload's file; a subscription's payloads are in its topic's directory.
     std::string payload(std::uint64_t id) const;
-    // A value of `ctl`; empty if there is none.
-    std::string setting(std::string_view key) const;
+    // The `key value` lines of a file such as ctl or status; empty if it cannot be read.
+    Pairs read(std::string_view name) const;
+    Pairs read_or_fail(std::string_view name) const;
+    // A value in such a file; empty if there is none.
+    std::string find(std::string_view name, std::string_view key) const;
+    // Why a write failed with `error`, in the daemon's words (`last-error`) if it gave any.
+    std::string reason(int error) const;
+    Channel child(const std::string& below) const {
+        return {name.empty() ? below : name + "/" + below, file(below)};
+    }
     // A topic's named subscriptions, sorted; and one of them, which can be used like a channel.
     std::vector<std::string> subscriptions() const;
     Channel subscription(std::string_view name) const;
 };
+
+// What kern/ipc/version says; empty if no daemon runs there.
+Pairs read_version(const std::string& root);
 
 class Tree {
 public:
@@ -51,6 +62,7 @@ public:
 
     const std::string& root() const { return root_; }
     std::string file(std::string_view below) const { return root_ + "/" + std::string(below); }
+    Pairs version() const { return read_version(root_); }
     // Resolves `jobs`, `a/b`, a path below the mount, or ./x within it. Does not check whether the
     // channel exists.
     Channel locate(std::string_view argument) const;
@@ -67,9 +79,8 @@ bool is_channel(const std::string& path);
 // Creates a directory; returns 0 or the errno. `mode` is octal such as 750, exact regardless of the
 // umask, or empty; throws a usage Failure if it is invalid.
 int make_directory(const std::string& path, const std::string& mode);
-// The names in a directory, sorted; empty if it cannot be listed.
-std::vector<std::string> names_in(const std::string& path);
-// The channel's status as pairs; empty if it cannot be read.
-Pairs read_status(const Channel& channel);
+// The names in a directory, sorted, with `directories` only those of (perhaps) directories. Sets
+// errno to 0, or to the error if it cannot be listed.
+std::vector<std::string> names_in(const std::string& path, bool directories = false);
 
 }  // namespace ipcfs::client

@@ -1,4 +1,4 @@
-// The options of `ipcfs work`; foreman.cpp does the work. One thread.
+// The options of `ipcfs work`; work_runner.cpp does the work. One thread.
 #include <work.hpp>
 
 namespace ipcfs::client {

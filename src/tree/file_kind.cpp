@@ -123,6 +123,7 @@ constexpr std::array kFiles{
     directory(kStats, kIpc, "stats", 0755, kAll),
     text(Kind{39}, kIpc, "config", 0644, kAll, {config_text, take_config}),
     text(Kind{40}, kIpc, "version", 0444, kAll, {version_text}),
+    text(Kind{43}, kIpc, "settings", 0444, kAll, {settings_text}),
     text(Kind{35}, kStats, "messages", 0444, kAll, {messages_text}),
     text(Kind{36}, kStats, "channels", 0444, kAll, {channels_text}),
     text(Kind{41}, kStats, "mappings", 0444, kAll, {mappings_text}),

@@ -51,6 +51,14 @@ std::string version_text(Tree& tree, const ChannelPtr&) {
     return tree.system().version ? tree.system().version() : std::string();
 }
 
+std::string settings_text(Tree&, const ChannelPtr&) {
+    Table t({"key", "values", "help"});
+    for (const channel::SettingRow& row : channel::setting_rows()) {
+        t.row().cell(row.key).cell(row.values).cell(row.help);
+    }
+    return std::move(t).text();
+}
+
 std::string mappings_text(Tree& tree, const ChannelPtr&) {
     auto usage = tree.shares().usage();
     const auto payloads = tree.payloads().usage();

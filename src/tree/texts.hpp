@@ -26,6 +26,7 @@ std::string mappings_text(Tree& tree, const ChannelPtr& channel);
 std::string resources_text(Tree& tree, const ChannelPtr& channel);
 std::string config_text(Tree& tree, const ChannelPtr& channel);
 std::string version_text(Tree& tree, const ChannelPtr& channel);
+std::string settings_text(Tree& tree, const ChannelPtr& channel);
 
 // A fault's code is the error of the write.
 Result<void> take_filter(Tree& tree, const ChannelPtr& channel, std::string_view text,

@@ -477,3 +477,23 @@ P
     [ "${lines[8]}" = 'we\$\(rm\ -rf\)' ]
     [ "${#lines[@]}" = 9 ]
 }
+
+@test "help and completion know every setting of the daemon" {
+    "$IPCFS" mkdir jobs
+    "$IPCFS" ctl --help >"$BATS_TEST_TMPDIR/ctl"
+    "$IPCFS" mkdir --help >"$BATS_TEST_TMPDIR/mkdir"
+    "$IPCFS" complete mkdir --set "" | tr '\0' '\n' >"$BATS_TEST_TMPDIR/set"
+    "$IPCFS" complete ctl jobs "" | tr '\0' '\n' >"$BATS_TEST_TMPDIR/keys"
+    while read -r key _; do
+        for help in ctl mkdir; do
+            grep -A1 "^  $key  *[^ ]" "$BATS_TEST_TMPDIR/$help" | grep -q '^      [^ ]'
+        done
+        grep -qx "$key=" "$BATS_TEST_TMPDIR/set"
+        grep -qx "$key" "$BATS_TEST_TMPDIR/keys"
+    done <"$MNT/jobs/ctl"
+    [ "$("$IPCFS" complete ctl jobs durable "" | tr '\0' ' ')" = " off async sync " ]
+    [ "$("$IPCFS" complete ctl jobs capacity "" | tr '\0' ' ')" = " 1000 " ]
+    [ "$("$IPCFS" complete mkdir --type s | tr '\0' ' ')" = " sync stream " ]
+    stop_daemon
+    "$IPCFS" ctl --help | grep -q '^Settings: .*ipcfs up'
+}

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,12 +16,16 @@
 
 namespace ipcfs::client {
 
-class Content {
+inline std::string_view as_text(std::span<const std::byte> bytes) {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+class MessageBody {
 public:
     // Construct it before this process receives the channel's next message, since the payload is
     // kept until then. Throws a Failure if the payload cannot be read; the message is then lost.
     // With `leased`, nothing is given back or claimed, since the message may be redelivered.
-    Content(const Channel& channel, const FrameView& frame, bool leased = false);
+    MessageBody(const Channel& channel, const FrameView& frame, bool leased = false);
 
     std::uint64_t size() const { return size_; }
     // Empty if the body is in the frame.
@@ -32,8 +35,8 @@ public:
     void for_each_piece(const std::function<void(std::string_view)>& use) const;
     void copy_to(int fd, const std::string& shown) const;
     std::string text() const;
-    // The body as a file, positioned at its start: its own file, or a copy in memory. Consumes the
-    // content.
+    // The body as a file, positioned at its start: its own file, or a copy in memory. Consumes this
+    // object.
     Fd to_file() &&;
 
 private:

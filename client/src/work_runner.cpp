@@ -14,10 +14,10 @@
 #include <vector>
 
 #include <child.hpp>
-#include <content.hpp>
 #include <failure.hpp>
 #include <io.hpp>
 #include <json.hpp>
+#include <message_body.hpp>
 #include <message_reader.hpp>
 #include <signals.hpp>
 #include <text.hpp>
@@ -38,10 +38,10 @@ struct Job {
     bool given_up = false;      // stopped because everything is
 };
 
-class Foreman {
+class WorkRunner {
 public:
-    Foreman(const Globals& globals, const WorkOptions& options, const Tree& tree,
-            const Channel& channel)
+    WorkRunner(const Globals& globals, const WorkOptions& options, const Tree& tree,
+               const Channel& channel)
         : globals_(globals), options_(options), tree_(tree), channel_(channel) {}
 
     int run() {
@@ -152,7 +152,7 @@ private:
         if (options_.limit) job.limit_at = now() + *options_.limit;
         int error = 0;
         try {
-            Fd input = Content(channel_, frame, true).to_file();
+            Fd input = MessageBody(channel_, frame, true).to_file();
             error = job.child.start(options_.command, environment_for(tree_, channel_, frame),
                                     input.get());
         } catch (const Failure& failure) {
@@ -319,17 +319,13 @@ private:
             Pairs sums{{"channel", channel_.name},        {"taken", std::to_string(taken_)},
                        {"acked", std::to_string(acked_)}, {"nacked", std::to_string(nacked_)},
                        {"dead", std::to_string(dead_)},   {"lost", std::to_string(lost_)}};
-            print(Json().object(sums).take());
+            print_json(to_json(sums));
         }
         if (failure_) throw Failure(*failure_);
         if (stop_requests_ > 1 || (stop_requests_ == 1 && Signals::last_stop_signal() == SIGINT))
-            Signals::obey(Signals::last_stop_signal());
+            end_by(Signals::last_stop_signal());
         if ((count_ || options_.drain) && acked_ < taken_) return kError;
-        if (timed_out_ && !globals_.quiet && *options_.timeout > 0) {
-            fail(kNothing,
-                 channel_.shown() + ": no message within " + human_duration(*options_.timeout));
-        }
-        return timed_out_ ? kNothing : kOk;
+        return timed_out_ ? no_message(globals_, channel_, options_.timeout) : kOk;
     }
 
     static constexpr int kOpen = O_RDWR | O_NONBLOCK;
@@ -345,8 +341,7 @@ private:
     std::vector<Job> jobs_;
     std::unique_ptr<MessageReader> reader_;  // for the next message
     int reopened_ = 0;
-    const bool survives_ = find(parse_pairs(read_file(tree_.file("kern/ipc/version")).value_or("")),
-                                "survives") == "yes";
+    const bool survives_ = find(tree_.version(), "survives") == "yes";
     std::int64_t gone_since_ = 0;
     std::int64_t retry_at_ = 0;
     bool stopping_ = false;  // take no more messages
@@ -369,7 +364,7 @@ int work(const Globals& globals, const WorkOptions& options) {
     Tree tree(globals.mount);
     Channel channel = tree.channel(options.channel);
     require_leases(channel);
-    return Foreman(globals, options, tree, channel).run();
+    return WorkRunner(globals, options, tree, channel).run();
 }
 
 }  // namespace ipcfs::client

@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include <content.hpp>
 #include <failure.hpp>
+#include <message_body.hpp>
 
 #include <ipcfs/message.hpp>
 #include <ipcfs/mount.hpp>
@@ -26,13 +26,10 @@ namespace {
 
 constexpr std::size_t kCopyPiece = std::size_t{4} << 20;
 
-std::string_view as_text(std::span<const std::byte> bytes) {
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 }  // namespace
 
-Content::Content(const Channel& channel, const FrameView& frame, bool leased) : channel_(channel) {
+MessageBody::MessageBody(const Channel& channel, const FrameView& frame, bool leased)
+    : channel_(channel) {
     if (frame.header.payload_id == 0) {
         size_ = frame.body.size();
         fetch_ = [body = as_text(frame.body)](std::uint64_t offset, std::size_t length) {
@@ -48,11 +45,11 @@ Content::Content(const Channel& channel, const FrameView& frame, bool leased) : 
     locate(frame, ref, leased);
 }
 
-void Content::fail_lost(const std::string& why) const {
+void MessageBody::fail_lost(const std::string& why) const {
     fail(kError, channel_.shown() + ": a message came, but not its payload: " + why);
 }
 
-void Content::locate(const FrameView& frame, const PayloadRef& ref, bool leased) {
+void MessageBody::locate(const FrameView& frame, const PayloadRef& ref, bool leased) {
     const std::uint64_t id = frame.header.payload_id;
     // The file of a leased chunk is a copy; the chunk stays with the lease.
     if (ref.kind == PayloadKind::kSealed || (leased && ref.kind == PayloadKind::kPooled)) {
@@ -110,7 +107,7 @@ void Content::locate(const FrameView& frame, const PayloadRef& ref, bool leased)
     }
 }
 
-void Content::for_each_piece(const std::function<void(std::string_view)>& use) const {
+void MessageBody::for_each_piece(const std::function<void(std::string_view)>& use) const {
     std::vector<char> piece;
     if (file_) piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(size_, kCopyPiece)));
     for (std::uint64_t at = 0; at < size_;) {
@@ -130,7 +127,7 @@ void Content::for_each_piece(const std::function<void(std::string_view)>& use) c
     }
 }
 
-void Content::copy_to(int fd, const std::string& shown) const {
+void MessageBody::copy_to(int fd, const std::string& shown) const {
     off_t at = 0;
     // Copy within the kernel if possible; it is not for a file opened for appending, for example.
     while (file_ && static_cast<std::uint64_t>(at) < size_) {
@@ -148,7 +145,7 @@ void Content::copy_to(int fd, const std::string& shown) const {
     for_each_piece([&](std::string_view piece) { write_all(fd, piece, shown); });
 }
 
-Fd Content::to_file() && {
+Fd MessageBody::to_file() && {
     if (file_) return std::move(file_);
     Fd file(::memfd_create("ipcfs-message", MFD_CLOEXEC));
     if (!file) fail_errno("memory for a message", errno);
@@ -157,7 +154,7 @@ Fd Content::to_file() && {
     return file;
 }
 
-std::string Content::text() const {
+std::string MessageBody::text() const {
     std::string all;
     all.reserve(static_cast<std::size_t>(size_));
     for_each_piece([&](std::string_view piece) { all += piece; });
