@@ -85,6 +85,18 @@ TEST_F(Statistics, ASnapshotKeepsItsOwnHistogram) {
     EXPECT_EQ(channel("jobs")->snapshot().latency.count(), 2U);
 }
 
+const char* name_of(insight::Unit unit) {
+    switch (unit) {
+        case insight::Unit::kCount: return "count";
+        case insight::Unit::kBytes: return "bytes";
+        case insight::Unit::kNanos: return "ns";
+        case insight::Unit::kTime: return "ns since 1970";
+        case insight::Unit::kFlag: return "0 or 1";
+        case insight::Unit::kText: return "text";
+    }
+    return "";
+}
+
 TEST_F(Statistics, DocumentationTellsEveryRow) {
     std::ifstream file(IPCFS_SOURCE_DIR "/docs/tree.md");
     const std::string tree(std::istreambuf_iterator<char>(file), {});
