@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <ipcfs/channel.hpp>
@@ -98,14 +99,29 @@ void fill(ipcfs_message& out, ipcfs::Message message) {
     std::memcpy(&out.header, &out.message.header(), sizeof out.header);
 }
 
-// Ends or extends a lease by `say`.
-template <class F>
-int tell(ipcfs_lease* lease, const char* operation, F&& say) {
-    return guarded([&] {
-        if (lease == nullptr) return invalid(operation);
-        auto told = say(lease->lease);
-        return told ? 0 : fail(told.error());
+// Runs `use` on what a handle or a pointer refers to; EINVAL if there is none. Returns what it
+// returns: an Expected<void> or Expected<int>, or a result already made.
+template <class Given, class Use>
+int with(Given* given, const char* operation, Use&& use) noexcept {
+    return guarded([&]() -> int {
+        if (given == nullptr) return invalid(operation);
+        auto result = use(*given);
+        if constexpr (std::is_same_v<decltype(result), int>) {
+            return result;
+        } else {
+            if (!result) return fail(result.error());
+            if constexpr (std::is_same_v<decltype(result), ipcfs::Expected<int>>) return *result;
+            return 0;
+        }
     });
+}
+
+// Moves what was made to the caller's `out`.
+template <class T, class From>
+int give(ipcfs::Expected<From> made, T** out) {
+    if (!made) return fail(made.error());
+    *out = new T{std::move(*made)};
+    return 0;
 }
 
 int send(ipcfs_channel* channel, const void* data, std::size_t size,
@@ -144,10 +160,7 @@ int ipcfs_open(const char* name, const ipcfs_open_options* given, ipcfs_channel*
         how.accept_pooled = options.refuse_pooled == 0;
         how.interruptible = options.interruptible != 0;
         if (options.pool_chunks != 0) how.pools.chunks = options.pool_chunks;
-        auto opened = ipcfs::Channel::open(name, how);
-        if (!opened) return fail(opened.error());
-        *out = new ipcfs_channel{std::move(*opened)};
-        return 0;
+        return give(ipcfs::Channel::open(name, how), out);
     });
 }
 
@@ -170,10 +183,7 @@ int ipcfs_loan_take(ipcfs_channel* channel, size_t size, int64_t timeout, ipcfs_
         if (channel == nullptr || out == nullptr) return invalid("loan");
         ipcfs::LoanOptions how;
         how.timeout = timeout_of(timeout);
-        auto lent = channel->channel.loan(size, how);
-        if (!lent) return fail(lent.error());
-        *out = new ipcfs_loan{std::move(*lent)};
-        return 0;
+        return give(channel->channel.loan(size, how), out);
     });
 }
 
@@ -257,21 +267,21 @@ ipcfs_message* ipcfs_lease_message(ipcfs_lease* lease) {
 }
 
 int ipcfs_lease_ack(ipcfs_lease* lease) {
-    return tell(lease, "acknowledge", [](ipcfs::Lease& held) { return held.ack(); });
+    return with(lease, "acknowledge", [](auto& held) { return held.lease.ack(); });
 }
 
 int ipcfs_lease_nack(ipcfs_lease* lease, int64_t delay) {
-    return tell(lease, "give back",
-                [&](ipcfs::Lease& held) { return held.nack(ipcfs::Timeout(delay)); });
+    return with(lease, "give back",
+                [&](auto& held) { return held.lease.nack(ipcfs::Timeout(delay)); });
 }
 
 int ipcfs_lease_dead(ipcfs_lease* lease) {
-    return tell(lease, "bury", [](ipcfs::Lease& held) { return held.dead(); });
+    return with(lease, "bury", [](auto& held) { return held.lease.dead(); });
 }
 
 int ipcfs_lease_extend(ipcfs_lease* lease, int64_t time) {
-    return tell(lease, "extend lease",
-                [&](ipcfs::Lease& held) { return held.extend(ipcfs::Timeout(time)); });
+    return with(lease, "extend lease",
+                [&](auto& held) { return held.lease.extend(ipcfs::Timeout(time)); });
 }
 
 void ipcfs_lease_free(ipcfs_lease* lease) {
@@ -316,19 +326,11 @@ int ipcfs_message_extension(const ipcfs_message* message, uint16_t type, const v
 }
 
 int ipcfs_receive_fd(ipcfs_channel* channel) {
-    return guarded([&] {
-        if (channel == nullptr) return invalid("receive fd");
-        auto fd = channel->channel.receive_fd();
-        return fd ? *fd : fail(fd.error());
-    });
+    return with(channel, "receive fd", [](auto& of) { return of.channel.receive_fd(); });
 }
 
 int ipcfs_send_fd(ipcfs_channel* channel) {
-    return guarded([&] {
-        if (channel == nullptr) return invalid("send fd");
-        auto fd = channel->channel.send_fd();
-        return fd ? *fd : fail(fd.error());
-    });
+    return with(channel, "send fd", [](auto& of) { return of.channel.send_fd(); });
 }
 
 }  // extern "C"

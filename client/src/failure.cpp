@@ -23,7 +23,9 @@ std::string describe(int error) {
     switch (error) {
         case EPIPE: return "the channel was removed";
         case EDQUOT: return "over the user's quota (see \"ipcfs stats resources\")";
-        case ENOBUFS: return "the channel is full and its overflow policy is reject";
+        case ENOBUFS:
+            return "the channel is full and its overflow policy is reject; to make senders wait: "
+                   "ipcfs ctl CHANNEL overflow block";
         default: return std::strerror(error);
     }
 }

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <sys/ioctl.h>
 #include <type_traits>
 #include <vector>
@@ -130,17 +131,9 @@ struct FrameHeader {
 static_assert(sizeof(FrameHeader) == 96);
 static_assert(std::is_trivially_copyable_v<FrameHeader> && std::is_standard_layout_v<FrameHeader>);
 static_assert(std::has_unique_object_representations_v<FrameHeader>, "no padding");
-static_assert(offsetof(FrameHeader, magic) == 0 && offsetof(FrameHeader, version) == 4);
-static_assert(offsetof(FrameHeader, type) == 5 && offsetof(FrameHeader, header_length) == 6);
-static_assert(offsetof(FrameHeader, flags) == 8 && offsetof(FrameHeader, priority) == 10);
-static_assert(offsetof(FrameHeader, reserved) == 11 && offsetof(FrameHeader, crc32c) == 12);
-static_assert(offsetof(FrameHeader, sequence) == 16 && offsetof(FrameHeader, message_id) == 24);
-static_assert(offsetof(FrameHeader, correlation_id) == 32 && offsetof(FrameHeader, time) == 40);
-static_assert(offsetof(FrameHeader, deadline) == 48 && offsetof(FrameHeader, sender_pid) == 56);
-static_assert(offsetof(FrameHeader, sender_tid) == 60 && offsetof(FrameHeader, sender_uid) == 64);
-static_assert(offsetof(FrameHeader, sender_gid) == 68 &&
-              offsetof(FrameHeader, capability_id) == 72);
-static_assert(offsetof(FrameHeader, payload_id) == 80 && offsetof(FrameHeader, body_length) == 88);
+static_assert(offsetof(FrameHeader, type) == 5 && offsetof(FrameHeader, crc32c) == 12);
+static_assert(offsetof(FrameHeader, sequence) == 16 && offsetof(FrameHeader, deadline) == 48);
+static_assert(offsetof(FrameHeader, sender_pid) == 56 && offsetof(FrameHeader, body_length) == 88);
 
 enum class FrameError {
     kNone,
@@ -157,37 +150,33 @@ enum class FrameError {
 };
 
 constexpr const char* to_string(FrameError error) noexcept {
-    switch (error) {
-        case FrameError::kNone: return "ok";
-        case FrameError::kTruncated: return "frame is truncated";
-        case FrameError::kBadMagic: return "not a frame (bad magic)";
-        case FrameError::kBadVersion: return "unknown frame version";
-        case FrameError::kBadType: return "unknown frame type";
-        case FrameError::kBadFlags: return "unknown frame flags";
-        case FrameError::kBadReserved: return "reserved byte is not zero";
-        case FrameError::kBadHeaderLength: return "bad header length";
-        case FrameError::kBadExtension: return "bad extension";
-        case FrameError::kBodyTooLong: return "frame body is too long";
-        case FrameError::kBadChecksum: return "bad checksum";
-    }
-    return "unknown frame error";
+    constexpr std::array kTexts{"ok",
+                                "frame is truncated",
+                                "not a frame (bad magic)",
+                                "unknown frame version",
+                                "unknown frame type",
+                                "unknown frame flags",
+                                "reserved byte is not zero",
+                                "bad header length",
+                                "bad extension",
+                                "frame body is too long",
+                                "bad checksum"};
+    const auto at = static_cast<std::size_t>(error);
+    return at < kTexts.size() ? kTexts[at] : "unknown frame error";
 }
 
 constexpr const char* to_string(FrameType type) noexcept {
-    switch (type) {
-        case FrameType::kControl: return "control";
-        case FrameType::kData: return "data";
-        case FrameType::kEvent: return "event";
-        case FrameType::kCapability: return "capability";
-        case FrameType::kHandoff: return "handoff";
-        case FrameType::kRequest: return "request";
-        case FrameType::kResponse: return "response";
-        case FrameType::kError: return "error";
-    }
-    return "unknown";
+    constexpr std::array kNames{"unknown", "control", "data",     "event", "capability",
+                                "handoff", "request", "response", "error"};
+    const auto at = static_cast<std::size_t>(type);
+    return kNames[at < kNames.size() ? at : 0];
 }
 
 namespace detail {
+
+inline std::string_view as_text(std::span<const std::byte> bytes) noexcept {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 // Slicing by 8: table[k][b] is the CRC of byte b followed by k zero bytes (reflected 0x1EDC6F41).
 inline constexpr auto kCrcTables = [] {

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <cstddef>
@@ -188,10 +187,7 @@ private:
 
     template <class Condition>
     bool wait(std::unique_lock<std::mutex>& hold, Timeout timeout, Condition condition) {
-        if (timeout != kForever)
-            return changed_.wait_for(hold, Deadline(timeout).left(), condition);
-        changed_.wait(hold, condition);
-        return true;
+        return changed_.wait_for(hold, Deadline(timeout).left(), condition);
     }
 
     // Revokes access to one page; to the whole range if there are too many mappings to split it.

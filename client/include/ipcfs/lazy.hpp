@@ -19,7 +19,6 @@
 #include <mutex>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -48,12 +47,8 @@ struct LazyOptions {
 // producer as gone.
 class LazyOffer {
 public:
-    struct Statistics {
-        std::uint64_t receivers = 0;  // receivers so far
-        std::uint64_t attached = 0;   // receivers now
-        std::uint64_t faults = 0;     // page faults and requests served
-        std::uint64_t pages = 0;      // 4 KiB pages sent to receivers
-    };
+    // Receivers so far and now, page faults and requests served, pages of 4 KiB sent.
+    using Statistics = detail::LazyServer::Totals;
 
     LazyOffer(LazyOffer&&) noexcept = default;
     LazyOffer& operator=(LazyOffer&& other) noexcept {
@@ -69,10 +64,7 @@ public:
     ~LazyOffer() { end(); }
 
     std::uint64_t id() const noexcept { return id_; }
-    Statistics statistics() const {
-        const auto totals = state_->server.totals();
-        return {totals.receivers, totals.attached, totals.faults, totals.pages};
-    }
+    Statistics statistics() const { return state_->server.totals(); }
     // Waits until no receiver can need the payload any more: its message was received, dropped or
     // removed, and no receiver has it mapped. (A Channel holds the last message that it received
     // until it receives another.) ETIMEDOUT.
@@ -80,16 +72,11 @@ public:
         const detail::Deadline deadline(timeout);
         {
             std::unique_lock hold(state_->mutex);
-            const auto gone = [&] { return state_->gone; };
-            if (deadline.forever()) {
-                state_->changed.wait(hold, gone);
-            } else if (!state_->changed.wait_for(hold, deadline.left(), gone)) {
+            if (!state_->changed.wait_for(hold, deadline.left(), [&] { return state_->gone; }))
                 return Error{ETIMEDOUT, "wait for lazy payload"};
-            }
         }
-        const Timeout left = deadline.forever() ? kForever : deadline.left();
-        if (!state_->server.wait_idle(left)) return Error{ETIMEDOUT, "wait for lazy payload"};
-        return {};
+        if (state_->server.wait_idle(deadline.left())) return {};
+        return Error{ETIMEDOUT, "wait for lazy payload"};
     }
 
     friend Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> memory,
@@ -152,19 +139,10 @@ inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> me
     std::vector<std::byte> storage;
     const auto whole = detail::with_texts(options.send, storage);
     if (!whole) return whole.error();
-    const FrameHeader header = detail::header_for(options.send);
-    ControlSend what;
-    what.message_id = header.message_id;
-    what.correlation_id = header.correlation_id;
-    what.deadline = header.deadline;
+    ControlSend what = detail::control_send(*whole);
     what.size = memory.size();
-    what.flags = header.flags & kFrameExpires;
-    what.priority = header.priority;
-    what.type = static_cast<std::uint8_t>(header.type);
-    what.extensions_length = static_cast<std::uint32_t>(storage.size());
-    const std::string_view extensions(reinterpret_cast<const char*>(storage.data()),
-                                      storage.size());
     const detail::Deadline deadline(options.send.timeout);
+    detail::RoomWait room;
     const detail::LazyTuning tuning{options.first_fill, options.read_ahead, options.spin};
     for (int attempt = 0;;) {
         auto connection = detail::Connection::get(mount);
@@ -179,7 +157,7 @@ inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> me
         const std::string path = channel.name();
         what.path_length = static_cast<std::uint32_t>(path.size());
         auto sent = (*connection)
-                        ->call(ControlOp::kLazyOffer, what, {path, extensions}, {},
+                        ->call(ControlOp::kLazyOffer, what, {path, detail::as_text(storage)}, {},
                                [state, id](detail::Packet&& packet) {
                                    *id = packet.as<ControlId>().id;
                                    LazyOffer::pushed(*state, std::move(packet));
@@ -188,8 +166,10 @@ inline Expected<LazyOffer> offer(Channel& channel, std::span<const std::byte> me
         const int code = sent.error().code;
         if (code == EPIPE && (*connection)->broken() && attempt++ == 0) continue;  // a new daemon?
         if (code != EAGAIN) return std::move(sent).error();
-        if (auto room = detail::wait_for_room(channel, deadline, kOperation); !room)
-            return std::move(room).error();
+        auto queue = channel.send_fd();
+        if (!queue) return std::move(queue).error();
+        if (auto waited = room.wait(*queue, deadline, kOperation); !waited)
+            return std::move(waited).error();
     }
 }
 

@@ -85,11 +85,8 @@ public:
     bool wait_idle(Timeout timeout) {
         if (!shared_->ours()) return true;
         std::unique_lock hold(shared_->mutex);
-        const auto idle = [&] { return shared_->totals.attached == 0; };
-        if (timeout != kForever)
-            return shared_->idle.wait_for(hold, Deadline(timeout).left(), idle);
-        shared_->idle.wait(hold, idle);
-        return true;
+        return shared_->idle.wait_for(hold, Deadline(timeout).left(),
+                                      [&] { return shared_->totals.attached == 0; });
     }
 
     Totals totals() const {
@@ -123,8 +120,8 @@ private:
         if (shared_->running) return true;
         shared_->doorbell = OwnFd(Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
         if (!shared_->doorbell) return false;
-        const auto started =
-            start_thread("ipcfs-lazy", "serve lazy payload", [shared = shared_] { run(*shared); });
+        const auto started = start_thread("ipcfs-lazy", "serve lazy payload",
+                                          [shared = shared_] { Service(*shared).run(); });
         shared_->running = started.has_value();
         return shared_->running;
     }
@@ -138,7 +135,11 @@ private:
 
     using Clock = std::chrono::steady_clock;
 
-    struct Round {
+    // The thread.
+    struct Service {
+        explicit Service(Shared& of) : shared(of) {}
+
+        Shared& shared;
         Receivers receivers;
         std::uint64_t faults = 0;  // not reported yet
         std::uint64_t pages = 0;
@@ -150,103 +151,101 @@ private:
                                [](const auto& each) { return each->busy(); });
         }
         bool reportable() const noexcept { return faults != 0 || pages != 0; }
+
+        void run() {
+            while (!shared.stopping) {
+                take_arrivals();
+                if (!busy() && !spin()) sleep();
+                work();
+                if (reportable() && Clock::now() - reported >= kReportInterval) report();
+            }
+            take_arrivals();
+            for (auto& each : receivers) drop(each);
+            receivers.clear();
+            report();
+        }
+
+        void take_arrivals() {
+            const std::scoped_lock hold(shared.mutex);
+            for (auto& each : shared.arrivals) receivers.push_back(std::move(each));
+            shared.arrivals.clear();
+        }
+
+        // Polls every receiver once and sends one piece to each.
+        void work() {
+            for (auto& each : receivers) {
+                bool alive = each->take_requests(shared.memory.size());
+                const bool touched = each->mode() == LazyMode::kFaults && each->take_touches();
+                std::unique_lock fill(shared.filling);
+                if (shared.stopping) return;
+                if (alive && touched) each->answer_touches(shared.memory, shared.tuning, cpu);
+                if (alive) alive = each->send_piece(shared.memory) != LazyReceiver::State::kGone;
+                fill.unlock();
+                if (alive) {
+                    account(*each);
+                } else {
+                    drop(each);
+                }
+            }
+            std::erase(receivers, nullptr);
+        }
+
+        void account(LazyReceiver& receiver) {
+            if (receiver.faults == 0 && receiver.pages == 0) return;
+            const std::scoped_lock hold(shared.mutex);
+            shared.totals.faults += receiver.faults;
+            shared.totals.pages += receiver.pages;
+            faults += std::exchange(receiver.faults, 0);
+            pages += std::exchange(receiver.pages, 0);
+        }
+
+        void drop(std::unique_ptr<LazyReceiver>& receiver) {
+            account(*receiver);
+            report();  // first: the owner may exit as soon as it sees the end
+            receiver.reset();
+            const std::scoped_lock hold(shared.mutex);
+            if (--shared.totals.attached == 0) shared.idle.notify_all();
+        }
+
+        // Polls for the next page fault without sleeping for a while: being woken by another CPU costs
+        // more than serving the fault. True if there is something to do.
+        bool spin() {
+            if (receivers.size() != 1 || cpu.following()) return false;
+            LazyReceiver& receiver = *receivers.front();
+            const auto until = Clock::now() + shared.tuning.spin;
+            do {
+                if (receiver.take_touches()) {
+                    const std::scoped_lock fill(shared.filling);
+                    if (!shared.stopping)
+                        receiver.answer_touches(shared.memory, shared.tuning, cpu);
+                    return true;
+                }
+                if (shared.stopping) return true;
+                ::sched_yield();
+            } while (Clock::now() < until);
+            return false;
+        }
+
+        void sleep() {
+            std::vector<pollfd> polled{{shared.doorbell.get(), POLLIN, 0}};
+            for (const auto& each : receivers) {
+                polled.push_back({each->socket(), POLLIN, 0});
+                polled.push_back({each->target(), POLLIN, 0});
+            }
+            const int limit = reportable() ? static_cast<int>(kReportInterval.count()) : -1;
+            ::poll(polled.data(), polled.size(), limit);
+            std::uint64_t rung = 0;
+            [[maybe_unused]] const ssize_t got =
+                ::read(shared.doorbell.get(), &rung, sizeof rung);  // it may be empty
+        }
+
+        void report() {
+            if (shared.report && reportable()) shared.report(faults, pages);
+            faults = 0;
+            pages = 0;
+            reported = Clock::now();
+        }
     };
-
-    static void run(Shared& shared) {
-        Round round;
-        while (!shared.stopping) {
-            take_arrivals(shared, round);
-            if (!round.busy() && !spin(shared, round)) sleep(shared, round);
-            work(shared, round);
-            if (round.reportable() && Clock::now() - round.reported >= kReportInterval)
-                report(shared, round);
-        }
-        take_arrivals(shared, round);
-        for (auto& each : round.receivers) drop(shared, round, each);
-        round.receivers.clear();
-        report(shared, round);
-    }
-
-    static void take_arrivals(Shared& shared, Round& round) {
-        const std::scoped_lock hold(shared.mutex);
-        for (auto& each : shared.arrivals) round.receivers.push_back(std::move(each));
-        shared.arrivals.clear();
-    }
-
-    // Polls every receiver once and sends one piece to each.
-    static void work(Shared& shared, Round& round) {
-        for (auto& each : round.receivers) {
-            bool alive = each->take_requests(shared.memory.size());
-            const bool touched = each->mode() == LazyMode::kFaults && each->take_touches();
-            std::unique_lock fill(shared.filling);
-            if (shared.stopping) return;
-            if (alive && touched) each->answer_touches(shared.memory, shared.tuning, round.cpu);
-            if (alive) alive = each->send_piece(shared.memory) != LazyReceiver::State::kGone;
-            fill.unlock();
-            if (alive) {
-                account(shared, round, *each);
-            } else {
-                drop(shared, round, each);
-            }
-        }
-        std::erase(round.receivers, nullptr);
-    }
-
-    static void account(Shared& shared, Round& round, LazyReceiver& receiver) {
-        if (receiver.faults == 0 && receiver.pages == 0) return;
-        const std::scoped_lock hold(shared.mutex);
-        shared.totals.faults += receiver.faults;
-        shared.totals.pages += receiver.pages;
-        round.faults += std::exchange(receiver.faults, 0);
-        round.pages += std::exchange(receiver.pages, 0);
-    }
-
-    static void drop(Shared& shared, Round& round, std::unique_ptr<LazyReceiver>& receiver) {
-        account(shared, round, *receiver);
-        report(shared, round);  // first: the owner may exit as soon as it sees the end
-        receiver.reset();
-        const std::scoped_lock hold(shared.mutex);
-        if (--shared.totals.attached == 0) shared.idle.notify_all();
-    }
-
-    // Polls for the next page fault without sleeping for a while: being woken by another CPU costs
-    // more than serving the fault. True if there is something to do.
-    static bool spin(Shared& shared, Round& round) {
-        if (round.receivers.size() != 1 || round.cpu.following()) return false;
-        LazyReceiver& receiver = *round.receivers.front();
-        const auto until = Clock::now() + shared.tuning.spin;
-        do {
-            if (receiver.take_touches()) {
-                const std::scoped_lock fill(shared.filling);
-                if (!shared.stopping)
-                    receiver.answer_touches(shared.memory, shared.tuning, round.cpu);
-                return true;
-            }
-            if (shared.stopping) return true;
-            ::sched_yield();
-        } while (Clock::now() < until);
-        return false;
-    }
-
-    static void sleep(Shared& shared, Round& round) {
-        std::vector<pollfd> polled{{shared.doorbell.get(), POLLIN, 0}};
-        for (const auto& each : round.receivers) {
-            polled.push_back({each->socket(), POLLIN, 0});
-            polled.push_back({each->target(), POLLIN, 0});
-        }
-        const int limit = round.reportable() ? static_cast<int>(kReportInterval.count()) : -1;
-        ::poll(polled.data(), polled.size(), limit);
-        std::uint64_t rung = 0;
-        [[maybe_unused]] const ssize_t got =
-            ::read(shared.doorbell.get(), &rung, sizeof rung);  // it may be empty
-    }
-
-    static void report(Shared& shared, Round& round) {
-        if (shared.report && round.reportable()) shared.report(round.faults, round.pages);
-        round.faults = 0;
-        round.pages = 0;
-        round.reported = Clock::now();
-    }
 
     static constexpr std::chrono::milliseconds kReportInterval{100};
     static constexpr std::size_t kMaxReceivers = 1024;

@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <fcntl.h>
@@ -63,10 +62,8 @@ public:
     // Each of the following except extend() ends the lease. ESTALE: it had ended already (it
     // expired, or the channel was purged or removed), so another receiver may have the message;
     // nothing was done.
-    //
-    // The work is done: removes the message; in a durable channel permanently, when this returns.
 
-    // The work is done: the message is gone. In a durable channel for good when this returns.
+    // The work is done: removes the message; in a durable channel permanently, when this returns.
     Expected<void> ack() { return end("acknowledge", "ack"); }
     // The work could not be done: requeues the message at the front, at once or after `delay`.
     Expected<void> nack(Timeout delay = Timeout::zero()) {

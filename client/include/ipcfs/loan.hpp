@@ -9,10 +9,10 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <fcntl.h>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 
 #include <ipcfs/memory.hpp>
@@ -35,13 +35,12 @@ namespace detail {
 inline constexpr unsigned kSealsWhole = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 // Whether this machine allows huge pages for shared memory on request.
-inline bool shared_huge_pages() noexcept {
+inline bool shared_huge_pages() {
     static const bool allowed = [] {
-        const Fd fd(
-            ::open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_RDONLY | O_CLOEXEC));
-        char text[128] = {};
-        if (!fd || ::read(fd.get(), text, sizeof text - 1) <= 0) return false;
-        return std::strstr(text, "[never]") == nullptr && std::strstr(text, "[deny]") == nullptr;
+        const std::string text =
+            read_start(AT_FDCWD, "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+        return !text.empty() && text.find("[never]") == text.npos &&
+               text.find("[deny]") == text.npos;
     }();
     return allowed;
 }
@@ -51,30 +50,32 @@ inline bool shared_huge_pages() noexcept {
 class [[nodiscard]] Loan {
 public:
     Loan() = default;
-    Loan(Loan&& other) noexcept { swap(other); }
+    Loan(Loan&& other) noexcept : held_(std::exchange(other.held_, {})) {}
     Loan& operator=(Loan&& other) noexcept {
-        Loan old(std::move(*this));
-        swap(other);
+        const Loan old(std::move(*this));
+        held_ = std::exchange(other.held_, {});
         return *this;
     }
     // Gives it back unsent.
     ~Loan() {
-        if (pool_) pool_->give_back(taken_);
+        if (held_.pool) held_.pool->give_back(held_.taken);
     }
 
-    explicit operator bool() const noexcept { return data_ != nullptr; }
+    explicit operator bool() const noexcept { return held_.data != nullptr; }
     // The memory of the body. Initially undefined in a pool (the chunk's last content), zero
     // otherwise. Empty if a send failed after sealing; the loan can still be sent.
-    std::span<std::byte> bytes() const noexcept { return {data_, data_ == nullptr ? 0 : size_}; }
-    std::byte* data() const noexcept { return data_; }
-    std::size_t size() const noexcept { return size_; }
-    std::size_t capacity() const noexcept { return capacity_; }
-    bool pooled() const noexcept { return pool_ != nullptr; }
+    std::span<std::byte> bytes() const noexcept {
+        return {held_.data, held_.data == nullptr ? 0 : held_.size};
+    }
+    std::byte* data() const noexcept { return held_.data; }
+    std::size_t size() const noexcept { return held_.size; }
+    std::size_t capacity() const noexcept { return held_.capacity; }
+    bool pooled() const noexcept { return held_.pool != nullptr; }
 
     // Changes the size of the body. False, with nothing changed, above capacity() or once sealed.
     bool resize(std::size_t size) noexcept {
-        if (size > capacity_ || data_ == nullptr) return false;
-        size_ = size;
+        if (size > held_.capacity || held_.data == nullptr) return false;
+        held_.size = size;
         return true;
     }
 
@@ -83,33 +84,25 @@ public:
         static Loan pooled(std::shared_ptr<detail::SendPool> pool, detail::SendPool::Taken taken,
                            std::size_t size) {
             Loan loan;
-            loan.data_ = pool->at(taken.chunk);
-            loan.size_ = size;
-            loan.capacity_ = static_cast<std::size_t>(pool->shape().chunk_size);
-            loan.pool_ = std::move(pool);
-            loan.taken_ = taken;
+            loan.held_.data = pool->at(taken.chunk);
+            loan.held_.size = size;
+            loan.held_.capacity = static_cast<std::size_t>(pool->shape().chunk_size);
+            loan.held_.pool = std::move(pool);
+            loan.held_.taken = taken;
             return loan;
         }
         static Expected<Loan> sealed(std::size_t size) {
-            constexpr const char* kOperation = "loan";
-            auto memory = detail::make_memfd("ipcfs-payload", size, 0, kOperation);
-            if (!memory) return std::move(memory).error();
-            Loan loan;
-            loan.epoch_ = detail::process_epoch();
-            loan.size_ = loan.capacity_ = size;
-            if (size != 0) {
-                auto mapped =
-                    detail::map_shared(memory->get(), size, PROT_READ | PROT_WRITE, kOperation);
-                if (!mapped) return std::move(mapped).error();
-                loan.mapping_ = std::move(*mapped);
-                // A forked child's copy of the mapping would prevent sealing.
-                loan.mapping_.advise(MADV_DONTFORK);
-                if (size >= detail::kHugeFrom) loan.mapping_.advise(MADV_HUGEPAGE);
-                loan.data_ = loan.mapping_.data();
-            } else {
-                loan.data_ = &empty_;
-            }
-            loan.memory_ = std::move(*memory);
+            auto loan = unmapped(size);
+            if (!loan || size == 0) return loan;
+            Held& held = loan->held_;
+            auto mapped =
+                detail::map_shared(held.memory.get(), size, PROT_READ | PROT_WRITE, "loan");
+            if (!mapped) return std::move(mapped).error();
+            held.mapping = std::move(*mapped);
+            // A forked child's copy of the mapping would prevent sealing.
+            held.mapping.advise(MADV_DONTFORK);
+            if (size >= detail::kHugeFrom) held.mapping.advise(MADV_HUGEPAGE);
+            held.data = held.mapping.data();
             return loan;
         }
         // Memory to be filled by write(2) and sealed later.
@@ -117,62 +110,54 @@ public:
             auto memory = detail::make_memfd("ipcfs-payload", size, 0, "loan");
             if (!memory) return std::move(memory).error();
             Loan loan;
-            loan.epoch_ = detail::process_epoch();
-            loan.size_ = loan.capacity_ = size;
-            loan.data_ = &empty_;
-            loan.memory_ = std::move(*memory);
+            loan.held_.epoch = detail::process_epoch();
+            loan.held_.size = loan.held_.capacity = size;
+            loan.held_.data = &empty_;
+            loan.held_.memory = std::move(*memory);
             return loan;
         }
-        static int memory(const Loan& loan) noexcept { return loan.memory_.get(); }
+        static int memory(const Loan& loan) noexcept { return loan.held_.memory.get(); }
         // Seals the memfd and sets its size as the daemon requires. May be called again.
         static Expected<int> seal(Loan& loan) {
             constexpr const char* kOperation = "seal";
-            if (!loan.memory_ || loan.epoch_ != detail::process_epoch())
+            Held& held = loan.held_;
+            if (!held.memory || held.epoch != detail::process_epoch())
                 return Error{EINVAL, kOperation, "not a loan of this process"};
-            if (loan.data_ == nullptr) return loan.memory_.get();
-            const int fd = loan.memory_.get();
-            loan.mapping_.reset();
-            loan.data_ = nullptr;
-            if (loan.size_ != loan.capacity_ &&
-                ::ftruncate(fd, static_cast<off_t>(loan.size_)) != 0)
+            const int fd = held.memory.get();
+            if (held.data == nullptr) return fd;
+            held.mapping.reset();
+            held.data = nullptr;
+            if (held.size != held.capacity && ::ftruncate(fd, static_cast<off_t>(held.size)) != 0)
                 return detail::last_error(kOperation);
             if (::fcntl(fd, F_ADD_SEALS, detail::kSealsWhole) != 0)
                 return detail::last_error(kOperation);
             return fd;
         }
-        static detail::SendPool* pool(const Loan& loan) noexcept { return loan.pool_.get(); }
+        static detail::SendPool* pool(const Loan& loan) noexcept { return loan.held_.pool.get(); }
         static PayloadRef reference(const Loan& loan) noexcept {
-            return loan.pool_->reference(loan.taken_, loan.size_);
+            return loan.held_.pool->reference(loan.held_.taken, loan.held_.size);
         }
         // The sent message now owns the memory.
         static void sent(Loan& loan) noexcept {
-            loan.pool_.reset();
+            loan.held_.pool.reset();
             loan = Loan();
         }
     };
 
 private:
-    void swap(Loan& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        std::swap(capacity_, other.capacity_);
-        std::swap(pool_, other.pool_);
-        std::swap(taken_, other.taken_);
-        std::swap(memory_, other.memory_);
-        std::swap(mapping_, other.mapping_);
-        std::swap(epoch_, other.epoch_);
-    }
-
     inline static std::byte empty_{};
 
-    std::byte* data_ = nullptr;
-    std::size_t size_ = 0;
-    std::size_t capacity_ = 0;
-    std::shared_ptr<detail::SendPool> pool_;  // if pooled; else memory_ is used
-    detail::SendPool::Taken taken_;
-    detail::Fd memory_;  // if not pooled
-    detail::Mapping mapping_;
-    std::uint64_t epoch_ = 0;
+    struct Held {
+        std::byte* data = nullptr;
+        std::size_t size = 0;
+        std::size_t capacity = 0;
+        std::shared_ptr<detail::SendPool> pool{};  // if pooled; else memory is used
+        detail::SendPool::Taken taken{};
+        detail::Fd memory{};  // if not pooled
+        detail::Mapping mapping{};
+        std::uint64_t epoch = 0;
+    };
+    Held held_;
 };
 
 }  // namespace ipcfs

@@ -63,10 +63,7 @@ public:
     std::span<const std::byte> body() const {
         return has_payload() ? payload_.bytes() : view_.body;
     }
-    std::string_view text() const {
-        const auto bytes = body();
-        return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-    }
+    std::string_view text() const { return detail::as_text(body()); }
 
 private:
     FrameView view_;

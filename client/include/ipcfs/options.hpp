@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <vector>
 
+#include <ipcfs/control.hpp>
 #include <ipcfs/frame.hpp>
 #include <ipcfs/loan.hpp>
 #include <ipcfs/result.hpp>
@@ -105,6 +106,20 @@ inline FrameHeader header_for(const SendOptions& options) noexcept {
         header.flags |= kFrameExpires;
     }
     return header;
+}
+
+// The same for a message that is sent through the control socket; `options` without texts.
+inline ControlSend control_send(const SendOptions& options) noexcept {
+    const FrameHeader header = header_for(options);
+    ControlSend send;
+    send.message_id = header.message_id;
+    send.correlation_id = header.correlation_id;
+    send.deadline = header.deadline;
+    send.flags = header.flags & kFrameExpires;
+    send.priority = header.priority;
+    send.type = static_cast<std::uint8_t>(header.type);
+    send.extensions_length = static_cast<std::uint32_t>(options.extensions.size());
+    return send;
 }
 
 }  // namespace detail

@@ -2,10 +2,10 @@
 // control.hpp. Internal to the client header. Any thread.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
 #include <initializer_list>
 #include <span>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <ipcfs/control.hpp>
+#include <ipcfs/frame.hpp>
 #include <ipcfs/process.hpp>
 #include <ipcfs/result.hpp>
 
@@ -57,8 +58,7 @@ struct Packet {
         return out;
     }
     std::string_view text(std::size_t from = 0) const noexcept {
-        if (from >= body.size()) return {};
-        return {reinterpret_cast<const char*>(body.data()) + from, body.size() - from};
+        return as_text(body).substr(std::min(from, body.size()));
     }
 };
 

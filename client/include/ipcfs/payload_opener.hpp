@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +14,6 @@
 #include <optional>
 #include <signal.h>
 #include <string>
-#include <string_view>
 #include <sys/sendfile.h>
 #include <unistd.h>
 #include <utility>
@@ -156,11 +154,8 @@ private:
     bool has_passthrough() {
         if (!passthrough_) {
             const std::string name = directory_->mount() + "/kern/ipc/version";
-            const Fd file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-            std::array<char, 1024> text;
-            const ssize_t size = file ? ::read(file.get(), text.data(), text.size()) : 0;
-            const std::string_view all(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-            passthrough_ = all.find("\npassthrough on\n") != std::string_view::npos;
+            passthrough_ =
+                read_start(AT_FDCWD, name.c_str()).find("\npassthrough on\n") != std::string::npos;
         }
         return *passthrough_;
     }

@@ -137,29 +137,23 @@ public:
         std::vector<std::byte> storage;
         const auto whole = detail::with_texts(options, storage);
         if (!whole) return whole.error();
-        const FrameHeader header = detail::header_for(options);
-        ControlHandoff what;
-        what.send.message_id = header.message_id;
-        what.send.correlation_id = header.correlation_id;
-        what.send.deadline = header.deadline;
-        what.send.flags = header.flags & kFrameExpires;
-        what.send.priority = header.priority;
+        ControlHandoff what{.send = detail::control_send(*whole)};
         what.send.type = static_cast<std::uint8_t>(FrameType::kHandoff);
-        what.send.extensions_length = static_cast<std::uint32_t>(storage.size());
         what.name_length = static_cast<std::uint32_t>(name_.size());
-        const std::string_view extensions(reinterpret_cast<const char*>(storage.data()),
-                                          storage.size());
         const detail::Deadline deadline(options.timeout);
+        detail::RoomWait room;
         while (true) {
             const std::string path = directory_->relative();
             const std::string to = target.name();
             what.send.path_length = static_cast<std::uint32_t>(path.size());
             what.target_length = static_cast<std::uint32_t>(to.size());
             auto sent = detail::Connection::request(directory_->mount(), ControlOp::kHandoff, what,
-                                                    {path, name_, to, extensions});
+                                                    {path, name_, to, detail::as_text(storage)});
             if (sent) break;
             if (sent.error().code != EAGAIN) return std::move(sent).error();
-            if (auto room = detail::wait_for_room(target, deadline, kOperation); !room) return room;
+            auto queue = target.send_fd();
+            if (!queue) return std::move(queue).error();
+            if (auto waited = room.wait(*queue, deadline, kOperation); !waited) return waited;
         }
         file_.reset();
         directory_.reset();

@@ -161,15 +161,12 @@ private:
     }
 
     std::string last_reason() const {
-        const detail::Fd file(::openat(channel_.directory(), "status", O_RDONLY | O_CLOEXEC));
-        std::array<char, 4096> text;
-        const ssize_t size = file ? ::read(file.get(), text.data(), text.size()) : 0;
-        const std::string_view all(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-        constexpr std::string_view kKey = "last-error ";
-        const std::size_t at = all.starts_with(kKey) ? 0 : all.find("\nlast-error ");
-        if (at == std::string_view::npos) return {};
-        const std::size_t begin = at + kKey.size() + (at == 0 ? 0 : 1);
-        return std::string(all.substr(begin, all.find('\n', begin) - begin));
+        const std::string all = "\n" + detail::read_start(channel_.directory(), "status");
+        constexpr std::string_view kKey = "\nlast-error ";
+        const std::size_t at = all.find(kKey);
+        if (at == all.npos) return {};
+        const std::size_t begin = at + kKey.size();
+        return all.substr(begin, all.find('\n', begin) - begin);
     }
 
     Channel channel_;

@@ -12,23 +12,19 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sched.h>
-#include <unistd.h>
+#include <string>
 
-#include <ipcfs/process.hpp>
+#include <ipcfs/wait.hpp>
 
 namespace ipcfs::detail {
 
 // The CPU that a thread runs or last ran on; -1 if unknown (another pid namespace, hidepid).
-inline int cpu_of_thread(std::uint32_t tid) noexcept {
+inline int cpu_of_thread(std::uint32_t tid) {
     std::array<char, 32> path;
     std::snprintf(path.data(), path.size(), "/proc/%u/stat", tid);
-    const Fd file(::open(path.data(), O_RDONLY | O_CLOEXEC));
-    std::array<char, 1024> text;
-    const ssize_t length = file ? ::read(file.get(), text.data(), text.size() - 1) : -1;
-    if (length <= 0) return -1;
-    text[static_cast<std::size_t>(length)] = '\0';
+    const std::string text = read_start(AT_FDCWD, path.data());
     // Field 39 of proc(5) stat. Field 2 is a name in parentheses that may contain anything.
-    const char* at = std::strrchr(text.data(), ')');
+    const char* at = std::strrchr(text.c_str(), ')');
     for (int field = 2; at != nullptr && field < 39; ++field) {
         at = std::strchr(at, ' ');
         if (at != nullptr) ++at;
@@ -39,7 +35,7 @@ inline int cpu_of_thread(std::uint32_t tid) noexcept {
 class ToucherCpu {
 public:
     // Thread `tid` had a page fault that read-ahead did not predict.
-    void follow(std::uint32_t tid) noexcept {
+    void follow(std::uint32_t tid) {
         if (tid == 0 || count_++ % kSampleInterval != 0) return;
         const int cpu = cpu_of_thread(tid);
         if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == at_) return;

@@ -108,9 +108,7 @@ public:
     // Payload::map().
     static Expected<T> from(const Message& message) {
         const auto said = message.extension(ExtensionType::kContentType);
-        const std::string_view text =
-            said ? std::string_view(reinterpret_cast<const char*>(said->data()), said->size())
-                 : std::string_view();
+        const std::string_view text = said ? detail::as_text(*said) : std::string_view();
         if (text != content_type())
             return Error{EBADMSG, "receive typed",
                          "the message is " + (text.empty() ? "untyped" : std::string(text)) +

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -89,6 +90,16 @@ auto retry_if_canceled(Call&& call) noexcept {
 // openat(2) with O_CLOEXEC, retried on ECANCELED.
 inline int open_at(int directory, const char* name, int flags) noexcept {
     return retry_if_canceled([&] { return ::openat(directory, name, flags | O_CLOEXEC); });
+}
+
+// The start of a small file, at most 4 KiB; empty if it cannot be read.
+inline std::string read_start(int directory, const char* name) {
+    std::string text(4096, '\0');
+    const int fd = open_at(directory, name, O_RDONLY);
+    const ssize_t size = fd < 0 ? 0 : ::read(fd, text.data(), text.size());
+    if (fd >= 0) ::close(fd);
+    text.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+    return text;
 }
 
 // Not FUTEX_PRIVATE, since several processes share the word.

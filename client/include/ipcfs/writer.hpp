@@ -12,10 +12,8 @@
 #include <cstring>
 #include <fcntl.h>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
-#include <string_view>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,6 +25,7 @@
 #include <ipcfs/loan.hpp>
 #include <ipcfs/options.hpp>
 #include <ipcfs/result.hpp>
+#include <ipcfs/room.hpp>
 #include <ipcfs/wait.hpp>
 
 namespace ipcfs::detail {
@@ -194,7 +193,7 @@ private:
         if (length > kMaxWrite) return Error{EMSGSIZE, kOperation};
         auto opened = fd();
         if (!opened) return std::move(opened).error();
-        Backoff backoff;
+        RoomWait room;
         while (true) {
             const ssize_t written =
                 retry_if_canceled([&] { return write_once(*opened, parts, length); });
@@ -203,7 +202,7 @@ private:
             if (errno == EINTR && !options_.interruptible) continue;
             if (errno != EAGAIN) return last_error(kOperation);
             if (!deadline.at_once() && is_sync()) return write_sync(parts, deadline);
-            if (auto room = wait_for_room(*opened, deadline, backoff); !room) return room;
+            if (auto waited = wait_for_room(room, *opened, deadline); !waited) return waited;
         }
     }
 
@@ -248,31 +247,8 @@ private:
         }
     }
 
-    // Backs off when poll reports room but the write fails: a batch may need more room than poll
-    // guarantees, or other senders are faster.
-    struct Backoff {
-        Timeout delay{0};
-    };
-
-    Expected<void> wait_for_room(int fd, const Deadline& deadline, Backoff& backoff) {
-        constexpr const char* kOperation = "send";
-        if (deadline.at_once()) return Error{EAGAIN, kOperation};
-        if (backoff.delay > Timeout::zero())
-            poll_one(-1, 0, std::min(deadline.left(), backoff.delay));
-        backoff.delay = std::min<Timeout>(backoff.delay * 2 + std::chrono::microseconds(50),
-                                          std::chrono::milliseconds(20));
-        while (true) {
-            if (deadline.passed()) return Error{ETIMEDOUT, kOperation};
-            const auto before = Deadline::Clock::now();
-            const int ready = poll_one(fd, POLLOUT, deadline.left());
-            if (ready < 0 && errno == EINTR && !options_.interruptible) continue;
-            if (ready < 0) return last_error(kOperation);
-            if (is_gone(ready)) return Error{EPIPE, kOperation};
-            if (ready == 0) continue;
-            // It waited, so this is new room.
-            if (Deadline::Clock::now() - before > std::chrono::milliseconds(1)) backoff = {};
-            return {};
-        }
+    Expected<void> wait_for_room(RoomWait& room, int fd, const Deadline& deadline) const {
+        return room.wait(fd, deadline, "send", options_.interruptible);
     }
 
     Expected<void> send_chunk(const SendPool& pool, const PayloadRef& ref,
@@ -302,31 +278,22 @@ private:
         constexpr const char* kOperation = "send payload";
         if (directory_->mount().empty())
             return Error{ENOTSUP, kOperation, "the channel's mount has no control socket"};
-        auto room = fd();  // checks permission, and is polled for room
-        if (!room) return std::move(room).error();
+        auto queue = fd();  // checks permission, and is polled for room
+        if (!queue) return std::move(queue).error();
         auto sealed = Loan::Access::seal(loan);
         if (!sealed) return std::move(sealed).error();
-        const FrameHeader header = header_for(options);
-        ControlSend send;
-        send.message_id = header.message_id;
-        send.correlation_id = header.correlation_id;
-        send.deadline = header.deadline;
+        ControlSend send = control_send(options);
         send.size = loan.size();
-        send.flags = header.flags & kFrameExpires;
-        send.priority = header.priority;
-        send.type = static_cast<std::uint8_t>(header.type);
-        send.extensions_length = static_cast<std::uint32_t>(options.extensions.size());
-        const std::string_view extensions(reinterpret_cast<const char*>(options.extensions.data()),
-                                          options.extensions.size());
-        Backoff backoff;
+        RoomWait room;
         while (true) {
             const std::string path = directory_->relative();
             send.path_length = static_cast<std::uint32_t>(path.size());
-            auto sent = Connection::request(directory_->mount(), ControlOp::kSend, send,
-                                            {path, extensions}, std::span(&*sealed, 1));
+            auto sent =
+                Connection::request(directory_->mount(), ControlOp::kSend, send,
+                                    {path, as_text(options.extensions)}, std::span(&*sealed, 1));
             if (sent) return {};
             if (sent.error().code != EAGAIN) return std::move(sent).error();
-            if (auto waited = wait_for_room(*room, deadline, backoff); !waited) return waited;
+            if (auto waited = wait_for_room(room, *queue, deadline); !waited) return waited;
         }
     }
 
