@@ -4,7 +4,6 @@
 #include <type_traits>
 #include <vector>
 
-#include <tree/statistics.hpp>
 #include <tree/texts.hpp>
 #include <tree/tree.hpp>
 

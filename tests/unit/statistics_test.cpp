@@ -7,7 +7,6 @@
 
 #include "control_world.hpp"
 #include <daemon/statistics.hpp>
-#include <tree/statistics.hpp>
 #include <tree/texts.hpp>
 
 namespace ipcfs::tree {
