@@ -37,7 +37,7 @@ std::string settings_text(Tree& tree, const ChannelPtr& channel);
 // What the getters look at.
 struct ChannelFigures {
     Tree& tree;
-    channel::Channel& channel;
+    channel::Endpoint& channel;
     std::string path;
     channel::Snapshot now;
     std::string degraded = {};  // what the daemon is short of; `status` shows it
