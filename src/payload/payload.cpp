@@ -1,5 +1,6 @@
 // Payloads and their store. Any thread; a payload is never destroyed under the store's lock.
 #include <algorithm>
+#include <array>
 #include <signal.h>
 #include <tuple>
 
@@ -123,18 +124,13 @@ void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noex
     });
 }
 
-std::unique_ptr<Payload> Store::make(std::uint64_t channel, PayloadKind kind, std::uint64_t size,
-                                     uid_t uid) {
-    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, kind, size));
-    made->uid_ = uid;
-    return made;
-}
-
-PayloadPtr Store::add_memory(std::uint64_t channel, PayloadKind kind, Fd memory, std::uint64_t size,
-                             uid_t uid, access::Charge charge) {
-    auto made = make(channel, kind, size, uid);
+PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
+                             access::Charge charge) {
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kSealed, size));
     made->memory_ = std::move(memory);
     made->charge_ = std::move(charge);
+    made->uid_ = uid;
     return add(std::move(made));
 }
 
@@ -168,17 +164,31 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
         return queued.error();
     }
-    auto made = make(channel, PayloadKind::kPooled, ref.size, uid);
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kPooled, ref.size));
     made->pool_ = std::move(from);
     made->chunk_ = ref.chunk;
     made->generation_ = ref.generation;
+    made->uid_ = uid;
     return add(std::move(made));
 }
 
 PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
                            std::weak_ptr<Producer> producer) {
-    auto made = make(channel, PayloadKind::kLazy, size, uid);
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
     made->producer_ = std::move(producer);
+    made->uid_ = uid;
+    return add(std::move(made));
+}
+
+PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
+                             access::Charge charge) {
+    std::unique_ptr<Payload> made(
+        new Payload(*this, next_id_++, channel, PayloadKind::kHandoff, size));
+    made->memory_ = std::move(memory);
+    made->charge_ = std::move(charge);
+    made->uid_ = uid;
     return add(std::move(made));
 }
 
@@ -329,39 +339,42 @@ std::span<const insight::Metric<CounterFigures>> counter_metrics() noexcept {
 }
 
 std::vector<Usage> Store::usage() const {
-    std::vector<Usage> lines;
-    std::uint64_t hits = 0, misses = 0;
+    constexpr std::array<std::string_view, 4> kObjects{"payload", "pool", "chunk", "chunk"};
+    struct Sum {
+        std::uint64_t count = 0, bytes = 0;
+    };
+    std::map<std::tuple<std::size_t, std::string_view, uid_t>, Sum> sums;
+    const auto add = [&](std::size_t object, std::string_view state, uid_t uid, std::uint64_t count,
+                         std::uint64_t bytes) {
+        Sum& sum = sums[{object, state, uid}];
+        sum.count += count;
+        sum.bytes += bytes;
+    };
+    CounterFigures figures{counters, 0, 0, budget_.refused()};
     tables_.with([&](const Tables& tables) {
-        // In this order, then by state and user.
-        constexpr const char* kObjects[] = {"payload", "pool", "chunk"};
-        std::map<std::tuple<int, std::string_view, uid_t>, Usage> sums;
-        auto add = [&](int object, const char* state, uid_t uid, std::uint64_t count,
-                       std::uint64_t bytes) {
-            auto& sum = sums.try_emplace({object, state, uid}, kObjects[object], state, uid, 0U, 0U)
-                            .first->second;
-            sum.count += count;
-            sum.bytes += bytes;
-        };
         for (const auto& [id, payload] : tables.payloads) {
-            const bool open = payload->opens.load(std::memory_order_relaxed) > 0;
-            const char* state = payload->is_delivered() ? "held" : "queued";
-            add(0, open ? "open" : state, payload->uid(), 1, payload->size);
+            const bool is_open = payload->opens.load(std::memory_order_relaxed) > 0;
+            const char* const state = payload->is_delivered() ? "held" : "queued";
+            add(0, is_open ? "open" : state, payload->uid(), 1, payload->size);
         }
         for (const Mapped& each : tables.mapped) add(0, "mapped", each.uid, 1, each.size);
-        hits += tables.hits;
-        misses += tables.misses;
+        figures.pool_hits = tables.hits;
+        figures.pool_misses = tables.misses;
         for (const auto& [id, pool] : tables.pools) {
             const Pool::Use use = pool->use();
             const PoolShape& shape = pool->shape;
             add(1, "open", pool->owner, 1, shape.stride * shape.chunk_count);
             add(2, "queued", pool->owner, use.queued, use.queued * shape.chunk_size);
-            add(2, "lent", pool->owner, use.lent, use.lent * shape.chunk_size);
-            hits += use.hits;
-            misses += use.misses;
+            add(3, "lent", pool->owner, use.lent, use.lent * shape.chunk_size);
+            figures.pool_hits += use.hits;
+            figures.pool_misses += use.misses;
         }
-        for (const auto& [key, sum] : sums) lines.push_back(sum);
     });
-    const CounterFigures figures{counters, hits, misses, budget_.refused()};
+    std::vector<Usage> lines;
+    for (const auto& [key, sum] : sums) {
+        const auto& [object, state, uid] = key;
+        lines.push_back({kObjects[object], state, uid, sum.count, sum.bytes});
+    }
     for (const auto& row : kCounters) {
         lines.push_back({"counter", row.name, 0, std::get<std::uint64_t>(row.get(figures)), 0});
     }
