@@ -7,9 +7,9 @@ namespace ipcfs::tree {
 using channel::Push;
 using queue::Wake;
 
-Result<Entry> Entry::take(std::shared_ptr<channel::Channel> channel, OpenMode mode,
+Result<Entry> Entry::take(std::shared_ptr<channel::Endpoint> channel, OpenMode mode,
                           const access::Subject& subject) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
+    access::Account& account = channel->account(subject.uid);
     auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
     if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
     if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
@@ -56,7 +56,7 @@ Outcome SendingFile::push(queue::Batch& pending, bool nonblocking, int& error) n
 
 void SendingFile::start_write(WriteOperation& operation) noexcept {
     operation.via = via_;
-    start_push(channel_, operation, &write_ticket_);
+    channel_->push(operation, &write_ticket_);
 }
 
 void SendingFile::cancel_write(WriteOperation& operation, Wake why) noexcept {

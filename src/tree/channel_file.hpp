@@ -14,7 +14,7 @@ namespace ipcfs::tree {
 class Entry {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
-    static Result<Entry> take(std::shared_ptr<channel::Channel> channel, OpenMode mode,
+    static Result<Entry> take(std::shared_ptr<channel::Endpoint> channel, OpenMode mode,
                               const access::Subject& subject);
     Entry(Entry&&) noexcept = default;
     Entry& operator=(Entry&&) = delete;
@@ -22,13 +22,13 @@ public:
         if (channel) channel->closed(mode.reads, mode.writes);
     }
 
-    std::shared_ptr<channel::Channel> channel;
+    std::shared_ptr<channel::Endpoint> channel;
     OpenMode mode;
     access::Account* account;
     access::Charge charge;
 
 private:
-    Entry(std::shared_ptr<channel::Channel> of, OpenMode how, access::Account& by,
+    Entry(std::shared_ptr<channel::Endpoint> of, OpenMode how, access::Account& by,
           access::Charge held)
         : channel(std::move(of)), mode(how), account(&by), charge(std::move(held)) {}
 };
@@ -49,7 +49,7 @@ private:
     const Entry entry_;
 
 protected:
-    const std::shared_ptr<channel::Channel>& channel_;
+    const std::shared_ptr<channel::Endpoint>& channel_;
     const OpenMode mode_;
     access::Account& account_;
 };

@@ -1,17 +1,16 @@
 // What is written to `ctl`, `filter` and `config`, and what follows when a channel gets another type:
 // its directories list other names. Any thread.
-#include <channel/subscription.hpp>
 #include <tree/texts.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
 
-using channel::Channel;
+using channel::Endpoint;
 
 namespace {
 
 // The names that a text for `ctl` would revoke. A name that is not there refuses the whole text.
-Result<std::vector<std::string>> revocations(const Shares& shares, const Channel& channel,
+Result<std::vector<std::string>> revocations(const Shares& shares, const Endpoint& channel,
                                              std::string_view text) {
     std::vector<std::string> names;
     auto control = channel::parse_control(text, channel.settings());
@@ -59,7 +58,7 @@ Result<void> take_ctl(Tree& tree, const ChannelPtr& channel, std::string_view te
 
 Result<void> take_filter(Tree& tree, const ChannelPtr& channel, std::string_view text,
                          const access::Subject& by) {
-    auto done = channel->subscription()->set_filter(text);
+    auto done = channel->set_filter(text);
     if (!done) {
         tree.log().info("filter of ", tree.registry().path(channel->id()), " by uid ", by.uid,
                         " refused: ", done.error().operation);
@@ -96,7 +95,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
         hidden.push_back(
             (above.name.empty() ? std::string() : std::string(above.name) + "/").append(kind.name));
     }
-    if (retyped_) retyped_(channel, hidden, at_once);
+    if (type_changed_) type_changed_(channel, hidden, at_once);
     return done;
 }
 

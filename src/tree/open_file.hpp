@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <access/subject.hpp>
-#include <channel/channel.hpp>
+#include <channel/endpoint.hpp>
 #include <ipcfs/frame.hpp>
 #include <queue/waiter.hpp>
 
