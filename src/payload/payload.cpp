@@ -124,13 +124,18 @@ void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noex
     });
 }
 
-PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
-                             access::Charge charge) {
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kSealed, size));
+std::unique_ptr<Payload> Store::make(std::uint64_t channel, PayloadKind kind, std::uint64_t size,
+                                     uid_t uid) {
+    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, kind, size));
+    made->uid_ = uid;
+    return made;
+}
+
+PayloadPtr Store::add_memory(std::uint64_t channel, PayloadKind kind, Fd memory, std::uint64_t size,
+                             uid_t uid, access::Charge charge) {
+    auto made = make(channel, kind, size, uid);
     made->memory_ = std::move(memory);
     made->charge_ = std::move(charge);
-    made->uid_ = uid;
     return add(std::move(made));
 }
 
@@ -164,31 +169,17 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
         return queued.error();
     }
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kPooled, ref.size));
+    auto made = make(channel, PayloadKind::kPooled, ref.size, uid);
     made->pool_ = std::move(from);
     made->chunk_ = ref.chunk;
     made->generation_ = ref.generation;
-    made->uid_ = uid;
     return add(std::move(made));
 }
 
 PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
                            std::weak_ptr<Producer> producer) {
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
+    auto made = make(channel, PayloadKind::kLazy, size, uid);
     made->producer_ = std::move(producer);
-    made->uid_ = uid;
-    return add(std::move(made));
-}
-
-PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
-                             access::Charge charge) {
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kHandoff, size));
-    made->memory_ = std::move(memory);
-    made->charge_ = std::move(charge);
-    made->uid_ = uid;
     return add(std::move(made));
 }
 
