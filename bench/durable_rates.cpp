@@ -96,6 +96,9 @@ public:
             const Fd ctl = open_file(server_.at(name + "/ctl"), O_WRONLY);
             must(write(ctl.get(), "purge", 5), "purge");
         }
+        // What nobody waited for is not left to the next one's first sync.
+        const Fd queue = open_file(server_.at("own0/queue"), O_WRONLY);
+        must(write(queue.get(), "x", 1), "write");
     }
 
 private:

@@ -195,10 +195,13 @@ std::uint64_t StoreUnderTest::syncs() {
 }
 
 void StoreUnderTest::empty() {
+    store::Lsn last = 0;
     for (std::uint64_t id = 1; id <= parts_->channels; ++id) {
         must_have(parts_->store.erase_channel(id));
-        must_have(parts_->store.put_channel(id, {}));
+        last = must_have(parts_->store.put_channel(id, {}));
     }
+    // What nobody waited for is not left to the next one's first sync.
+    wait_for_disk(parts_->store, last);
 }
 
 void StoreUnderTest::fill(unsigned count, std::span<const std::byte> body) {

@@ -27,10 +27,10 @@ void Doorbell::stop() noexcept {
     refreshing_.drop();
 }
 
-uid_t Doorbell::owner_of(const channel::Channel& channel) const noexcept {
+uid_t Doorbell::owner_of(std::uint64_t channel) const noexcept {
     uid_t owner = 0;
     registry_.read(
-        channel.id(), static_cast<std::uint8_t>(tree::Kind::kChannel),
+        channel, static_cast<std::uint8_t>(tree::Kind::kChannel),
         [](const channel::Attributes& made) { return made; },
         [&](const channel::Attributes& attributes) { owner = attributes.uid; });
     return owner;
@@ -43,16 +43,16 @@ void Doorbell::ring(channel::Channel& channel, Target target) noexcept {
     const Nanos gap = kSecond / static_cast<Nanos>(channel.settings().notify_rate);
     const Nanos due = channel.last_ring.load(std::memory_order_relaxed) + gap;
     ringing_.add(
-        owner_of(channel),
+        owner_of(channel.id()),
         [this, kept = channel.shared_from_this(), target] { ring_now(*kept, target); }, due);
 }
 
-void Doorbell::hide(const std::shared_ptr<channel::Channel>& channel,
+void Doorbell::hide(const std::shared_ptr<channel::Endpoint>& channel,
                     const std::vector<std::string>& names, bool at_once) noexcept {
     if (!is_open_) return;
     refresh(tree::NodeId{channel->id(), tree::Kind::kChannel}.raw());
     if (names.empty()) return;
-    const uid_t owner = owner_of(*channel);
+    const uid_t owner = owner_of(channel->id());
     const bool soon = !ringing_.is_busy(owner);
     auto done = std::make_shared<std::promise<void>>();  // broken where the job is dropped
     auto hidden = done->get_future();

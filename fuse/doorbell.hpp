@@ -38,7 +38,7 @@ public:
     void ring(channel::Channel& channel, Target target) noexcept override;
     void refresh(channel::Channel& channel) noexcept override;
     // `names`: paths below the channel. With `at_once` it waits until they are gone, but not for long.
-    void hide(const std::shared_ptr<channel::Channel>& channel,
+    void hide(const std::shared_ptr<channel::Endpoint>& channel,
               const std::vector<std::string>& names, bool at_once) noexcept;
 
     // Rings done, and rings that failed (the channel was gone, or access was denied).
@@ -48,7 +48,7 @@ public:
 private:
     static constexpr unsigned kMostForOwner = 2;
 
-    uid_t owner_of(const channel::Channel& channel) const noexcept;
+    uid_t owner_of(std::uint64_t channel) const noexcept;
     void refresh(std::uint64_t node) noexcept;
     void ring_now(channel::Channel& channel, Target target) noexcept;
 

@@ -13,6 +13,8 @@
 #include <io.hpp>
 #include <tree.hpp>
 
+#include <ipcfs/wait.hpp>
+
 namespace ipcfs::client {
 namespace {
 
@@ -93,9 +95,9 @@ Health health(const std::string& root) {
     // statfs reaches the daemon; the kernel may answer names and attributes from its cache.
     struct statfs about {};
     std::string version = root + "/kern/ipc/version";
-    if (::statfs(root.c_str(), &about) == 0 && ::access(version.c_str(), F_OK) == 0) {
-        return Health::kMounted;
-    }
+    const int failed = detail::retry_if_lost(
+        [&] { return ::statfs(root.c_str(), &about) != 0 ? -1 : ::access(version.c_str(), F_OK); });
+    if (failed == 0) return Health::kMounted;
     return daemon_is_gone(errno) ? Health::kDead : Health::kNotMounted;
 }
 

@@ -12,7 +12,7 @@ MessageRef Backlog::remove(Message& message) noexcept {
     // Which ones were let out is a number only: the first ones.
     if (gated() && ready_ >= queue_.size()) {
         ready_ = queue_.size();
-        gathering_since_ = kNever;
+        holding_back_since_ = kNever;
     }
     return out;
 }
@@ -25,8 +25,23 @@ std::vector<MessageRef> Backlog::everything() {
     };
     queue_.for_each(add);
     dead.for_each(add);
-    delayed.for_each(add);
     leases.for_each(add);
+    return all;
+}
+
+queue::MessageList Backlog::clear() noexcept {
+    queue::MessageList all;
+    const auto add = [&](MessageRef message) { all.push_back(*message.detach()); };
+    queue_.for_each([&](Message& message) {
+        add(remove(message));
+        return true;
+    });
+    dead.for_each([&](Message& message) {
+        add(dead.remove(message));
+        return true;
+    });
+    for (MessageRef& message : leases.clear()) add(std::move(message));
+    earliest_expiry_ = kNever;
     return all;
 }
 
@@ -34,22 +49,22 @@ bool Backlog::set_gate(const BatchGate& gate) noexcept {
     ready_ = ready();
     gate_ = gate;
     if (gated() || ready_ == queue_.size()) return false;
-    gathering_since_ = kNever;
+    holding_back_since_ = kNever;
     return true;
 }
 
-bool Backlog::gather(Nanos now, std::uint64_t most) noexcept {
+bool Backlog::open_gate_if_due(Nanos now, std::uint64_t most) noexcept {
     if (!gated() || queue_.size() == ready_) return false;
-    if (gathering_since_ == kNever) gathering_since_ = now;
+    if (holding_back_since_ == kNever) holding_back_since_ = now;
     const std::uint64_t enough = std::min<std::uint64_t>(gate_.count, most);
-    if (queue_.size() - ready_ < enough && gathering_since_ + gate_.delay > now) return false;
+    if (queue_.size() - ready_ < enough && holding_back_since_ + gate_.delay > now) return false;
     return open_gate();
 }
 
 bool Backlog::open_gate() noexcept {
     if (!gated() || queue_.size() == ready_) return false;
     ready_ = queue_.size();
-    gathering_since_ = kNever;
+    holding_back_since_ = kNever;
     return true;
 }
 

@@ -22,8 +22,7 @@ public:
     explicit Backlog(const BatchGate& gate) : gate_(gate) {}
 
     // Lines of their own, not bound to the queue.
-    queue::Leases leases;
-    queue::Delayed delayed;
+    queue::Leases leases;  // and delayed messages
     queue::PriorityQueue dead;
 
     // ---- the queue ----
@@ -54,17 +53,18 @@ public:
     void for_each(F&& visit) {
         queue_.for_each(std::forward<F>(visit));
     }
-    // The next place in line, see queue::Envelope::place.
-    std::uint64_t new_place() noexcept { return ++place_; }
+    // The next position in line, see queue::Envelope::position.
+    std::uint64_t new_position() noexcept { return ++position_; }
     // All of it, in the order in which it came.
     std::vector<queue::MessageRef> everything();
+    queue::MessageList clear() noexcept;
 
     // ---- what counts against the bounds: queued, delayed, on lease, on its way to the disk ----
     std::uint64_t load() const noexcept {
-        return queue_.size() + delayed.size() + leases.size() + staged_;
+        return queue_.size() + leases.delayed().count + leases.leased().count + staged_;
     }
     std::uint64_t load_bytes() const noexcept {
-        return queue_.bytes() + delayed.bytes() + leases.bytes() + staged_bytes_;
+        return queue_.bytes() + leases.delayed().bytes + leases.leased().bytes + staged_bytes_;
     }
     void stage(const queue::Batch& batch) noexcept {
         staged_ += batch.count;
@@ -82,7 +82,7 @@ public:
     bool set_gate(const BatchGate& gate) noexcept;
     // After messages came, or time has passed: lets them out if there are enough (never more than `most`),
     // or the first has waited for long enough. Whether it did.
-    bool gather(Nanos now, std::uint64_t most) noexcept;
+    bool open_gate_if_due(Nanos now, std::uint64_t most) noexcept;
     // Lets out what is there. Whether that was anything.
     bool open_gate() noexcept;
 
@@ -103,13 +103,12 @@ public:
     // The same for all that is over, when it is time for that.
     template <class F>
     std::uint64_t drop_all_expired(Nanos now, F&& drop);
-    void nothing_expires() noexcept { earliest_expiry_ = kNever; }
 
     // When time has something to do here; kNever: nothing waits for it. May be in the past.
     Nanos next_event() const noexcept {
         const Nanos gathered =
-            gated() && gathering_since_ != kNever ? gathering_since_ + gate_.delay : kNever;
-        return std::min({earliest_expiry_, leases.earliest(), delayed.earliest(), gathered});
+            gated() && holding_back_since_ != kNever ? holding_back_since_ + gate_.delay : kNever;
+        return std::min({earliest_expiry_, leases.earliest(), gathered});
     }
 
 private:
@@ -117,11 +116,11 @@ private:
 
     queue::PriorityQueue queue_;
     std::uint64_t staged_ = 0, staged_bytes_ = 0;
-    std::uint64_t place_ = 0;  // the last one in line
+    std::uint64_t position_ = 0;  // the last one in line
     BatchGate gate_;
-    std::uint64_t ready_ = 0;         // if gated: messages that it has let out
-    Nanos gathering_since_ = kNever;  // if gated: since when it holds back others
-    Nanos earliest_expiry_ = kNever;  // when to look; a message may have ended before
+    std::uint64_t ready_ = 0;            // if gated: messages that it has let out
+    Nanos holding_back_since_ = kNever;  // if gated: since when it holds back others
+    Nanos earliest_expiry_ = kNever;     // when to look; a message may have ended before
 };
 
 template <class F>

@@ -1,285 +1,204 @@
-// Enqueueing and delivering. Any thread; every private function runs under the channel's lock.
-#include <algorithm>
+// What becomes of a channel and of what waits there. Any thread.
+#include <poll.h>
 
-#include <base/check.hpp>
-#include <channel/channel.hpp>
 #include <channel/discipline.hpp>
-#include <channel/locked.hpp>
+#include <channel/duties.hpp>
 #include <channel/subscription.hpp>
+#include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
-using queue::Batch;
-using queue::Message;
-using queue::MessageRef;
-using queue::Via;
-using queue::Wake;
-using queue::WriteWaiter;
-
-Channel::Channel(Environment& environment, std::uint64_t id, const Settings& settings)
-    : env_(environment),
-      id_(id),
-      created_(environment.clock.realtime()),
-      settings_(settings),
-      backlog_(settings.batch_gate()) {
+Core::Core(Channel& its_channel, Environment& environment, std::uint64_t its_id,
+           const Settings& first, std::unique_ptr<Subscription> its_subscription)
+    : channel(its_channel),
+      env(environment),
+      id(its_id),
+      created(environment.clock.realtime()),
+      subscription(std::move(its_subscription)),
+      settings(first),
+      backlog(first.batch_gate()) {
     follow_settings();
 }
 
+Core::~Core() = default;
+
+bool Core::writable(bool critical) const noexcept {
+    return !flow.held() && discipline->is_writable(critical);
+}
+
+void Core::follow_settings() noexcept {
+    if (!discipline || discipline->type != settings.type) {
+        discipline = make_discipline(*this);
+        topic = dynamic_cast<Topic*>(discipline.get());
+        const bool was_topic = is_topic.exchange(topic != nullptr, std::memory_order_relaxed);
+        if (was_topic || topic) env.recursion.changed();
+    }
+    const Durable durable = env.store ? settings.durable : Durable::kOff;
+    if (!keeper || keeper->durable() != durable) {
+        const std::uint64_t last = keeper ? keeper->last_key() : 0;
+        if (durable == Durable::kOff) {
+            keeper = std::make_unique<NoKeeper>(last);
+        } else {
+            keeper = std::make_unique<StoreKeeper>(*env.store, id, durable, subscription != nullptr,
+                                                   last);
+        }
+    }
+    is_kept = durable != Durable::kOff;
+    if (subscription) subscription->follow(settings);
+}
+
+Channel::Channel(Environment& environment, std::uint64_t id, const Settings& settings)
+    : core_(*this, environment, id, settings, nullptr) {}
+
+Channel::Channel(const std::shared_ptr<Channel>& topic, std::uint64_t id,
+                 const access::Identity& subscriber, access::Account& account, bool is_named)
+    : core_(*this, topic->core_.env, id, Subscription::initial_settings(*topic, is_named),
+            std::make_unique<Subscription>(core_, topic, subscriber, account, is_named)) {}
+
 Channel::~Channel() {
-    if (subscription_) subscription_->leave();
+    if (core_.subscription) core_.subscription->leave();
 }
 
-// ---- bounds -------------------------------------------------------------------------------------
+// ---- ending waits -------------------------------------------------------------------------------
 
-bool Channel::readable() const noexcept {
-    return !flow_.held() && backlog_.ready() > 0;
+template <class W, class L>
+void Channel::cancel_in(L& line, W& waiter, Wake why) noexcept {
+    Locked locked(core_);
+    waiter.cancelled = true;
+    if (!waiter.parked) return;
+    line.remove(waiter);
+    locked.finish(waiter, why);
 }
 
-bool Channel::writable(bool critical) const noexcept {
-    return !flow_.held() && discipline_->is_writable(critical);
+void Channel::cancel(ReadWaiter& waiter, Wake why) noexcept {
+    cancel_in(core_.waiters.line(waiter.lane), waiter, why);
 }
 
-// ---- writing ------------------------------------------------------------------------------------
-
-Push Channel::try_push(Batch& batch, Via via, bool may_wait, WriteTicket* ticket) noexcept {
-    refresh_reach();
-    Locked locked(*this);
-    if (removed_.load(std::memory_order_relaxed)) return Push::kRemoved;
-    if (ticket && !ticket->sync) flow_.take_back(*ticket);
-    batch.is_nonblocking = !may_wait;
-    const Push push = admit(locked, batch, via, false);
-    admit_more(locked);  // the turn's place may have stayed free
-    return push;
+void Channel::cancel(OpenWaiter& waiter, Wake why) noexcept {
+    cancel_in(core_.waiters.openers, waiter, why);
 }
 
-// On kQueued it has entered, or was dropped as the settings say.
-Push Channel::admit(Locked& locked, Batch& batch, Via via, bool was_waiting) {
-    using Admission = Discipline::Admission;
-    // Type sync needs no room: what waited stays accepted when the bounds have changed.
-    if (flow_.never_fits(batch) && !(was_waiting && discipline_->meets())) return Push::kTooLong;
-    // A subscription that was commanded to pause holds back its readers, not its publishers.
-    if (flow_.held() && !subscription_) return Push::kWait;
-    switch (discipline_->admit(locked, batch, was_waiting)) {
-        case Admission::kEnter: break;
-        case Admission::kTake: enqueue(locked, batch, via, nullptr); return Push::kQueued;
-        case Admission::kRefused: return Push::kTooLong;
-        case Admission::kPause:
-            if (!flow_.paused()) pause(locked);
-            return Push::kWait;
-        case Admission::kWait: return Push::kWait;
-        case Admission::kOverflow:
-            if (Push made = make_room(locked, batch); made != Push::kQueued) return made;
-            if (batch.count == 0) return Push::kQueued;
-            break;
+void Channel::cancel(WriteWaiter& waiter, Wake why) noexcept {
+    Locked locked(core_);
+    if (!waiter.parked) {
+        waiter.cancelled = true;
+    } else if (waiter.enqueued) {
+        rendezvous::withdraw(locked, waiter, why);
+    } else if (waiter.is_staged) {
+        committing::unstage(locked, waiter, why);
+    } else {
+        writing::unpark(locked, waiter, why);
     }
-    if (Push kept = keep_first(locked, batch); kept != Push::kQueued) return kept;
-    enqueue(locked, batch, via, nullptr);
-    return Push::kQueued;
 }
 
-// As `overflow` says: on kQueued there is room for the batch, or it was dropped and is empty.
-Push Channel::make_room(Locked& locked, Batch& batch) noexcept {
-    const std::uint8_t priority = batch.messages.front().envelope.priority;
-    const std::uint8_t type = batch.messages.front().envelope.type;
-    if (settings_.overflow == Overflow::kReject) {
-        counters_.rejected += batch.count;
-        emit(locked, EventKind::kOverflow, priority, type, batch.count);
-        return Push::kFull;
-    }
-    std::uint64_t lost = 0;
-    if (settings_.overflow == Overflow::kDropOldest) {
-        while (!flow_.fits(batch)) {
-            Message* victim = backlog_.victim(priority);
-            if (!victim) break;
-            ++lost;
-            drop(locked, backlog_.remove(*victim), Wake::kPurged);
+void Channel::end_all(Locked& locked, Wake why) noexcept {
+    Waiters& waiters = core_.waiters;
+    const auto end_line = [&](auto& line) {
+        while (auto* const waiter = line.first()) {
+            line.remove(*waiter);
+            locked.finish(*waiter, why);
         }
-        counters_.dropped_oldest += lost;
+    };
+    end_line(waiters.readers);
+    end_line(waiters.dead_readers);
+    end_line(waiters.openers);
+    while (WriteWaiter* const writer = waiters.writers.first()) {
+        writing::unpark(locked, *writer, why);
     }
-    if (!flow_.fits(batch)) {
-        counters_.dropped_newest += batch.count;
-        lost += batch.count;
-        while (MessageRef message = take_front(batch.messages)) locked.discard(std::move(message));
-        batch.clear();
+    waiters.enqueued.for_each(
+        [&](WriteWaiter& writer) { rendezvous::withdraw(locked, writer, why); });
+    committing::unstage_all(locked, why);
+    locked.wake_polls(kHangUp);
+}
+
+Result<void> Channel::remove() {
+    Locked locked(core_);
+    if (core_.backlog.load() > 0 || !core_.backlog.dead.empty()) {
+        return Fault{ENOTEMPTY, "messages are queued, leased or dead letters; purge first"};
     }
-    emit(locked, EventKind::kOverflow, priority, type, lost);
-    return Push::kQueued;
+    if (auto may = core_.discipline->may_be_removed(); !may) return may;
+    core_.discipline->end(locked);
+    core_.is_removed.store(true, std::memory_order_release);
+    end_all(locked, Wake::kRemoved);
+    locked.emit(EventKind::kRemoved, 0);
+    return {};
 }
 
-void Channel::stamp(Locked& locked, Message& message) noexcept {
-    if (subscription_) return stamp_share(locked, message);
-    queue::Envelope& envelope = message.envelope;
-    envelope.sequence = ++sequence_;
-    envelope.place = backlog_.new_place();
-    if (envelope.id == 0) {
-        envelope.id = env_.messages.new_id();
-    }
-    envelope.time = last_arrival_;
-    envelope.enqueued = locked.now();
-    stamp_expiry(locked, envelope);
+void Channel::close_down() noexcept {
+    Locked locked(core_);
+    reading::purge(locked);
+    core_.is_removed.store(true, std::memory_order_release);
+    end_all(locked, Wake::kRemoved);
+    core_.subscription->release_publishers(locked);
 }
 
-void Channel::stamp(Locked& locked, Batch& batch) noexcept {
-    if (batch.is_prepared) return;
-    last_arrival_ = locked.realtime();
-    epoch_ = last_arrival_ - locked.now();
-    for (Message& message : batch.messages) stamp(locked, message);
-    batch.is_prepared = true;
+void Channel::shut_down() noexcept {
+    Locked locked(core_);
+    core_.flow.go_down();
+    end_all(locked, Wake::kShutdown);
+    core_.discipline->shut_down(locked);
 }
 
-void Channel::enqueue(Locked& locked, Batch& batch, Via via, WriteWaiter* waiter) {
-    stamp(locked, batch);
-    counters_.enqueued += batch.count;
-    if (discipline_->deliver(locked, batch, via)) return;
-    const bool is_alone = batch.count == 1;
-    bool is_queued = false;
-    while (MessageRef message = take_front(batch.messages)) {
-        const std::uint8_t priority = message->envelope.priority, type = message->envelope.type;
-        const std::uint64_t size = message->total();
-        counters_.enqueued_bytes += size;
-        if (waiter) {
-            message->writer = waiter;
-            ++waiter->unresolved;
-        }
-        if (is_alone && hand_over(locked, message)) break;
-        discipline_->enqueue(std::move(message));
-        is_queued = true;
-        if (locked.listening) emit(locked, EventKind::kArrival, priority, type, size);
-    }
-    batch.clear();
-    if (is_queued) {
-        gather(locked);
-        offer(locked);
-    }
-    pause_if_high(locked);
-
-    // The kernel tells inotify of a write on `queue` itself, once that write returns.
-    if (via == Via::kOther || waiter != nullptr) ring(locked);
-}
-
-void Channel::stamp_expiry(Locked& locked, queue::Envelope& envelope) noexcept {
-    Backlog::set_expiry(envelope, settings_.ttl, locked.now(), locked.realtime());
-    mind_expiry(locked, envelope);
-}
-
-void Channel::mind_expiry(Locked& locked, const queue::Envelope& envelope) noexcept {
-    if (backlog_.note_expiry(envelope)) arm(locked, envelope.expires);
-}
-
-void Channel::pause_if_high(Locked& locked) noexcept {
-    if (!flow_.at_high() || flow_.paused()) return;
-    if (discipline_->blocks() && !discipline_->meets()) pause(locked);
-}
-
-void Channel::push(WriteWaiter& waiter, WriteTicket* ticket) noexcept {
-    refresh_reach();
-    Locked locked(*this);
-    if (ticket && !ticket->sync) flow_.take_back(*ticket);
-    if (removed_.load(std::memory_order_relaxed)) return locked.finish(waiter, Wake::kRemoved);
-    if (flow_.down()) return locked.finish(waiter, Wake::kShutdown);
-    if (waiter.cancelled) return locked.finish(waiter, Wake::kInterrupted);
-    Push admitted = admit(locked, waiter.batch, waiter.via, false);
-    if (admitted == Push::kCommit) return stage(locked, waiter);
-    if (admitted == Push::kWait && discipline_->meets() && !flow_.held()) {
-        park(locked, waiter, locked.now() + settings_.timeout);
-        return enqueue_sync(locked, waiter);
-    }
-    if (admitted != Push::kWait) {
-        locked.finish(waiter, ending_of(admitted));
-        return admit_more(locked);
-    }
-    if (waiter.batch.is_nonblocking) return locked.finish(waiter, Wake::kTimedOut);
-    const Nanos deadline = flow_.deadline();
-    if (deadline <= locked.now()) {
-        ++counters_.timed_out;
-        return locked.finish(waiter, Wake::kTimedOut);
-    }
-    park(locked, waiter, deadline);
-}
-
-void Channel::park(Locked& locked, WriteWaiter& writer, Nanos deadline) noexcept {
-    writer.deadline = deadline;
-    waiters_.park(writer);
-    if (writer.via == Via::kQueueFile) ++queue_file_writes_;
-    arm(locked, deadline);
-}
-
-// From waiting for room to waiting to be taken.
-void Channel::enqueue_sync(Locked& locked, WriteWaiter& writer) {
-    waiters_.note_enqueued(writer);
-    writer.deadline = locked.now() + settings_.timeout;
-    arm(locked, writer.deadline);
-    enqueue(locked, writer.batch, writer.via, &writer);
-}
-
-void Channel::unpark(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
-    waiters_.remove(writer);
-    end_queue_file_write(locked, writer);
-    locked.finish(writer, why);
-}
-
-void Channel::end_queue_file_write(Locked& locked, const WriteWaiter& writer) noexcept {
-    if (writer.via != Via::kQueueFile || --queue_file_writes_ > 0 || !bell_deferred_) return;
-    bell_deferred_ = false;
-    locked.effects.ring = true;
-    ++counters_.rings;
-}
-
-// A sync writer is done when none of its messages is left anywhere.
-void Channel::resolve(Locked& locked, WriteWaiter& writer) noexcept {
-    IPCFS_CHECK(writer.unresolved > 0);
-    if (--writer.unresolved == 0) unpark(locked, writer, writer.why);
-}
-
-void Channel::withdraw(Locked& locked, WriteWaiter& writer, Wake why) noexcept {
-    std::uint64_t queued = writer.unresolved - writer.in_flight;
-    if (!writer.cancelled) writer.ending = why;
-    writer.cancelled = true;  // what is in readers' hands does not come back to the queue
-    if (queued == 0) return;  // and what becomes of it decides
-    writer.why = why;
-    backlog_.for_each([&](Message& message) {
-        if (message.writer == &writer) {
-            ++counters_.withdrawn;
-            message.writer = nullptr;
-            keeper_->gone(message);
-            locked.discard(backlog_.remove(message));
-            if (--queued == 0) return false;
-        }
-        return true;
+void Channel::on_time(Nanos now) noexcept {
+    Topic::refresh_reach(core_);
+    Locked locked(core_);
+    while (!core_.armed.empty() && core_.armed.back() <= now) core_.armed.pop_back();
+    if (core_.removed()) return;
+    if (core_.flow.held_until() <= now) run(locked, Command{Command::Kind::kResume, 0, {}});
+    core_.waiters.writers.for_each([&](WriteWaiter& writer) {
+        if (writer.deadline > now) return;
+        ++core_.counters.timed_out;
+        writing::unpark(locked, writer, Wake::kTimedOut);
     });
-    writer.unresolved = writer.in_flight;
-    if (writer.unresolved == 0) unpark(locked, writer, why);
-}
-
-// ---- what expires ------------------------------------------------------------------------------
-
-void Channel::drop(Locked& locked, MessageRef message, Wake why) noexcept {
-    if (WriteWaiter* writer = std::exchange(message->writer, nullptr)) {
-        writer->why = why;
-        resolve(locked, *writer);
-    }
-    keeper_->gone(*message);
-    locked.discard(std::move(message));
-}
-
-// Whoever calls this reconsiders: it makes room.
-std::uint64_t Channel::drop_expired(Locked& locked) noexcept {
-    const std::uint64_t lost = backlog_.drop_expired_front(
-        settings_.schedule, locked.now(),
-        [&](MessageRef message) { drop(locked, std::move(message), Wake::kTimedOut); });
-    counters_.expired += lost;
-    if (lost) emit(locked, EventKind::kExpired, 255, 0, lost);
-    return lost;
-}
-
-void Channel::sweep_expired(Locked& locked) noexcept {
-    const std::uint64_t lost = backlog_.drop_all_expired(locked.now(), [&](MessageRef message) {
-        drop(locked, std::move(message), Wake::kTimedOut);
+    core_.waiters.enqueued.for_each([&](WriteWaiter& writer) {
+        if (writer.deadline > now || writer.cancelled) return;
+        ++core_.counters.timed_out;
+        rendezvous::withdraw(locked, writer, Wake::kTimedOut);
     });
-    counters_.expired += lost;
-    if (lost) {
-        emit(locked, EventKind::kExpired, 255, 0, lost);
-        admit_waiters(locked);
+    leasing::run(locked);
+    // The arrivals could not be read before.
+    if (writing::open_gate_if_due(locked) && !core_.backlog.empty()) locked.ring();
+    if (core_.has_made_room) writing::admit_waiters(locked);
+    if (reading::drop_expired(locked, true) > 0) writing::admit_waiters(locked);
+    writing::admit_openers(locked);
+    locked.arm_next();
+}
+
+// ---- poll ---------------------------------------------------------------------------------------
+
+unsigned Channel::poll(PollSlot& slot, std::unique_ptr<PollTicket> fresh, bool critical, Lane lane,
+                       const StreamView* view) noexcept {
+    std::unique_ptr<PollTicket> old;
+    Locked locked(core_);
+    if (core_.removed()) return POLLIN | POLLOUT | POLLHUP;
+    if (core_.backlog.may_expire() && core_.readable() && reading::drop_expired(locked) > 0) {
+        writing::admit_waiters(locked);
+    }
+    if (fresh) {
+        fresh->critical = critical;
+        fresh->lane = lane;
+    }
+    old = core_.waiters.replace(slot, std::move(fresh));
+    if (lane == Lane::kDead) {
+        return !core_.flow.down() && !core_.backlog.dead.empty() ? POLLIN : 0U;
+    }
+    if (view && core_.discipline->has_ended(*view)) return POLLIN | POLLHUP;
+    return (core_.readable() ? POLLIN : 0U) | (core_.writable(critical) ? POLLOUT : 0U);
+}
+
+void Channel::forget(PollSlot& slot) noexcept {
+    std::unique_ptr<PollTicket> old;
+    std::scoped_lock hold(core_.mutex);
+    old = core_.waiters.replace(slot, nullptr);
+}
+
+void Channel::note_attributes_cached() noexcept {
+    attributes_cached_.store(true, std::memory_order_relaxed);
+}
+
+void Channel::refresh_attributes() noexcept {
+    if (attributes_cached_.exchange(false, std::memory_order_relaxed)) {
+        core_.env.bell.refresh(*this);
     }
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <base/result.hpp>
-#include <channel/channel.hpp>
+#include <channel/core.hpp>
 
 namespace ipcfs::channel {
 
@@ -17,10 +17,12 @@ class Locked;
 
 class Discipline {
 public:
-    explicit Discipline(Channel& channel) : channel_(channel) {}
+    explicit Discipline(Core& core) : type(core.settings.type), core_(core) {}
     virtual ~Discipline() = default;
     Discipline(const Discipline&) = delete;
     Discipline& operator=(const Discipline&) = delete;
+
+    const Type type;
 
     // ---- writing ----
     enum class Admission : std::uint8_t {
@@ -36,16 +38,16 @@ public:
     // Where a message that may enter goes. One batch, prepared and counted: true when it was dealt with,
     // false when each of it is to be put into the queue, by enqueue().
     virtual bool deliver(Locked&, queue::Batch&, queue::Via) noexcept { return false; }
-    virtual void enqueue(queue::MessageRef message) { backlog().add(std::move(message)); }
+    virtual void enqueue(queue::MessageRef message) { core_.backlog.add(std::move(message)); }
     // Where the store has what is appended before deliver().
     virtual store::Place first_place() const noexcept { return store::Place::kQueued; }
     // Whether writers wait where there is no room.
-    virtual bool blocks() const noexcept { return settings().overflow == Overflow::kBlock; }
+    virtual bool blocks() const noexcept { return core_.settings.overflow == Overflow::kBlock; }
     // Whether the low mark is reached, so that a pause is over.
-    virtual bool is_low() const noexcept { return !blocks() || flow().at_low(); }
+    virtual bool is_low() const noexcept { return !blocks() || core_.flow.at_low(); }
     // Whether a writer that waits is let in at once, and waits until its messages are taken. Then opens for
     // writing take turns, and nothing pauses.
-    virtual bool meets() const noexcept { return false; }
+    virtual bool is_rendezvous() const noexcept { return false; }
     // POLLOUT.
     virtual bool is_writable(bool critical) const noexcept;
 
@@ -68,21 +70,16 @@ public:
     virtual void describe(Snapshot&) const noexcept {}
 
 protected:
-    const Settings& settings() const noexcept { return channel_.settings_; }
-    Backlog& backlog() const noexcept { return channel_.backlog_; }
-    const Flow& flow() const noexcept { return channel_.flow_; }
-    const Waiters& waiters() const noexcept { return channel_.waiters_; }
-    bool has_writers() const noexcept { return channel_.open_writers_ > 0; }
     // Where overflow is block: whether others are ahead, or the low mark has to be reached first.
     bool has_to_wait(const queue::Batch& batch, bool was_waiting) const noexcept;
 
-    Channel& channel_;
+    Core& core_;
 };
 
-std::unique_ptr<Discipline> make_discipline(Type type, Channel& channel);
+std::unique_ptr<Discipline> make_discipline(Core& core);
 
 // One for each file in discipline/.
-#define IPCFS_ROW(value, name, make) std::unique_ptr<Discipline> make(Channel& channel);
+#define IPCFS_ROW(value, name, make) std::unique_ptr<Discipline> make(Core& core);
 IPCFS_CHANNEL_TYPES(IPCFS_ROW)
 #undef IPCFS_ROW
 

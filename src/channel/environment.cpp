@@ -17,11 +17,6 @@ Environment::Environment(const Clock& its_clock, TimerQueue& its_timers,
       worker(its_worker),
       lingering(store && lingers ? std::make_shared<Lingering>(*store, clock, timers) : nullptr) {}
 
-void BellWire::refresh(Channel& channel) const noexcept {
-    if (!channel.attributes_cached.exchange(false, std::memory_order_relaxed)) return;
-    if (Doorbell* bell = bell_.load(std::memory_order_acquire)) bell->refresh(channel);
-}
-
 void LeaseWatch::add(std::weak_ptr<Channel> channel) {
     channels_.with([&](auto& all) { all.push_back(std::move(channel)); });
 }

@@ -44,8 +44,9 @@ public:
     void ring(Channel& channel, Doorbell::Target target) const noexcept {
         if (Doorbell* bell = bell_.load(std::memory_order_acquire)) bell->ring(channel, target);
     }
-    // If the kernel keeps attributes of the channel's `queue`.
-    void refresh(Channel& channel) const noexcept;
+    void refresh(Channel& channel) const noexcept {
+        if (Doorbell* bell = bell_.load(std::memory_order_acquire)) bell->refresh(channel);
+    }
 
 private:
     std::atomic<Doorbell*> bell_{nullptr};

@@ -4,6 +4,7 @@
 
 #include <base/units.hpp>
 #include <channel/events.hpp>
+#include <ipcfs/frame.hpp>
 
 namespace ipcfs::channel {
 namespace {
@@ -20,10 +21,6 @@ const char* detail_name(EventKind kind) {
         default: return "value";
     }
 }
-
-// By FrameType, from 1.
-constexpr std::array<const char*, 8> kFrameTypes{"control", "data",    "event",    "capability",
-                                                 "handoff", "request", "response", "error"};
 
 }  // namespace
 
@@ -53,6 +50,13 @@ std::optional<std::uint8_t> parse_priority(std::string_view text) {
     auto number = parse_number(text);
     if (!number || *number > 255) return std::nullopt;
     return static_cast<std::uint8_t>(*number);
+}
+
+std::optional<std::uint8_t> parse_frame_type(std::string_view name) {
+    for (std::uint8_t type = 1; type <= static_cast<std::uint8_t>(FrameType::kError); ++type) {
+        if (name == to_string(static_cast<FrameType>(type))) return type;
+    }
+    return std::nullopt;
 }
 
 Result<EventFilter> parse_filter(std::string_view text) {
@@ -87,9 +91,8 @@ Result<EventFilter> parse_filter(std::string_view text) {
                 return wrong("min-priority is critical, high, normal, low or 0 to 255, not", value);
             filter.min_priority = *priority;
         } else if (key == "type") {
-            auto at = std::find(kFrameTypes.begin(), kFrameTypes.end(), value);
-            if (at == kFrameTypes.end()) return wrong("no such message type:", value);
-            filter.type = static_cast<std::uint8_t>(at - kFrameTypes.begin() + 1);
+            filter.type = parse_frame_type(value);
+            if (!filter.type) return wrong("no such message type:", value);
         } else if (key == "rate") {
             std::string_view number =
                 value.ends_with("/s") ? value.substr(0, value.size() - 2) : value;
@@ -136,7 +139,6 @@ std::size_t EventHub::sweep() noexcept {
 void EventHub::publish(Event event) noexcept {
     if (!has_listeners()) return;
     event.sequence = sequence_.fetch_add(1, std::memory_order_relaxed) + 1;
-    published_.fetch_add(1, std::memory_order_relaxed);
     auto list = listeners_.with([](auto& held) { return held; });
     for (const auto& listener : *list) {
         if (!listener->on_event(event)) remove(listener.get());

@@ -55,6 +55,8 @@ struct EventFilter {
 Result<EventFilter> parse_filter(std::string_view text);
 // critical high normal low, or 0 to 255.
 std::optional<std::uint8_t> parse_priority(std::string_view text);
+// The FrameType of that name.
+std::optional<std::uint8_t> parse_frame_type(std::string_view name);
 
 class EventListener {
 public:
@@ -73,7 +75,7 @@ public:
     // Forgets listeners that are not alive. Returns how many remain.
     std::size_t sweep() noexcept;
     void publish(Event event) noexcept;
-    std::uint64_t published() const noexcept { return published_.load(std::memory_order_relaxed); }
+    std::uint64_t published() const noexcept { return sequence_.load(std::memory_order_relaxed); }
 
 private:
     using List = std::vector<std::shared_ptr<EventListener>>;
@@ -81,7 +83,6 @@ private:
     Guarded<std::shared_ptr<const List>> listeners_;
     std::atomic<std::size_t> count_{0};
     std::atomic<std::uint64_t> sequence_{0};
-    std::atomic<std::uint64_t> published_{0};
 };
 
 }  // namespace ipcfs::channel

@@ -32,13 +32,6 @@ bool for_each_part(std::string_view list, F&& use) {
     }
 }
 
-std::optional<std::uint8_t> frame_type(std::string_view name) {
-    for (std::uint8_t type = 1; type <= static_cast<std::uint8_t>(FrameType::kError); ++type) {
-        if (name == to_string(static_cast<FrameType>(type))) return type;
-    }
-    return std::nullopt;
-}
-
 Fault wrong(std::string text) {
     return Fault{EINVAL, std::move(text)};
 }
@@ -175,7 +168,7 @@ Result<void> Filter::set_priority(std::string_view value) {
 Result<void> Filter::set_types(std::string_view value) {
     if (types_) return wrong("type: given twice");
     bool known = for_each_part(value, [&](std::string_view name) {
-        auto type = frame_type(name);
+        auto type = parse_frame_type(name);
         if (type) types_ |= 1U << *type;
         return type.has_value();
     });
@@ -278,8 +271,8 @@ void Filter::print() {
 }
 
 std::uint64_t Filter::bytes() const noexcept {
-    return sizeof(Filter) + 2 * text_.size() + (method_ ? 256 * 40 : 0) +
-           (channel_ ? 256 * 40 : 0) + (regex_ ? kRegexMemory : 0);
+    return sizeof(Filter) + 2 * text_.size() + (method_ ? Glob::kMemory : 0) +
+           (channel_ ? Glob::kMemory : 0) + (regex_ ? kRegexMemory : 0);
 }
 
 // ---- applying -----------------------------------------------------------------------------------

@@ -75,10 +75,6 @@ public:
     Filter& operator=(const Filter&) = delete;
 
 private:
-    struct Pattern {
-        std::string text;
-        Glob glob;
-    };
     Result<void> set(std::string_view key, std::string_view value, const Users& users);
     Result<void> set_priority(std::string_view value);
     Result<void> set_types(std::string_view value);

@@ -3,7 +3,7 @@
 
 namespace ipcfs::channel {
 
-bool Flow::fits(const queue::Batch& batch) const noexcept {
+bool Flow::fits(const queue::BatchFigures& batch) const noexcept {
     if (batch.critical || backlog_.load() == 0) {
         return backlog_.load() + batch.count <= settings_.capacity &&
                backlog_.load_bytes() + batch.bytes <= settings_.bytes;
@@ -25,7 +25,7 @@ void Flow::hold(Nanos now, Nanos until) noexcept {
     held_until_ = until;
 }
 
-void Flow::release(Nanos now) noexcept {
+void Flow::end_hold(Nanos now) noexcept {
     held_ = false;
     held_until_ = 0;
     if (paused_) paused_since_ = now;
@@ -37,7 +37,7 @@ void Flow::give(WriteTicket& ticket, Nanos now) noexcept {
     credits_.push_back(ticket);
 }
 
-void Flow::take_back(WriteTicket& ticket) noexcept {
+void Flow::release(WriteTicket& ticket) noexcept {
     if (!ticket.held) return;
     ticket.held = false;
     if (ticket.sync) {
@@ -49,7 +49,7 @@ void Flow::take_back(WriteTicket& ticket) noexcept {
 }
 
 void Flow::lapse(Nanos now) noexcept {
-    while (credit_end() <= now) take_back(credits_.front());
+    while (credit_end() <= now) release(credits_.front());
 }
 
 }  // namespace ipcfs::channel

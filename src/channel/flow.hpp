@@ -36,7 +36,7 @@ public:
         return backlog_.load() + more_messages > settings_.high_mark() ||
                backlog_.load_bytes() + more_bytes > settings_.high_mark_bytes();
     }
-    bool fits(const queue::Batch& batch) const noexcept;
+    bool fits(const queue::BatchFigures& batch) const noexcept;
     bool never_fits(const queue::Batch& batch) const noexcept;
     bool reserve_has_room() const noexcept {
         return backlog_.load() < settings_.capacity && backlog_.load_bytes() < settings_.bytes;
@@ -54,7 +54,7 @@ public:
     bool held() const noexcept { return held_ || down_; }
     bool held_by_command() const noexcept { return held_; }
     void hold(Nanos now, Nanos until) noexcept;
-    void release(Nanos now) noexcept;  // writers' time counts from now
+    void end_hold(Nanos now) noexcept;  // writers' time counts from now
     Nanos held_until() const noexcept { return held_ && held_until_ > 0 ? held_until_ : kNever; }
     bool down() const noexcept { return down_; }
     void go_down() noexcept { down_ = true; }
@@ -69,7 +69,7 @@ public:
         return credits_.empty() || backlog_.load() + credits_.size() < settings_.high_mark();
     }
     void give(WriteTicket& ticket, Nanos now) noexcept;
-    void take_back(WriteTicket& ticket) noexcept;
+    void release(WriteTicket& ticket) noexcept;
     void lapse(Nanos now) noexcept;
     Nanos credit_end() const noexcept {
         return credits_.empty() ? kNever : credits_.front().since + kCreditLife;

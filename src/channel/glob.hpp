@@ -4,33 +4,30 @@
 // they are. Immutable; any thread.
 #pragma once
 
-#include <array>
-#include <bitset>
-#include <cstdint>
+#include <cstddef>
+#include <memory>
 #include <string_view>
-#include <vector>
 
 #include <base/result.hpp>
+
+namespace re2 {
+class RE2;
+}
 
 namespace ipcfs::channel {
 
 class Glob {
 public:
-    static constexpr std::size_t kLongest = 255;  // bytes of a pattern
+    static constexpr std::size_t kLongest = 255;        // bytes of a pattern
+    static constexpr std::size_t kMemory = 128U << 10;  // bytes, at most
 
     // EINVAL when it is empty, too long, or a set or a `\` is not complete.
     static Result<Glob> parse(std::string_view pattern, bool is_path);
     bool matches(std::string_view text) const;
 
 private:
-    using Set = std::bitset<256>;
-    struct Token {
-        enum class Kind : std::uint8_t { kOne, kAny, kAnywhere } kind = Kind::kOne;
-        bool may_skip_slash = false;  // kAnywhere: the slash that follows may be missing with it
-        Set set;                      // kOne
-    };
-    std::vector<Token> tokens_;
-    bool is_path_ = false;
+    explicit Glob(std::shared_ptr<const re2::RE2> regex) : regex_(std::move(regex)) {}
+    std::shared_ptr<const re2::RE2> regex_;
 };
 
 }  // namespace ipcfs::channel

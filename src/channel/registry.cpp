@@ -220,18 +220,11 @@ std::shared_ptr<Channel> Registry::find(std::uint64_t id) const {
     return at ? at->channel : nullptr;
 }
 
-std::shared_ptr<Channel> Registry::child(std::uint64_t parent, std::string_view name) const {
+std::shared_ptr<Channel> Registry::child(std::uint64_t parent, std::string_view name,
+                                         Role role) const {
     std::shared_lock hold(mutex_);
     Entry* above = entry(parent);
-    Entry* found = above ? above->child(Role::kChannel, name) : nullptr;
-    return found ? found->channel : nullptr;
-}
-
-std::shared_ptr<Channel> Registry::child_subscription(std::uint64_t topic,
-                                                      std::string_view name) const {
-    std::shared_lock hold(mutex_);
-    Entry* above = entry(topic);
-    Entry* found = above ? above->child(Role::kSubscription, name) : nullptr;
+    Entry* found = above ? above->child(role, name) : nullptr;
     return found ? found->channel : nullptr;
 }
 
@@ -280,16 +273,10 @@ std::vector<std::pair<std::shared_ptr<Channel>, std::string>> Registry::above(
     return found;
 }
 
-std::size_t Registry::count_children(std::uint64_t id) const {
+std::size_t Registry::count_children(std::uint64_t id, Role role) const {
     std::shared_lock hold(mutex_);
     Entry* at = entry(id);
-    return at ? at->count(Role::kChannel) : 0;
-}
-
-std::size_t Registry::count_subscriptions(std::uint64_t id) const {
-    std::shared_lock hold(mutex_);
-    Entry* at = entry(id);
-    return at ? at->count(Role::kSubscription) : 0;
+    return at ? at->count(role) : 0;
 }
 
 std::size_t Registry::size() const {
@@ -297,8 +284,8 @@ std::size_t Registry::size() const {
     return entries_.size();
 }
 
-void Registry::list_role(std::uint64_t parent, Role role, std::uint64_t after,
-                         const Visit& visit) const {
+void Registry::list(std::uint64_t parent, std::uint64_t after, const Visit& visit,
+                    Role role) const {
     std::shared_lock hold(mutex_);
     Entry* above = entry(parent);
     if (!above || !above->of(role)) return;
@@ -306,15 +293,6 @@ void Registry::list_role(std::uint64_t parent, Role role, std::uint64_t after,
     for (auto at = all.upper_bound(after); at != all.end(); ++at) {
         if (!visit(at->first, at->second->name)) return;
     }
-}
-
-void Registry::list(std::uint64_t parent, std::uint64_t after, const Visit& visit) const {
-    list_role(parent, Role::kChannel, after, visit);
-}
-
-void Registry::list_subscriptions(std::uint64_t topic, std::uint64_t after,
-                                  const Visit& visit) const {
-    list_role(topic, Role::kSubscription, after, visit);
 }
 
 void Registry::for_each(const std::function<void(const std::shared_ptr<Channel>&,

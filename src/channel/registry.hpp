@@ -58,8 +58,8 @@ public:
 
     // Null when there is none. By id: of any role.
     std::shared_ptr<Channel> find(std::uint64_t id) const;
-    std::shared_ptr<Channel> child(std::uint64_t parent, std::string_view name) const;
-    std::shared_ptr<Channel> child_subscription(std::uint64_t topic, std::string_view name) const;
+    std::shared_ptr<Channel> child(std::uint64_t parent, std::string_view name,
+                                   Role role = Role::kChannel) const;
     // By path below the mount, "a/b" or "topic/subs/name", without leading slash.
     std::shared_ptr<Channel> find_path(std::string_view path) const;
 
@@ -68,16 +68,14 @@ public:
     std::uint64_t parent(std::uint64_t id) const;
     // The channels above one, nearest first, each with the path from it to that one.
     std::vector<std::pair<std::shared_ptr<Channel>, std::string>> above(std::uint64_t id) const;
-    std::size_t count_children(std::uint64_t id) const;       // channels only
-    std::size_t count_subscriptions(std::uint64_t id) const;  // with a name
+    std::size_t count_children(std::uint64_t id, Role role = Role::kChannel) const;
     std::size_t size() const;
 
     // Children with an id above `after`, in order of id, until `visit` returns false. `visit` runs
     // under the lock: it copies, and calls nothing.
     using Visit = std::function<bool(std::uint64_t id, std::string_view name)>;
-    void list(std::uint64_t parent, std::uint64_t after, const Visit& visit) const;
-    // The same of a topic's named subscriptions.
-    void list_subscriptions(std::uint64_t topic, std::uint64_t after, const Visit& visit) const;
+    void list(std::uint64_t parent, std::uint64_t after, const Visit& visit,
+              Role role = Role::kChannel) const;
     // All channels of all roles, in order of id, without any lock held.
     void for_each(const std::function<void(const std::shared_ptr<Channel>&,
                                            const std::string& path)>& visit) const;
@@ -125,7 +123,6 @@ private:
 
     Entry* entry(std::uint64_t id) const;
     Result<std::shared_ptr<Channel>> enter(std::uint64_t parent, std::unique_ptr<Entry> made);
-    void list_role(std::uint64_t parent, Role role, std::uint64_t after, const Visit& visit) const;
     void changed() noexcept;
     Result<void> keep(Entry& entry, const Settings& settings);
     void keep_again(Entry& entry) noexcept;

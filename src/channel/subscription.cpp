@@ -1,28 +1,33 @@
-// Of one subscription: its filter, and what a topic does with it. Any thread; what is private runs under the
-// lock of its topic.
-#include <channel/channel.hpp>
+// Of one subscription: its filter, and what a topic does with it. Any thread.
+#include <channel/duties.hpp>
 #include <channel/filter.hpp>
-#include <channel/locked.hpp>
 #include <channel/registry.hpp>
-#include <channel/subscription.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
 
-using queue::Batch;
-using queue::Message;
-using queue::Via;
-using queue::Wake;
-
-Subscription::Subscription(Channel& channel, std::weak_ptr<Channel> topic,
-                           access::Identity subscriber, access::Account& account, bool is_named)
-    : channel_(channel),
+Subscription::Subscription(Core& core, std::weak_ptr<Channel> topic, access::Identity subscriber,
+                           access::Account& account, bool is_named)
+    : core_(core),
       topic_(std::move(topic)),
       subscriber_(std::move(subscriber)),
       account_(account),
       is_named_(is_named) {}
 
 Subscription::~Subscription() = default;
+
+Settings Subscription::initial_settings(const Channel& topic, bool is_named) {
+    Settings own = topic.settings();
+    own.type = Type::kQueue;
+    if (own.overflow == Overflow::kBlock) own.overflow = Overflow::kDropOldest;
+    own.retain = 0;
+    if (!is_named) own.durable = Durable::kOff;
+    return own;
+}
+
+Channel& Subscription::channel() const noexcept {
+    return core_.channel;
+}
 
 std::shared_ptr<const Filter> Subscription::shared_filter() const {
     return chosen_.with([](const Chosen& chosen) { return chosen.filter; });
@@ -36,7 +41,7 @@ std::string Subscription::filter() const {
 Result<void> Subscription::set_filter(std::string_view text) {
     auto refuse = [&](Fault fault) {
         fault.operation = "filter: " + fault.operation;
-        channel_.note_error(fault.operation);
+        channel().note_error(fault.operation);
         return fault;
     };
     auto parsed = Filter::parse(text);
@@ -51,14 +56,14 @@ Result<void> Subscription::set_filter(std::string_view text) {
         charge = std::move(*taken);
     }
     if (auto topic = topic_.lock()) {
-        topic->change_filter(*this, filter, charge);
+        Topic::change_filter(topic->core(), *this, filter, charge);
     } else {
         install(filter, charge);
     }
-    Registry* const registry = channel_.environment().registry.load(std::memory_order_acquire);
-    if (is_named_ && registry && channel_.settings().durable != Durable::kOff) {
-        if (auto kept = registry->keep_record(channel_.id(), nullptr); !kept) {
-            channel_.note_error("store: " + kept.error().message());
+    Registry* const registry = core_.env.registry.load(std::memory_order_acquire);
+    if (is_named_ && registry && channel().settings().durable != Durable::kOff) {
+        if (auto kept = registry->keep_record(core_.id, nullptr); !kept) {
+            channel().note_error("store: " + kept.error().message());
         }
     }
     return {};
@@ -82,115 +87,149 @@ void Subscription::leave() noexcept {
 void Subscription::end() noexcept {
     if (is_over_.exchange(true)) return;
     leave();
-    channel_.close_down();
+    channel().close_down();
 }
 
-// ---- of a subscription, under the topic's lock --------------------------------------------------
+// ---- what is published --------------------------------------------------------------------------
 
-bool Channel::has_room(Locked& topic, Channel& publisher, const Batch& like) noexcept {
-    Locked locked(*this, topic);
-    if (removed_.load(std::memory_order_relaxed) || !blocks_publishers()) return true;
+void Subscription::follow(const Settings& settings) noexcept {
+    blocks_.store(settings.overflow == Overflow::kBlock, std::memory_order_relaxed);
+}
+
+bool Subscription::has_room(Locked& topic, const queue::BatchFigures& like) noexcept {
+    Locked locked(core_, topic);
+    if (core_.removed() || !blocks()) return true;
     // What can never fit is lost here and nowhere else.
-    if (like.count > settings_.capacity || like.bytes > settings_.bytes) return true;
-    if (backlog_.empty() && waiters_.can_take(like.count) && !backlog_.gated()) {
+    if (like.count > core_.settings.capacity || like.bytes > core_.settings.bytes) return true;
+    if (core_.backlog.empty() && core_.waiters.can_take(like.count) && !core_.backlog.gated()) {
         return true;
     }
-    if ((like.critical || !flow_.paused()) && flow_.fits(like)) return true;
-    if (!flow_.paused()) pause(locked);
-    if (hold_up(publisher, like.critical)) ++publisher.topic_->stuck;
+    if ((like.critical || !core_.flow.paused()) && core_.flow.fits(like)) return true;
+    if (!core_.flow.paused()) writing::pause(locked);
+    block(topic, like.critical);
     return false;
 }
 
-// Identity, number and time are the topic's; the number not where publishers may be several topics.
-void Channel::stamp_share(Locked& locked, Message& share) noexcept {
-    queue::Envelope& envelope = share.envelope;
-    const bool is_ours = !subscription_->in_circle_ && envelope.sequence > sequence_;
-    sequence_ = is_ours ? envelope.sequence : sequence_ + 1;
-    envelope.sequence = sequence_;
-    envelope.place = backlog_.new_place();
-    envelope.enqueued = locked.now();
-    if (settings_.ttl > 0) {
-        envelope.expires = std::min(envelope.expires, envelope.enqueued + settings_.ttl);
+// Identity and time are the topic's, and so is the number, unless publishers may be several topics.
+void Subscription::number(Locked& locked, Envelope& envelope) noexcept {
+    const bool is_ours = !in_recursive_group_ && envelope.sequence > core_.sequence;
+    core_.sequence = is_ours ? envelope.sequence : core_.sequence + 1;
+    envelope.sequence = core_.sequence;
+    if (core_.settings.ttl > 0) {
+        envelope.expires = std::min(envelope.expires, locked.now() + core_.settings.ttl);
     }
-    mind_expiry(locked, envelope);
 }
 
-// Whether it was put into the queue. What is lost here is lost for this subscriber alone.
-bool Channel::receive(Locked& topic, Channel& publisher, Batch& shares,
-                      std::uint64_t lost) noexcept {
-    Locked locked(*this, topic);
-    if (removed_.load(std::memory_order_relaxed)) return false;
+bool Subscription::receive(Locked& topic, Batch& shares, std::uint64_t lost) noexcept {
+    Locked locked(core_, topic);
+    if (core_.removed()) return false;
     bool is_queued = false;
-    std::uint64_t count = shares.count;
+    const std::uint64_t count = shares.count;
     if (count > 0) {
         // Where it blocks, there was room when that was asked for.
-        Push push = Push::kTooLong;
-        if (!blocks_publishers() || flow_.never_fits(shares)) {
-            push = admit(locked, shares, Via::kOther, false);
-        } else if (push = keep_first(locked, shares); push == Push::kQueued) {
-            enqueue(locked, shares, Via::kOther, nullptr);
+        Push push = Push::kQueued;
+        if (!blocks() || core_.flow.never_fits(shares)) {
+            push = writing::admit(locked, shares, Via::kOther, false);
+        } else {
+            if (core_.is_kept) push = committing::keep_first(locked, shares);
+            if (push == Push::kQueued) writing::enqueue(locked, shares, Via::kOther);
         }
         is_queued = push == Push::kQueued;
         if (!is_queued) lost += count;
-        if (blocks_publishers() && flow_.paused() && hold_up(publisher, false))
-            ++publisher.topic_->stuck;
+        if (blocks() && core_.flow.paused()) block(topic, false);
     }
     if (lost > 0) {
-        counters_.lost += lost;
-        emit(locked, EventKind::kOverflow, 255, 0, lost);
+        core_.counters.lost += lost;
+        locked.emit(EventKind::kOverflow, lost);
     }
     return is_queued;
 }
 
-// A named subscription is made first and given a filter then: what it was given to start with, and has
-// not delivered, has to match as if it had had that filter.
-void Channel::drop_replayed(Locked& topic, bool is_multicast) noexcept {
-    Locked locked(*this, topic);
-    backlog_.for_each([&](Message& message) {
-        if (message.envelope.sequence > subscription_->replayed_) return true;
+void Subscription::drop_replayed(Locked& topic, bool is_multicast) noexcept {
+    Locked locked(core_, topic);
+    core_.backlog.for_each([&](Message& message) {
+        if (message.envelope.sequence > replayed_) return true;
         Examined examined(message);
-        const Subscription& own = *subscription_;
-        if (!own.active_->matches(examined, own.wants_topic_, is_multicast)) {
-            ++counters_.purged;
-            drop(locked, backlog_.remove(message), Wake::kPurged);
+        if (!active_->matches(examined, wants_topic_, is_multicast)) {
+            ++core_.counters.purged;
+            reading::drop(locked, core_.backlog.remove(message), Wake::kPurged);
         }
         return true;
     });
-    admit_waiters(locked);
+    writing::admit_waiters(locked);
 }
 
-// Whether it is new that this topic's publishers wait for us.
-bool Channel::hold_up(Channel& publisher, bool critical) noexcept {
-    for (Subscription::Hold& hold : subscription_->holds_) {
-        if (hold.topic.lock().get() != &publisher) continue;
+void Subscription::block(Locked& topic, bool critical) noexcept {
+    for (Hold& hold : holds_) {
+        if (hold.topic.lock().get() != &topic->channel) continue;
         hold.critical = hold.critical || critical;
+        return;
+    }
+    holds_.push_back({topic->channel.weak_from_this(), critical});
+    ++topic->topic->blocking;
+}
+
+void Subscription::release_publishers(Locked& locked) noexcept {
+    if (holds_.empty()) return;
+    const bool is_over = core_.removed() || !blocks() || !core_.flow.paused();
+    for (Hold& hold : holds_) {
+        if (!is_over && !(hold.critical && core_.flow.reserve_has_room())) continue;
+        hold.critical = false;
+        if (auto topic = hold.topic.lock()) {
+            locked.effects.unblocked.emplace_back(std::move(topic), is_over);
+        }
+    }
+    if (is_over) holds_.clear();
+}
+
+// ---- what the tree and the registry call --------------------------------------------------------
+
+std::shared_ptr<Subscription> Channel::subscribe(const access::Identity& subscriber,
+                                                 access::Account& account) {
+    if (!is_topic()) return nullptr;
+    // Whoever has the subscription has its channel; the last one to let go ends it.
+    struct Handle {
+        std::shared_ptr<Channel> channel;
+        ~Handle() { channel->subscription()->end(); }
+    };
+    auto handle = std::make_shared<Handle>();
+    handle->channel = std::make_shared<Channel>(self(), core_.id, subscriber, account, false);
+    Subscription* made = handle->channel->subscription();
+    if (!attach(*made)) return nullptr;
+    return {std::move(handle), made};
+}
+
+std::shared_ptr<Endpoint> Channel::open_subscription(const access::Identity& subscriber,
+                                                     access::Account& account) {
+    auto made = subscribe(subscriber, account);
+    if (!made) return nullptr;
+    Channel& channel = made->channel();
+    return {std::move(made), &channel};
+}
+
+std::string Channel::filter() const {
+    return subscription() ? subscription()->filter() : std::string();
+}
+
+Result<void> Channel::set_filter(std::string_view text) {
+    if (!subscription()) return Fault{EINVAL, "filter: only subscriptions have one"};
+    return subscription()->set_filter(text);
+}
+
+bool Channel::attach(Subscription& subscription, bool with_retained) noexcept {
+    Locked locked(core_);
+    if (!core_.topic || core_.flow.down() || core_.removed() || subscription.has_left_) {
         return false;
     }
-    subscription_->holds_.push_back({publisher.weak_from_this(), critical});
+    if (with_retained) core_.topic->replay(locked, subscription);
+    core_.topic->enter(subscription);
     return true;
 }
 
-void Channel::relieve(Locked& locked) noexcept {
-    auto& holds = subscription_->holds_;
-    if (holds.empty()) return;
-    const bool is_over =
-        removed_.load(std::memory_order_relaxed) || !blocks_publishers() || !flow_.paused();
-    for (Subscription::Hold& hold : holds) {
-        if (!is_over && !(hold.critical && flow_.reserve_has_room())) continue;
-        hold.critical = false;
-        if (auto topic = hold.topic.lock()) {
-            locked.effects.relieved.emplace_back(std::move(topic), is_over);
-        }
-    }
-    if (is_over) holds.clear();
-}
-
-void Channel::close_down() noexcept {
-    Locked locked(*this);
-    purge(locked);
-    removed_.store(true, std::memory_order_release);
-    end_all(locked, Wake::kRemoved);
-    relieve(locked);
+void Channel::detach(Subscription& subscription) noexcept {
+    Locked locked(core_);
+    subscription.has_left_ = true;
+    if (core_.topic) core_.topic->leave(subscription);
 }
 
 }  // namespace ipcfs::channel

@@ -15,23 +15,28 @@
 #include <access/subject.hpp>
 #include <base/guarded.hpp>
 #include <base/result.hpp>
+#include <channel/settings.hpp>
+#include <queue/waiter.hpp>
 
 namespace ipcfs::channel {
 
 class Channel;
 class Filter;
-struct Circle;
+class Locked;
+class Topic;
+struct Core;
 
 class Subscription {
 public:
-    Subscription(Channel& channel, std::weak_ptr<Channel> topic, access::Identity subscriber,
+    // `core`: of the channel in which its messages wait.
+    Subscription(Core& core, std::weak_ptr<Channel> topic, access::Identity subscriber,
                  access::Account& account, bool is_named);
     ~Subscription();
     Subscription(const Subscription&) = delete;
     Subscription& operator=(const Subscription&) = delete;
 
     // Where its messages wait, and are taken, leased and settled as at any channel.
-    Channel& channel() const noexcept { return channel_; }
+    Channel& channel() const noexcept;
     // Null when the topic is gone.
     std::shared_ptr<Channel> topic() const noexcept { return topic_.lock(); }
     const access::Identity& subscriber() const noexcept { return subscriber_; }
@@ -45,39 +50,61 @@ public:
     Result<void> set_filter(std::string_view text);
     bool is_recursive() const noexcept { return is_recursive_.load(std::memory_order_relaxed); }
 
+    // What a new one has.
+    static Settings initial_settings(const Channel& topic, bool is_named);
+
     // It is over: nothing arrives any more, what waits here is dropped, its readers get end of file.
     // Idempotent.
     void end() noexcept;
+    // Out of the topic's lists.
+    void leave() noexcept;
+    std::shared_ptr<const Filter> shared_filter() const;
+
+    // ---- under its channel's lock ----
+    // Settings have changed, or were given.
+    void follow(const Settings& settings) noexcept;
+    // Gives a share the number that its subscriber sees.
+    void number(Locked& locked, queue::Envelope& envelope) noexcept;
+    // Whoever publishes may look again, if there is room.
+    void release_publishers(Locked& locked) noexcept;
 
 private:
     friend class Channel;
     friend class Topic;
 
-    Channel& channel_;
+    // ---- under the topic's lock ----
+    // Whether it has room for a batch with these figures. If not, `topic` is told when it has.
+    bool has_room(Locked& topic, const queue::BatchFigures& like) noexcept;
+    // Whether it was put into the queue. What is lost here, and was `lost` before, is lost for this subscriber alone.
+    bool receive(Locked& topic, queue::Batch& shares, std::uint64_t lost) noexcept;
+    // It was given what is retained before it had its filter: what it has not delivered of that has to match.
+    void drop_replayed(Locked& topic, bool is_multicast) noexcept;
+    void install(std::shared_ptr<const Filter>& filter, access::Charge& charge) noexcept;
+    // Publishers of `topic` wait for room here.
+    void block(Locked& topic, bool critical) noexcept;
+
+    Core& core_;
     const std::weak_ptr<Channel> topic_;
     const access::Identity subscriber_;
     access::Account& account_;
     const bool is_named_;
     std::atomic<bool> is_recursive_{false};
 
-    // Out of the topic's lists.
-    void leave() noexcept;
-    std::shared_ptr<const Filter> shared_filter() const;
-    void install(std::shared_ptr<const Filter>& filter, access::Charge& charge) noexcept;
-
     struct Chosen {
         std::shared_ptr<const Filter> filter;  // null: everything
         access::Charge charge;                 // for it
     };
+    bool blocks() const noexcept { return blocks_.load(std::memory_order_relaxed); }
+
     Guarded<Chosen> chosen_;
     std::atomic<bool> blocks_{false};  // whether its publishers wait for room
     std::atomic<bool> is_over_{false};
-    // Under the topic's lock, of recursive ones under its circle's, too:
+    // Under the topic's lock, of recursive ones under its RecursiveGroup's, too:
     const Filter* active_ = nullptr;  // the chosen one
     bool wants_topic_ = true;         // it lets through what is published at the topic itself
     static constexpr std::size_t kNowhere = SIZE_MAX;
     std::size_t index_ = kNowhere;  // in the list that it is in
-    bool in_circle_ = false;
+    bool in_recursive_group_ = false;
     bool has_left_ = false;
 
     // Under the channel's lock: topics whose publishers wait for room here.

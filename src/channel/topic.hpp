@@ -1,8 +1,8 @@
 // What a channel of type topic or multicast decides, and has beside its settings: who subscribes to it, what it
 // retains for newcomers, and which subscriptions above it take what is published here, too. Private to
-// src/channel; all under the channel's lock but for circles, which have their own.
+// src/channel; all under the channel's lock but for recursive groups, which have their own.
 //
-// Order of locks: a topic's channel, then circles by rising id, then a subscription's channel. The
+// Order of locks: a topic's channel, then recursive groups by rising id, then a subscription's channel. The
 // registry's lock and the right to receive are asked for before all of them, see Reach.
 #pragma once
 
@@ -20,8 +20,8 @@ namespace ipcfs::channel {
 
 // The recursive subscriptions of a topic. Publishers at the topics below it deliver to them, too: the
 // lock gives those messages one order for all of them.
-struct Circle {
-    explicit Circle(std::uint64_t id) : topic(id) {}
+struct RecursiveGroup {
+    explicit RecursiveGroup(std::uint64_t id) : topic(id) {}
     const std::uint64_t topic;
     std::mutex mutex;
     std::vector<Subscription*> members;  // under mutex; changed under the topic's lock, too
@@ -31,7 +31,7 @@ struct Circle {
 // locks, kept until Recursion::version moves on.
 struct Reach {
     struct Group {
-        std::shared_ptr<Circle> circle;
+        std::shared_ptr<RecursiveGroup> recursive_group;
         struct Member {
             std::weak_ptr<Channel> channel;  // it may have left
             bool wants_path;                 // its filter lets the publishing channel through
@@ -43,10 +43,23 @@ struct Reach {
 
 class Topic final : public Discipline {
 public:
-    explicit Topic(Channel& channel)
-        : Discipline(channel),
-          circle(std::make_shared<Circle>(channel.id())),
-          env_(channel.environment()) {}
+    explicit Topic(Core& core)
+        : Discipline(core), recursive_group(std::make_shared<RecursiveGroup>(core.id)) {}
+
+    // Of a channel that may be a topic: asks the registry and for rights what its recursive subscribers above may
+    // have, if that has changed. Without locks, before anything is published; what changes until the lock is taken
+    // counts as later than that.
+    static void refresh_reach(Core& core) noexcept {
+        if (core.is_topic.load(std::memory_order_relaxed) &&
+            core.env.recursion.subscriptions.load(std::memory_order_acquire) > 0) {
+            look_above(core);
+        }
+    }
+    // A subscription that blocked it has room: for all (`has_room_for_all`), or for critical messages. Without locks.
+    static void retry(Core& core, bool has_room_for_all) noexcept;
+    // Those whose filter changes are not in the lists meanwhile. Afterwards `filter` and `charge` are those before.
+    static void change_filter(Core& core, Subscription& of, std::shared_ptr<const Filter>& filter,
+                              access::Charge& charge) noexcept;
 
     Admission admit(Locked& locked, const queue::Batch& batch, bool was_waiting) noexcept override;
     bool deliver(Locked& locked, queue::Batch& batch, queue::Via via) noexcept override;
@@ -54,7 +67,7 @@ public:
     store::Place first_place() const noexcept override { return store::Place::kTaken; }
     // What `overflow` says is for its subscriptions.
     bool blocks() const noexcept override { return true; }
-    bool is_low() const noexcept override { return stuck == 0; }
+    bool is_low() const noexcept override { return blocking == 0; }
     bool is_writable(bool critical) const noexcept override;
     bool is_idle() const noexcept override { return size() == 0 && retained.empty(); }
     Result<void> may_be_removed() const override;
@@ -76,8 +89,8 @@ public:
     void replay(Locked& locked, Subscription& to) noexcept;
 
     std::vector<Subscription*> direct;  // those that are not recursive
-    const std::shared_ptr<Circle> circle;
-    std::uint64_t recursive = 0;  // members of the circle
+    const std::shared_ptr<RecursiveGroup> recursive_group;
+    std::uint64_t recursive = 0;  // members of that
     std::uint64_t named = 0;
     std::shared_ptr<const Reach> reach;
     std::uint64_t reach_version = 0;
@@ -85,14 +98,15 @@ public:
     std::deque<queue::MessageRef> retained;
     std::uint64_t retained_bytes = 0;
 
-    std::uint64_t stuck = 0;       // subscriptions that block and have no room
+    std::uint64_t blocking = 0;    // subscriptions that block and have no room
     bool reserve_is_full = false;  // of one of them: not even for critical messages
 
 private:
     template <class F>
     void for_each_subscriber(Locked& locked, F&& use);
-    void drop_first(queue::MessageList& garbage) noexcept;
-    Environment& env_;
+    static void look_above(Core& core) noexcept;
+    bool is_multicast() const noexcept { return type == Type::kMulticast; }
+    void drop_first(Locked& locked) noexcept;
 };
 
 }  // namespace ipcfs::channel

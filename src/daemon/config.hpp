@@ -65,7 +65,7 @@ struct PayloadConfig {
     bool operator==(const PayloadConfig&) const = default;
 };
 
-enum class StoreKind : std::uint8_t { kDisk, kMemory, kOff };
+enum class StoreKind : std::uint8_t { kDisk, kOff };
 
 struct StoreConfig {
     StoreKind kind = StoreKind::kDisk;     // where durable channels are kept

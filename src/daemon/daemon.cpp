@@ -92,8 +92,8 @@ Result<void> Daemon::State::start() {
     tree = std::make_unique<tree::Tree>(registry, ledger, payloads, worker, log, system());
     exchange = std::make_unique<tree::Exchange>(*tree, payloads, worker);
     // Make clients' kernels forget the names of files that are no longer shown.
-    tree->on_retyped([this](const std::shared_ptr<channel::Channel>& channel,
-                            const std::vector<std::string>& hidden, bool at_once) {
+    tree->on_type_changed([this](const std::shared_ptr<channel::Endpoint>& channel,
+                                 const std::vector<std::string>& hidden, bool at_once) {
         if (bell) bell->hide(channel, hidden, at_once);
     });
     // On the worker: drop what clients' kernels have cached of a revoked region, and its mappings.

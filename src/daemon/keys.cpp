@@ -14,7 +14,7 @@ constexpr std::array<std::string_view, 3> kTransports{"auto", "uring", "classic"
 constexpr std::array<std::string_view, 2> kPassthroughs{"auto", "off"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
 
-constexpr std::array<std::string_view, 3> kStores{"disk", "memory", "off"};
+constexpr std::array<std::string_view, 2> kStores{"disk", "off"};
 constexpr std::array<std::string_view, 3> kAllowOther{"auto", "true", "false"};
 
 struct UserLimit {
@@ -31,8 +31,7 @@ constexpr std::array<UserLimit, access::kResources> kUserLimits{{
     {"waiters", false, "operations of one user that may wait"},
     {"payload-bytes", true,
      "memory of one user's large messages (queued, or received and still open or mapped), pools "
-     "and "
-     "shared regions"},
+     "and shared regions"},
 }};
 
 constexpr std::uint64_t kMaxInteger = INT64_MAX;  // the largest TOML integer
@@ -291,8 +290,7 @@ std::vector<Key> build() {
              "what payloads leave of the machine's memory (MemAvailable): beyond it ENOSPC, for "
              "everybody, root too"));
     add(word("store.kind", false, kStores, AT(store.kind),
-             "where durable channels are kept: on disk, in the daemon's memory (for tests), or "
-             "nowhere: `durable` is refused then"));
+             "where durable channels are kept: on disk, or nowhere: `durable` is refused then"));
     add(size("store.max-size", false, 1ULL << 20, 1ULL << 44, AT(store.max_size),
              "of its segments together; payloads' files come on top"));
     for (const auto& row : channel::setting_rows()) table.push_back(channel_key(row));

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <thread>
 
-#include <store/memory_store.hpp>
 #include <store/segment_store.hpp>
 
 #include <channel/recovery.hpp>
@@ -18,11 +17,7 @@ std::string store_path(const Config& config) {
 
 std::unique_ptr<store::Store> make_store(const Config& config, std::uint64_t first_generation,
                                          Logger& log) {
-    switch (config.store.kind) {
-        case StoreKind::kOff: return nullptr;
-        case StoreKind::kMemory: return std::make_unique<store::MemoryStore>();
-        case StoreKind::kDisk: break;
-    }
+    if (config.store.kind == StoreKind::kOff) return nullptr;
     store::Options options;
     options.directory = store_path(config);
     options.max_bytes = config.store.max_size;

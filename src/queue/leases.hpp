@@ -1,9 +1,9 @@
-// Leased messages, by lease id and by deadline, and messages whose redelivery is delayed. Not
-// thread-safe: the channel's lock guards them.
+// Messages that come back at a deadline, if nothing ends that before: on lease to a process, or delayed, which is a
+// lease to nobody. Not thread-safe: the channel's lock guards them.
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <sys/types.h>
 #include <unordered_map>
 #include <vector>
@@ -17,6 +17,10 @@ namespace ipcfs::queue {
 
 class Leases {
 public:
+    static constexpr pid_t kNobody = -1;  // the holder of a delayed message
+    struct Total {
+        std::uint64_t count = 0, bytes = 0;
+    };
     struct Lease : public boost::intrusive::set_base_hook<> {
         std::uint64_t id = 0;
         MessageRef message;
@@ -34,13 +38,14 @@ public:
     void extend(std::uint64_t id, Nanos deadline) noexcept;  // the lease must exist
     // Ends a lease and returns its message; null if there is no such lease.
     MessageRef end(std::uint64_t id) noexcept;
-    // Ends all leases whose deadline is `now` or earlier.
-    std::vector<MessageRef> end_due(Nanos now);
-    // Ends all leases for which is_gone(holder) is true.
+    // Ends all on lease, or all delayed ones, whose deadline is `now` or earlier.
+    std::vector<MessageRef> end_due(Nanos now, bool delayed);
+    // Ends all for which is_gone(holder) is true.
     template <class F>
     std::vector<MessageRef> end_if(F&& is_gone) {
         std::vector<MessageRef> ended;
-        for (auto at = leases_.begin(); at != leases_.end();) {
+        if (!index_) return ended;
+        for (auto at = index_->by_id.begin(); at != index_->by_id.end();) {
             Lease& lease = (at++)->second;
             if (is_gone(lease.holder)) ended.push_back(end(lease.id));
         }
@@ -49,15 +54,17 @@ public:
     std::vector<pid_t> holders() const;  // each once
     template <class F>
     void for_each(F&& visit) {
-        for (auto& [id, lease] : leases_) visit(*lease.message);
+        if (!index_) return;
+        for (auto& [id, lease] : index_->by_id) visit(*lease.message);
     }
-    std::vector<MessageRef> clear() noexcept;
+    std::vector<MessageRef> clear() noexcept {
+        return end_if([](pid_t) { return true; });
+    }
 
-    std::uint64_t size() const noexcept { return leases_.size(); }
-    std::uint64_t bytes() const noexcept { return bytes_; }
-    bool empty() const noexcept { return leases_.empty(); }
+    const Total& leased() const noexcept { return leased_; }
+    const Total& delayed() const noexcept { return delayed_; }
     Nanos earliest() const noexcept {
-        return by_deadline_.empty() ? kNever : by_deadline_.begin()->deadline;
+        return leased_.count + delayed_.count == 0 ? kNever : index_->by_deadline.begin()->deadline;
     }
 
 private:
@@ -66,34 +73,18 @@ private:
             return a.deadline < b.deadline;
         }
     };
-    std::unordered_map<std::uint64_t, Lease> leases_;
-    boost::intrusive::multiset<Lease, boost::intrusive::compare<Sooner>,
-                               boost::intrusive::constant_time_size<false>>
-        by_deadline_;
-    std::uint64_t last_ = 0;
-    std::uint64_t bytes_ = 0;
-};
-
-class Delayed {
-public:
-    void add(MessageRef message, Nanos due);
-    std::vector<MessageRef> take_due(Nanos now);
-    template <class F>
-    void for_each(F&& visit) {
-        for (auto& [due, message] : messages_) visit(*message);
+    struct Index {
+        std::unordered_map<std::uint64_t, Lease> by_id;
+        boost::intrusive::multiset<Lease, boost::intrusive::compare<Sooner>,
+                                   boost::intrusive::constant_time_size<false>>
+            by_deadline;
+        std::uint64_t last = 0, last_delayed = 0;
+    };
+    Total& total(const Lease& lease) noexcept {
+        return lease.holder == kNobody ? delayed_ : leased_;
     }
-    std::vector<MessageRef> clear() noexcept;
-
-    std::uint64_t size() const noexcept { return messages_.size(); }
-    std::uint64_t bytes() const noexcept { return bytes_; }
-    bool empty() const noexcept { return messages_.empty(); }
-    Nanos earliest() const noexcept {
-        return messages_.empty() ? kNever : messages_.begin()->first;
-    }
-
-private:
-    std::multimap<Nanos, MessageRef> messages_;
-    std::uint64_t bytes_ = 0;
+    std::unique_ptr<Index> index_;  // most channels never need one
+    Total leased_, delayed_;
 };
 
 }  // namespace ipcfs::queue

@@ -1,19 +1,10 @@
 #include <cstring>
 #include <new>
+#include <sched.h>
 
 #include <queue/message.hpp>
 
 namespace ipcfs::queue {
-
-void intrusive_ptr_add_ref(Message* message) noexcept {
-    message->references_.fetch_add(1, std::memory_order_relaxed);
-}
-
-void intrusive_ptr_release(Message* message) noexcept {
-    if (message->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        message->pool_->recycle(message);
-    }
-}
 
 bool Message::charge(access::Account& account) noexcept {
     auto one = access::Charge::take(account, access::Resource::kMessages, 1);
@@ -25,11 +16,11 @@ bool Message::charge(access::Account& account) noexcept {
 }
 
 MessagePool::~MessagePool() {
-    free_.with([](Lists& lists) {
-        for (Free& free : lists) {
-            while (free.head) destroy(std::exchange(free.head, free.head->next_free_));
-        }
-    });
+    for (Shelf& shelf : shelves_) {
+        shelf.free.with([](Lists& lists) {
+            for (Free& free : lists) destroy_all(free);
+        });
+    }
 }
 
 void MessagePool::destroy(Message* message) noexcept {
@@ -37,13 +28,30 @@ void MessagePool::destroy(Message* message) noexcept {
     ::operator delete(message);  // unsized: clang lacks the sized form
 }
 
+void MessagePool::destroy_all(Free& free) noexcept {
+    while (free.head) destroy(std::exchange(free.head, free.head->next_free_));
+}
+
+MessagePool::Shelf& MessagePool::shelf(unsigned further) noexcept {
+    return shelves_[(static_cast<unsigned>(::sched_getcpu()) + further) % kShelves];
+}
+
 Message* MessagePool::take(bool is_share) noexcept {
-    Message* message = free_.with([is_share](Lists& lists) -> Message* {
-        Free& free = lists[is_share];
+    const auto pop = [](Free& free) -> Message* {
         if (!free.head) return nullptr;
         --free.count;
         return std::exchange(free.head, free.head->next_free_);
-    });
+    };
+    Shelf& own = shelf(0);
+    Message* message = own.free.with([&](Lists& lists) { return pop(lists[is_share]); });
+    for (unsigned other = 1; !message && other < kShelves; ++other) {
+        Free taken = shelf(other).free.with(
+            [is_share](Lists& lists) { return std::exchange(lists[is_share], {}); });
+        message = pop(taken);
+        if (!taken.head) continue;
+        own.free.with([&](Lists& lists) { std::swap(lists[is_share], taken); });
+        destroy_all(taken);
+    }
     if (!message) {
         void* memory = ::operator new(bytes_of(is_share), std::nothrow);
         if (!memory) return nullptr;
@@ -85,7 +93,7 @@ MessageRef MessagePool::share(const MessageRef& origin) noexcept {
     message->envelope.redelivered = false;
     message->envelope.dead = false;
     message->envelope.deliveries = 0;
-    message->envelope.place = 0;
+    message->envelope.position = 0;
     return message;
 }
 
@@ -101,7 +109,7 @@ void MessagePool::recycle(Message* message) noexcept {
     message->envelope = {};
     message->writer = nullptr;
     message->kept_channel = message->kept_sequence = 0;
-    bool kept = free_.with([&](Lists& lists) {
+    bool kept = shelf(0).free.with([&](Lists& lists) {
         Free& free = lists[message->is_share_];
         if (free.count >= keep_) return false;
         message->next_free_ = free.head;

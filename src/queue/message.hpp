@@ -37,7 +37,7 @@ struct Envelope {
     bool redelivered = false;       // delivered before
     bool dead = false;              // a dead letter
     std::uint32_t deliveries = 0;   // leases so far
-    std::uint64_t place = 0;        // order within its priority; kept when requeued
+    std::uint64_t position = 0;     // order within its priority; kept when requeued
     std::uint64_t sequence = 0;     // per channel, from 1
     std::uint64_t id = 0;           // unique in the daemon
     std::uint64_t correlation = 0;  // chosen by the sender
@@ -140,19 +140,35 @@ private:
     };
     using Lists = std::array<Free, 2>;
 
+    struct Shelf;
+    Shelf& shelf(unsigned further) noexcept;
     Message* take(bool is_share) noexcept;
     void recycle(Message* message) noexcept;
     static std::size_t bytes_of(bool is_share) noexcept {
         return sizeof(Message) + (is_share ? 0 : Message::kInline);
     }
     static void destroy(Message* message) noexcept;
+    static void destroy_all(Free& free) noexcept;
 
-    Guarded<Lists> free_;
+    // Of the CPUs that share it: who recycles a message is often not where the next one is taken, so an empty shelf
+    // takes over all that another one has.
+    struct alignas(64) Shelf {
+        Guarded<Lists> free;
+    };
+    static constexpr unsigned kShelves = 4;
+    std::array<Shelf, kShelves> shelves_;
     std::size_t keep_;
     std::atomic<std::uint64_t> next_id_{1};
 };
 
-void intrusive_ptr_add_ref(Message* message) noexcept;
-void intrusive_ptr_release(Message* message) noexcept;
+inline void intrusive_ptr_add_ref(Message* message) noexcept {
+    message->references_.fetch_add(1, std::memory_order_relaxed);
+}
+
+inline void intrusive_ptr_release(Message* message) noexcept {
+    if (message->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        message->pool_->recycle(message);
+    }
+}
 
 }  // namespace ipcfs::queue

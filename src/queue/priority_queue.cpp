@@ -53,7 +53,7 @@ void PriorityQueue::push_front(MessageRef message) {
     Level& to = level(message->envelope.priority);
     added(to, *message);
     auto at = to.messages.begin();
-    while (at != to.messages.end() && at->envelope.place < message->envelope.place) ++at;
+    while (at != to.messages.end() && at->envelope.position < message->envelope.position) ++at;
     to.messages.insert(at, *message.detach());
 }
 

@@ -26,7 +26,7 @@ public:
 
     // Allocates only when a level is first used.
     void push_back(MessageRef message);
-    // Requeues a message at the front of its level, behind requeued ones with a smaller `place`.
+    // Requeues a message at the front of its level, behind requeued ones with a smaller `position`.
     void push_front(MessageRef message);
 
     // pop() removes the next message; front() returns it without removing it. Null if empty.

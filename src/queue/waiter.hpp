@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <sys/types.h>
+#include <utility>
 
 #include <boost/intrusive/list.hpp>
 
@@ -73,23 +74,33 @@ public:
 // inotify event and holds the inode lock, or in any other way.
 enum class Via : std::uint8_t { kQueueFile, kOther };
 
+struct BatchFigures {
+    std::uint64_t count = 0;
+    std::uint64_t bytes = 0;
+    bool critical = true;  // all have priority critical
+    // Identifies the client's request: a successor daemon that gets a request left unanswered by a
+    // killed one sees the same number. 0: none, or the request cannot be resent.
+    std::uint64_t request = 0;
+    bool is_nonblocking = false;  // the writer waits for the disk, but not for room
+    bool is_prepared = false;     // sequences and times are set, and it is stored if durable
+};
+
 // Messages that are enqueued together or not at all.
-class Batch {
+class Batch : public BatchFigures {
 public:
     Batch() = default;
-    Batch(Batch&& other) noexcept { take(other); }
+    Batch(Batch&& other) noexcept { *this = std::move(other); }
     Batch& operator=(Batch&& other) noexcept {
-        if (this != &other) {
-            clear();
-            take(other);
-        }
+        if (this == &other) return *this;
+        clear();
+        messages.swap(other.messages);
+        BatchFigures::operator=(std::exchange(static_cast<BatchFigures&>(other), {}));
         return *this;
     }
     ~Batch() { clear(); }
 
     void add(MessageRef message) noexcept {
         bytes += message->size();
-        if (message->size() > largest) largest = message->size();
         if (message->envelope.priority != kCritical) critical = false;
         ++count;
         messages.push_back(*message.detach());
@@ -103,34 +114,12 @@ public:
     void clear() noexcept {
         while (take_front(messages)) {
         }
-        count = bytes = largest = 0;
+        count = bytes = 0;
         critical = true;
         is_prepared = false;
     }
 
     MessageList messages;
-    std::uint64_t count = 0;
-    std::uint64_t bytes = 0;
-    std::uint64_t largest = 0;
-    bool critical = true;  // all have priority critical
-    // Identifies the client's request: a successor daemon that gets a request left unanswered by a
-    // killed one sees the same number. 0: none, or the request cannot be resent.
-    std::uint64_t request = 0;
-    bool is_nonblocking = false;  // the writer waits for the disk, but not for room
-    bool is_prepared = false;     // sequences and times are set, and it is stored if durable
-
-private:
-    void take(Batch& other) noexcept {
-        request = other.request;
-        is_nonblocking = other.is_nonblocking;
-        is_prepared = other.is_prepared;
-        messages.swap(other.messages);
-        count = other.count;
-        bytes = other.bytes;
-        largest = other.largest;
-        critical = other.critical;
-        other.clear();
-    }
 };
 
 class WriteWaiter : public Waiter {

@@ -1,8 +1,8 @@
-// The cleaner: segments for the log to go on in, and old ones emptied, so that they can be used again.
-// The oldest goes first: what a record erases or changes is then in its segment or behind it, or has
-// been copied as it is now, so that no erasure needs to be kept for what it erased. Bounded: a segment
-// with more alive than a little is emptied only when over half of all that is written is dead, so for each
-// byte that is freed at most one is copied, on average; up to seven where the disk is full.
+// The cleaner keeps spare segments ready and empties old ones, so that their files can be used again. The oldest
+// segment is emptied first: what its records erase or change is then in the same segment, or was copied in its
+// present state, so no erasure has to be copied. A segment with more than a little alive is emptied only when over half
+// of all written bytes are dead: for each byte that is freed, at most one is copied on average, and up to seven
+// on a full disk.
 #include <algorithm>
 #include <bit>
 #include <chrono>
@@ -17,13 +17,10 @@ constexpr std::size_t kBatchBytes = 16 << 10;  // copied under one lock
 constexpr std::size_t kBatchChannels = 64;
 constexpr std::size_t kMostRecyclable = 3;
 constexpr std::size_t kSpares = 2;
-constexpr std::uint64_t kSmallRecords = 512;  // of what tells that a segment is free
+constexpr std::uint64_t kSmallRecords = 512;  // bytes that say that a segment is free
+constexpr std::uint32_t kQuicklyFilled = 1U
+                                         << 20;  // a larger segment only when another one is ready
 constexpr auto kRetry = std::chrono::milliseconds(50);
-
-bool has_messages(const RecordView& record) {
-    return record.header.type == static_cast<std::uint8_t>(RecordType::kPut) ||
-           record.header.type == static_cast<std::uint8_t>(RecordType::kCopy);
-}
 
 }  // namespace
 
@@ -48,7 +45,7 @@ std::uint64_t SegmentStore::keep() const {
            (requests ? requests_.size() * sizeof(std::uint64_t) : 0);
 }
 
-// Next to nothing is alive in it, like the record of a channel.
+// Little is alive in it, such as the record of a channel.
 bool SegmentStore::is_cheap(const Segment& segment) const {
     return index_.live(segment.number) <= segment.size / 64;
 }
@@ -63,8 +60,8 @@ bool SegmentStore::worth_cleaning() const {
     return (no_space_ || !overflow_.empty()) && dead > written / 8 + segment;
 }
 
-// The segments that are ready are too small.
-void SegmentStore::want_larger(std::uint32_t size) {
+// For a record that does not fit the spares.
+void SegmentStore::discard_small_spares(std::uint32_t size) {
     wanted_size_ = std::max(wanted_size_, size);
     auto& spares = journal_.spares();
     recyclable_.insert(recyclable_.end(), spares.begin(), spares.end());
@@ -79,6 +76,7 @@ Result<void> SegmentStore::prepare(std::size_t spares) {
     std::uint32_t number = 0;
     std::uint32_t size = 0;
     std::uint64_t bytes = 0;
+    bool fill = false;
     {
         const Lock lock(mutex_);
         if (journal_.spares().size() >= spares) return {};
@@ -86,6 +84,7 @@ Result<void> SegmentStore::prepare(std::size_t spares) {
         size = next_size();
         bytes = journal_.size() + size;
         for (const auto& each : journal_.spares()) bytes += each->size;
+        fill = size <= kQuicklyFilled || !journal_.spares().empty();
         for (auto& each : std::exchange(recyclable_, {})) {
             if (each->size != size)
                 unfit.push_back(std::move(each));
@@ -98,11 +97,21 @@ Result<void> SegmentStore::prepare(std::size_t spares) {
     for (const auto& each : unfit) (void)medium_->remove(segment_name(each->number));
     Result<SegmentRef> made = Fault{ENOSPC, "the store has reached its largest size"};
     if (old || options_.max_bytes == 0 || bytes <= options_.max_bytes)
-        made = make_segment(*medium_, number, size, generation_, old);
+        made = make_segment(*medium_, number, size, generation_, old, fill);
     const Lock lock(mutex_);
     no_space_ = !made && made.error().code == ENOSPC;
     if (!made) return made.error();
     journal_.spares().push_back(*made);
+    return {};
+}
+
+// One more than there are, without the lock. Where the disk has no room, `no_space_` says so.
+Result<void> SegmentStore::add_spare(Lock& lock) {
+    const std::size_t spares = journal_.spares().size() + 1;
+    lock.unlock();
+    auto made = prepare(spares);
+    lock.lock();
+    if (!made && made.error().code != ENOSPC) return made;
     return {};
 }
 
@@ -116,8 +125,7 @@ void SegmentStore::complain(const Fault& fault) {
     if (news) log_.error("store: ", fault.message());
 }
 
-bool SegmentStore::wait_durable(Lsn lsn) {
-    Lock lock(mutex_);
+bool SegmentStore::wait_durable(Lock& lock, Lsn lsn) {
     wanted_ = std::max(wanted_, lsn);
     if (std::exchange(idle_, false)) commit_wake_.notify_one();
     durable_wake_.wait(lock, [&] { return durable_ >= lsn || health_.failed || ended_; });
@@ -139,14 +147,10 @@ void SegmentStore::clean_loop() {
         const bool spare = (wants_spare() || full) && !health_.failed;
         const bool urgent = spare && !full && journal_.spares().empty();
         bool failed = false;
-        // What costs next to nothing first: then the next segment need not be larger.
+        // First what costs next to nothing: it may make a larger segment unnecessary.
         if (worth_cleaning() && (!urgent || index_.live(journal_.used().front()->number) == 0)) {
-            const SegmentRef oldest = journal_.used().front();
-            lock.unlock();
-            const bool done = clean(oldest);
-            lock.lock();
-            stuck_ = failed = !done;
-            if (done) continue;
+            stuck_ = failed = !clean(lock);
+            if (!failed) continue;
         } else {
             stuck_ = false;
         }
@@ -171,114 +175,97 @@ void SegmentStore::clean_loop() {
     }
 }
 
-// Empties the oldest segment and frees it. False: not now.
-bool SegmentStore::clean(const SegmentRef& segment) {
-    // A put whose sync fails must not come back as a copy: so only what is on disk is copied.
-    Lsn end = 0;
-    {
-        const Lock lock(mutex_);
-        if (journal_.used().front() != segment) return true;
-        if (!segment->complete()) end = make_lsn(segment->number, segment->end);
-    }
-    if (!wait_durable(end)) return false;
-    {
-        const Lock lock(mutex_);
-        if (journal_.used().front() != segment || !segment->complete()) return false;
-    }
-    if (!copy_live(segment) || !copy_rest(segment)) return false;
-    {
-        const Lock lock(mutex_);
-        end = journal_.end();
-    }
-    if (!wait_durable(end)) return false;
-    recycle(segment);
+// Empties the oldest segment and frees it. False: it cannot be done now.
+bool SegmentStore::clean(Lock& lock) {
+    const SegmentRef segment = journal_.used().front();
+    // Copies only what is on disk: a put whose sync fails must not come back as a copy.
+    if (!segment->complete() && !wait_durable(lock, make_lsn(segment->number, segment->end)))
+        return false;
+    if (journal_.used().front() != segment || !segment->complete()) return false;
+    lock.unlock();
+    const bool copied = copy_live(*segment) && copy_metadata(segment);
+    lock.lock();
+    if (!copied || !wait_durable(lock, journal_.end())) return false;
+    if (journal_.used().front() == segment) recycle(lock, segment);
     return true;
 }
 
 // The messages. Each batch is read without the lock and looked up and appended under it.
-bool SegmentStore::copy_live(const SegmentRef& segment) {
-    struct Copied {
-        Key key;
-        std::size_t at;  // in the body
-    };
-    const std::size_t most = std::min<std::size_t>(kBatchBytes, segment->size / 16);
-    std::vector<RecordView> batch;
-    std::size_t bytes = 0;
-    std::vector<std::byte> body;
-    std::vector<Copied> copied;
-    const auto collect = [&](const RecordView& record) {
-        Bytes rest = record.body;
-        std::uint32_t at = record.start + static_cast<std::uint32_t>(sizeof(RecordHeader));
-        for (std::uint32_t i = 0; i < record.header.count; ++i) {
-            auto message = parse_message(rest);
-            if (!message) return;
-            const Key key = to_key(message->header.key);
-            const Entry* const entry = index_.find(key);
-            if (entry != nullptr && entry->at == make_lsn(segment->number, at)) {
-                copied.push_back({key, body.size()});
-                append_message(body, *message, entry->body());
-            }
-            rest = rest.subspan(message->length);
-            at += static_cast<std::uint32_t>(message->length);
-        }
-    };
-    const auto copy = [&]() -> bool {
-        for (Lock lock(mutex_);;) {
-            if (index_.live(segment->number) == 0) return true;
-            body.clear();
-            copied.clear();
-            for (const auto& record : batch) collect(record);
-            if (copied.empty()) return true;
-            const std::size_t length = sizeof(RecordHeader) + body.size();
-            auto fit = journal_.fit(length, false, 0);
-            if (fit != Journal::Fit::kFits && no_space_) fit = journal_.fit(length, true, 0);
-            if (fit == Journal::Fit::kFits) {
-                const Lsn end = journal_.append(RecordType::kCopy, 0,
-                                                static_cast<std::uint32_t>(copied.size()), body);
-                for (const Copied& each : copied)
-                    index_.place(*index_.find(each.key), end - body.size() + each.at);
-                health_.copied_bytes += length;
-                touch();
-                return true;
-            }
-            if (no_space_ || stopping_) return false;
-            if (fit == Journal::Fit::kTooLong) want_larger(segment->size);
-            const std::size_t spares = journal_.spares().size() + 1;
-            lock.unlock();
-            if (const auto made = prepare(spares); !made && made.error().code != ENOSPC) {
-                complain(made.error());
-                return false;
-            }
-            lock.lock();
-        }
-    };
+bool SegmentStore::copy_live(const Segment& segment) {
     {
         const Lock lock(mutex_);
-        if (index_.live(segment->number) == 0) return true;
+        if (index_.live(segment.number) == 0) return true;
     }
-    for (std::uint32_t at = kSegmentStart; at < segment->end;) {
+    const std::size_t most = std::min<std::size_t>(kBatchBytes, segment.size / 16);
+    std::vector<RecordView> batch;
+    std::size_t bytes = 0;
+    for (std::uint32_t at = kSegmentStart; at < segment.end;) {
         // Checked as it is read: nothing that has gone bad in memory or on disk moves on.
-        const auto record = parse_record(segment->bytes(), at, segment->number, segment->salt);
+        const auto record = parse_record(segment.bytes(), at, segment.number, segment.salt);
         if (!record) {
-            complain(Fault{EIO, "segment " + std::to_string(segment->number) +
+            complain(Fault{EIO, "segment " + std::to_string(segment.number) +
                                     " of the journal cannot be read any more"});
             return false;
         }
         at += record->header.length;
-        if (!has_messages(*record)) continue;
+        if (!record->has_messages()) continue;
         if (!batch.empty() && bytes + record->header.length > most) {
-            if (!copy()) return false;
+            if (!copy_batch(segment, batch)) return false;
             batch.clear();
             bytes = 0;
         }
         batch.push_back(*record);
         bytes += record->header.length;
     }
-    return copy();
+    return copy_batch(segment, batch);
 }
 
-// What else only that segment says, and that it is not needed any more.
-bool SegmentStore::copy_rest(const SegmentRef& segment) {
+bool SegmentStore::copy_batch(const Segment& segment, std::span<const RecordView> batch) {
+    struct Copied {
+        Key key;
+        std::size_t at;  // in the body
+    };
+    std::vector<std::byte> body;
+    std::vector<Copied> copied;
+    body.reserve(kBatchBytes);
+    for (Lock lock(mutex_); index_.live(segment.number) != 0;) {
+        body.clear();
+        copied.clear();
+        for (const auto& record : batch) {
+            for_each_message(record, [&](const MessageView& message, std::uint32_t at) {
+                const Key key = message.header.key;
+                const Entry* const entry = index_.find(key);
+                if (entry == nullptr || entry->at != make_lsn(segment.number, at)) return;
+                copied.push_back({key, body.size()});
+                append_message(body, message, entry->body());
+            });
+        }
+        if (copied.empty()) return true;
+        const std::size_t length = sizeof(RecordHeader) + body.size();
+        auto fit = journal_.fit(length, false, 0);
+        if (fit != Journal::Fit::kFits && no_space_) fit = journal_.fit(length, true, 0);
+        if (fit == Journal::Fit::kFits) {
+            const Lsn end = journal_.append(RecordType::kCopy, 0,
+                                            static_cast<std::uint32_t>(copied.size()), body);
+            for (const Copied& each : copied)
+                index_.place(*index_.find(each.key), end - body.size() + each.at);
+            health_.copied_bytes += length;
+            touch();
+            return true;
+        }
+        if (no_space_ || stopping_) return false;
+        if (fit == Journal::Fit::kTooLong) discard_small_spares(segment.size);
+        if (const auto made = add_spare(lock); !made) {
+            lock.unlock();
+            complain(made.error());
+            return false;
+        }
+    }
+    return true;
+}
+
+// Channels and requests that only that segment holds; then the record that frees it.
+bool SegmentStore::copy_metadata(const SegmentRef& segment) {
     const auto append = [&](RecordType type, std::uint64_t value, std::size_t count, Bytes body) {
         const std::size_t length = sizeof(RecordHeader) + align8(body.size());
         if (journal_.fit(length, true, 0) != Journal::Fit::kFits) return false;
@@ -292,13 +279,10 @@ bool SegmentStore::copy_rest(const SegmentRef& segment) {
         more = ids.size() > kBatchChannels;
         if (more) ids.resize(kBatchChannels);
         for (const std::uint64_t id : ids) {
-            const ChannelEntry& channel = *index_.channel(id);
-            const ChannelBody body{channel.last_sequence, channel.erased ? 1U : 0U,
-                                   static_cast<std::uint32_t>(channel.record.size())};
-            const auto bytes = channel_bytes(body, channel.record);
-            if (!append(RecordType::kChannel, id, 0, bytes)) return false;
-            index_.put_channel(id, body, Bytes(bytes).subspan(sizeof body),
-                               journal_.current().number);
+            const auto body = index_.channel(id)->body();
+            if (!append(RecordType::kChannel, id, 0, body)) return false;
+            index_.put_channel(id, load<ChannelBody>(body),
+                               Bytes(body).subspan(sizeof(ChannelBody)), journal_.current().number);
         }
     }
     const Lock lock(mutex_);
@@ -313,19 +297,16 @@ bool SegmentStore::copy_rest(const SegmentRef& segment) {
     return append(RecordType::kFree, journal_.used()[1]->number, 0, {});
 }
 
-// Nothing in it is needed: the file may be used again.
-void SegmentStore::recycle(const SegmentRef& segment) {
-    bool keep = false;
-    {
-        const Lock lock(mutex_);
-        if (journal_.used().front() != segment) return;
-        journal_.free_oldest();
-        keep = recyclable_.size() < kMostRecyclable && segment->size == next_size();
-        if (keep) recyclable_.push_back(segment);
-        ++health_.cleaned;
-        if (health_.failed_syncs == 0 && !health_.damaged) trouble_.clear();
-    }
-    if (!keep) (void)medium_->remove(segment_name(segment->number));
+// Nothing in it is needed any more: keeps the file for another segment, or removes it.
+void SegmentStore::recycle(Lock& lock, const SegmentRef& segment) {
+    journal_.free_oldest();
+    ++health_.cleaned;
+    if (health_.failed_syncs == 0 && !health_.damaged) trouble_.clear();
+    if (recyclable_.size() < kMostRecyclable && segment->size == next_size())
+        return recyclable_.push_back(segment);
+    lock.unlock();
+    (void)medium_->remove(segment_name(segment->number));
+    lock.lock();
 }
 
 }  // namespace ipcfs::store

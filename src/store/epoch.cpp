@@ -1,5 +1,6 @@
 // The epoch file. One thread.
 #include <fcntl.h>
+#include <fstream>
 #include <unistd.h>
 
 #include <store/epoch.hpp>
@@ -77,11 +78,7 @@ Fault other_version(const std::string& path, std::uint32_t version) {
 
 std::string boot_id() {
     std::string id;
-    if (auto file = open_file("/proc/sys/kernel/random/boot_id", O_RDONLY)) {
-        std::array<char, 36> text{};
-        if (::read(file->get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()))
-            id.assign(text.data(), text.size());
-    }
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
     return id;
 }
 

@@ -1,11 +1,13 @@
 // System calls on files. Any thread.
-#include <dirent.h>
 #include <fcntl.h>
+#include <filesystem>
 #include <sys/stat.h>
 
 #include <store/files.hpp>
 
 namespace ipcfs::store {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -15,11 +17,6 @@ auto retried(F&& call) {
         const auto result = call();
         if (result >= 0 || errno != EINTR) return result;
     }
-}
-
-std::string parent_of(const std::string& path) {
-    const auto slash = path.rfind('/');
-    return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
 }  // namespace
@@ -58,23 +55,17 @@ Result<void> remove_file(const std::string& path) {
 }
 
 bool exists(const std::string& path) {
-    struct stat info {};
-    return ::lstat(path.c_str(), &info) == 0;
+    std::error_code failed;
+    return fs::exists(fs::symlink_status(path, failed));
 }
 
 Result<std::vector<std::string>> list_directory(const std::string& path) {
-    DIR* const directory = ::opendir(path.c_str());
-    if (directory == nullptr) return errno_fault("opendir " + path);
+    std::error_code failed;
     std::vector<std::string> names;
-    errno = 0;
-    while (const dirent* entry = ::readdir(directory)) {
-        std::string name = entry->d_name;
-        if (name != "." && name != "..") names.push_back(std::move(name));
-        errno = 0;
-    }
-    const int error = errno;
-    ::closedir(directory);
-    if (error != 0) return Fault{error, "readdir " + path};
+    for (fs::directory_iterator each(path, failed); !failed && each != fs::directory_iterator();
+         each.increment(failed))
+        names.push_back(each->path().filename());
+    if (failed) return Fault{failed.value(), "list " + path};
     return names;
 }
 
@@ -84,16 +75,9 @@ Result<std::vector<std::byte>> read_file(const std::string& path) {
     struct stat info {};
     if (::fstat(fd->get(), &info) != 0) return errno_fault("fstat " + path);
     std::vector<std::byte> data(static_cast<std::size_t>(info.st_size));
-    for (std::size_t at = 0; at < data.size();) {
-        const auto got =
-            retried([&] { return ::read(fd->get(), data.data() + at, data.size() - at); });
-        if (got < 0) return errno_fault("read " + path);
-        if (got == 0) {
-            data.resize(at);
-            break;
-        }
-        at += static_cast<std::size_t>(got);
-    }
+    const auto got = retried([&] { return ::read(fd->get(), data.data(), data.size()); });
+    if (got < 0) return errno_fault("read " + path);
+    data.resize(static_cast<std::size_t>(got));
     return data;
 }
 
@@ -113,37 +97,21 @@ Result<void> replace_file(const std::string& path, Bytes data) {
     auto done = write_all(fd->get(), data, other);
     if (done) done = sync_data(fd->get(), other);
     if (done) done = rename_file(other, path);
-    if (done) done = sync_directory(parent_of(path));
+    if (done) done = sync_directory(fs::path(path).parent_path());
     return done;
 }
 
 Result<void> allocate(int file, std::size_t size, const std::string& path) {
-    const auto length = static_cast<off_t>(size);
-    if (retried([&] { return ::fallocate(file, 0, 0, length); }) == 0) return {};
-    if (errno != EOPNOTSUPP && errno != ENOSYS) return errno_fault("fallocate " + path);
-    const std::vector<std::byte> zeros(64 << 10);
-    for (std::size_t at = 0; at < size; at += zeros.size()) {
-        const auto part = Bytes(zeros).first(std::min(zeros.size(), size - at));
-        if (auto done = write_all(file, part, path); !done) return done;
-    }
+    int error = 0;
+    do error = ::posix_fallocate(file, 0, static_cast<off_t>(size));
+    while (error == EINTR);
+    if (error != 0) return Fault{error, "allocate " + path};
     return {};
 }
 
-void remove_tree(const std::string& path) noexcept {
-    try {
-        if (auto names = list_directory(path)) {
-            for (const auto& name : *names) {
-                const std::string each = path + "/" + name;
-                if (::unlink(each.c_str()) == 0) continue;
-                if (auto inner = list_directory(each))
-                    for (const auto& file : *inner) ::unlink((each + "/" + file).c_str());
-                ::rmdir(each.c_str());
-            }
-        }
-        ::rmdir(path.c_str());
-    } catch (...) {
-        return;  // out of memory: what is left lies there
-    }
+void remove_tree(const std::string& path) {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
 }
 
 }  // namespace ipcfs::store

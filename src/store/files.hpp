@@ -2,7 +2,6 @@
 // system calls, EINTR retried, always CLOEXEC. Any thread; all of it blocks.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,9 +25,9 @@ Result<std::vector<std::byte>> read_file(const std::string& path);
 Result<void> write_all(int file, Bytes data, const std::string& path);
 // Under another name first, synced, then renamed: afterwards it is there whole or as before.
 Result<void> replace_file(const std::string& path, Bytes data);
-// Allocates `size` bytes from the start; written as zeros where the file system cannot.
+// Allocates `size` bytes from the start.
 Result<void> allocate(int file, std::size_t size, const std::string& path);
-// Removes a directory and what is in it, two levels deep.
-void remove_tree(const std::string& path) noexcept;
+// Removes a directory and what is in it, as far as it can.
+void remove_tree(const std::string& path);
 
 }  // namespace ipcfs::store

@@ -66,7 +66,7 @@ enum class RecordType : std::uint8_t {
     kMark = 3,          // value: an Lsn that was synced before this was written
     kPut = 4,           // count messages; value: the request
     kMove = 5,          // MoveBody
-    kErase = 6,         // KeyBody
+    kErase = 6,         // Key
     kChannel = 7,       // value: its id; ChannelBody and its record
     kEraseChannel = 8,  // value: its id
     kCopy = 9,          // count messages out of an older segment, as they are now
@@ -78,16 +78,13 @@ struct RecordHeader {
     std::uint32_t crc = 0;     // of the rest and the body, mixed with the segment's salt
     std::uint32_t length = 0;  // with this header and all padding
     Lsn lsn = 0;               // where the record ends
-    std::uint8_t type = 0;
+    RecordType type{};
     std::array<std::uint8_t, 3> reserved{};
     std::uint32_t count = 0;
     std::uint64_t value = 0;
 };
 static_assert(sizeof(RecordHeader) == 32);
 
-struct KeyBody {
-    std::uint64_t channel = 0, sequence = 0;
-};
 struct StateBody {
     std::uint8_t place = 0, redelivered = 0;
     std::uint8_t hidden = 0;  // erased, but its content is somebody's origin
@@ -96,7 +93,7 @@ struct StateBody {
     std::int64_t not_before = 0;
 };
 struct MoveBody {
-    KeyBody key;
+    Key key;
     StateBody state;
 };
 struct ChannelBody {
@@ -110,9 +107,9 @@ struct BeginBody {
 };
 // Before head and content, each padded to 8.
 struct MessageHeader {
-    KeyBody key;
+    Key key;
     StateBody state;
-    KeyBody origin;
+    Key origin;
     std::uint64_t payload = 0;
     std::uint32_t head = 0, content = 0;  // bytes
 };
@@ -125,12 +122,6 @@ constexpr std::size_t message_length(std::size_t head, std::size_t content) {
 StateBody to_body(const State& state);
 // Empty where a byte has a value that this version does not write.
 std::optional<State> to_state(const StateBody& body);
-inline KeyBody to_body(const Key& key) {
-    return {key.channel, key.sequence};
-}
-inline Key to_key(const KeyBody& key) {
-    return {key.channel, key.sequence};
-}
 
 struct MessageView {
     MessageHeader header;
@@ -156,7 +147,23 @@ struct RecordView {
     RecordHeader header;
     Bytes body;
     std::uint32_t start = 0;
+
+    bool has_messages() const {
+        return header.type == RecordType::kPut || header.type == RecordType::kCopy;
+    }
 };
+// Calls use(message, offset) for the messages of a put or copy. False: one of them makes no sense.
+template <class F>
+bool for_each_message(const RecordView& record, F&& use) {
+    std::size_t at = 0;
+    for (std::uint32_t i = 0; i < record.header.count; ++i) {
+        const auto message = parse_message(record.body.subspan(at));
+        if (!message) return false;
+        use(*message, record.start + static_cast<std::uint32_t>(sizeof record.header + at));
+        at += message->length;
+    }
+    return true;
+}
 // The record that starts at `at` of segment `number` with these bytes; empty if there is no valid
 // one.
 std::optional<RecordView> parse_record(Bytes segment, std::uint32_t at, std::uint32_t number,

@@ -124,14 +124,14 @@ void Index::drop(std::map<std::uint64_t, ChannelEntry>::iterator channel) {
 void Index::link(Key key, Entry& entry, const MessageHeader& header) {
     if (header.origin.channel == 0 && header.payload == 0) return;
     entry.linked = true;
-    links_[key] = Links{to_key(header.origin), header.payload};
+    links_[key] = Links{header.origin, header.payload};
     if (header.origin.channel != 0)
-        if (Entry* const origin = find(to_key(header.origin))) ++origin->references;
+        if (Entry* const origin = find(header.origin)) ++origin->references;
     if (header.payload != 0) ++payloads_[header.payload];
 }
 
 void Index::put(const MessageView& message, Lsn at) {
-    const Key key = to_key(message.header.key);
+    const Key key = message.header.key;
     auto& channel = channels_[key.channel];
     const bool hidden = message.header.state.hidden != 0;
     if (!hidden && key.sequence >= channel.last_sequence) {
@@ -225,15 +225,6 @@ void Index::erase_channel(std::uint64_t id, std::uint32_t segment) {
     put_channel(id, {0, 1, 0}, {}, segment);
 }
 
-void Index::recount() {
-    for (auto& [id, channel] : channels_)
-        for (const std::uint64_t sequence : channel.entries.sequences())
-            channel.entries.find(sequence)->references = 0;
-    for (const auto& [key, links] : links_)
-        if (links.origin.channel != 0)
-            if (Entry* const origin = find(links.origin)) ++origin->references;
-}
-
 std::set<std::uint64_t> Index::referring_channels() const {
     std::set<std::uint64_t> ids;
     for (const auto& [key, links] : links_)
@@ -243,16 +234,20 @@ std::set<std::uint64_t> Index::referring_channels() const {
 
 std::vector<Key> Index::settle() {
     replaying_ = false;
-    recount();
-    std::vector<Key> unneeded;
+    std::vector<Key> hidden;
     for (auto& [id, channel] : channels_) {
         for (const std::uint64_t sequence : channel.entries.sequences()) {
-            const Entry& entry = *channel.entries.find(sequence);
-            if (entry.hidden && entry.references == 0) unneeded.push_back({id, sequence});
+            Entry& entry = *channel.entries.find(sequence);
+            entry.references = 0;
+            if (entry.hidden) hidden.push_back({id, sequence});
         }
     }
-    for (const Key key : unneeded)
-        if (Entry* const entry = find(key)) remove(key, *entry);
+    for (const auto& [key, links] : links_)
+        if (links.origin.channel != 0)
+            if (Entry* const origin = find(links.origin)) ++origin->references;
+    for (const Key key : hidden)
+        if (Entry* const entry = find(key); entry != nullptr && entry->references == 0)
+            remove(key, *entry);
     for (auto each = channels_.begin(); each != channels_.end();) {
         const auto channel = each++;
         if (channel->second.erased && channel->second.entries.size() == 0) drop(channel);

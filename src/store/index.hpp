@@ -1,7 +1,7 @@
-// What is alive, in memory: where each message is and in what state, some 40 bytes a message (16
-// neighbours in sequence share a block), and how many bytes of each segment that is. The same
-// functions apply a change now and at replay, which may begin in the middle: what a record refers to may
-// be absent, or come later as a copy. Guarded by the store's lock.
+// The live messages: where each is and in what state, some 40 bytes a message (16 neighbours in sequence
+// share a block), and how many bytes of each segment are alive. New changes and replayed ones use the same
+// functions. Replay may begin in the middle of the log, so what a record refers to may be missing, or
+// follow later as a copy. Guarded by the store's lock.
 #pragma once
 
 #include <array>
@@ -23,8 +23,8 @@ struct Entry {
     std::uint32_t length = 0;      // of its bytes, with padding
     Place place = Place::kQueued;
     bool redelivered = false;
-    bool hidden = false;  // erased, and only there for its references
-    bool linked = false;  // `links` has its origin and payload
+    bool hidden = false;  // erased, but its content is somebody's origin
+    bool linked = false;  // it has an origin or a payload, see `links`
 
     State state() const { return {place, redelivered, deliveries, not_before}; }
     StateBody body() const {
@@ -74,10 +74,16 @@ private:
 struct ChannelEntry {
     std::vector<std::byte> record;
     std::uint64_t last_sequence = 0;
-    std::uint32_t record_at = 0, sequence_at = 0;  // the segments that say so
+    std::uint32_t record_at = 0, sequence_at = 0;  // the segments that hold them
     std::uint32_t oldest = 0;                      // of these two
-    bool erased = false;                           // what is left is hidden
+    bool erased = false;                           // only hidden messages are left
     Entries entries;
+
+    // Of its kChannel record.
+    std::vector<std::byte> body() const {
+        return channel_bytes(
+            {last_sequence, erased ? 1U : 0U, static_cast<std::uint32_t>(record.size())}, record);
+    }
 };
 
 class Index {
@@ -89,35 +95,34 @@ public:
     std::size_t messages() const { return messages_; }  // that are not hidden
     std::map<std::uint64_t, ChannelEntry>& channels() { return channels_; }
 
-    // Bytes of a segment, or of all, that a copy of what is alive would take at most.
+    // Bytes that a copy of what is alive in a segment, or in all of them, would take at most.
     std::uint64_t live(std::uint32_t segment) const;
     std::uint64_t live() const { return live_sum_; }
-    // The channels that segments up to `segment` say something about.
+    // The channels of which something is only in segments up to `segment`.
     std::vector<std::uint64_t> channels_up_to(std::uint32_t segment) const;
 
-    // The message at `at`. One that is there already is only placed there, in that state.
+    // Adds the message at `at`, or moves the one of that key there, in that state.
     void put(const MessageView& message, Lsn at);
     void place(Entry& entry, Lsn at);
     bool move(Key key, const State& state);  // false: not there
     void erase(Key key);
-    // As if it had never been put.
+    // Removes it as if it had never been put.
     void forget(Key key);
-    // `segment`: where the record of that change is.
+    // `segment` holds the record of the change.
     void put_channel(std::uint64_t id, const ChannelBody& body, Bytes record,
                      std::uint32_t segment);
     void erase_channel(std::uint64_t id, std::uint32_t segment);
     std::set<std::uint64_t> referring_channels() const;  // with messages that have an origin
-    // Until `settle` nothing goes for want of references, as what comes later may need it.
+    // Until `settle`, messages without references stay: a later record may refer to them.
     void begin_replay() { replaying_ = true; }
-    // After replay: counts references anew, ends what only references held that are gone. The keys of
-    // those whose origin is missing.
+    // After replay: counts references and removes hidden messages that have none. Returns the keys
+    // of messages whose origin is missing.
     std::vector<Key> settle();
 
-    std::vector<std::uint64_t> unused_payloads;  // nobody refers to them any more
+    std::vector<std::uint64_t> unused_payloads;  // that no message refers to any more
 
 private:
     void weigh(std::uint32_t segment, std::int64_t bytes);
-    void recount();
     void link(Key key, Entry& entry, const MessageHeader& header);
     void remove(Key key, Entry& entry);
     void note(std::uint64_t id, ChannelEntry& channel);

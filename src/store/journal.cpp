@@ -17,7 +17,7 @@ std::uint32_t segment_number(std::string_view name) {
 }
 
 Result<SegmentRef> make_segment(Medium& medium, std::uint32_t number, std::uint32_t size,
-                                std::uint64_t generation, const SegmentRef& old) {
+                                std::uint64_t generation, const SegmentRef& old, bool fill) {
     const std::string spare = "spare-" + std::to_string(number);
     auto segment = std::make_shared<Segment>();
     segment->number = number;
@@ -28,11 +28,12 @@ Result<SegmentRef> make_segment(Medium& medium, std::uint32_t number, std::uint3
         auto made = medium.make(spare, size);
         if (!made) return made.error();
         segment->region = std::move(*made);
+        if (fill) std::ranges::fill(segment->region->bytes(), std::byte{0});
     }
     segment->size = static_cast<std::uint32_t>(segment->region->bytes().size());
     SegmentHeader header;
     header.number = number;
-    // Any that the file has not had before.
+    // A value that the file has not had before.
     header.salt = number * 0x9e3779b9U ^ static_cast<std::uint32_t>(generation << 7);
     header.size = segment->size;
     header.generation = generation;
@@ -69,8 +70,8 @@ void Journal::recount() {
     }
 }
 
-// Whether copies of `keep` bytes, of records of the oldest segment in their order, find room in
-// `room` bytes and in the spares but the first ones: surely in one that is as large as the oldest.
+// Whether copies of `keep` bytes out of the oldest segment fit into `room` bytes and the spares from
+// `spares_taken` on. They fit into any spare as large as the oldest segment.
 bool Journal::keeps(std::uint64_t room, std::size_t spares_taken, std::uint64_t keep) const {
     for (std::size_t i = spares_taken; i < spares_.size() && room < keep; ++i) {
         if (spares_[i]->size >= used_.front()->size) return true;
@@ -103,7 +104,7 @@ Lsn Journal::append(RecordType type, std::uint64_t value, std::uint32_t count, B
     constexpr std::array<std::byte, 8> kZeros{};
     RecordHeader header;
     header.length = static_cast<std::uint32_t>(sizeof header + body.size() + padding);
-    header.type = static_cast<std::uint8_t>(type);
+    header.type = type;
     header.value = value;
     header.count = count;
     const std::uint32_t crc = crc32c(Bytes(kZeros).first(padding), crc32c(body));
@@ -137,7 +138,7 @@ std::vector<Journal::Lost> Journal::divert(const SegmentRef& broken) {
         lost.push_back({*each, each == first ? broken->synced : kSegmentStart, (*each)->end});
     std::uint32_t previous = broken->number;
     std::uint32_t end = broken->synced;
-    // One of which nothing is on disk cannot be named: nobody could tell that it began.
+    // Without a synced record, recovery could not tell that it had begun: the new one names the one before.
     if (broken->synced == kSegmentStart) {
         previous = broken->previous;
         end = broken->previous_end;

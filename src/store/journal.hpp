@@ -1,7 +1,7 @@
-// The segments: where the next record goes, which are waiting to be used, which have been filled.
-// Segments are numbered; each begins by naming the one before it and where that ended, so that the one
-// with the highest number that begins at all says what counts. The oldest goes first, when nothing in it
-// is alive any more. Guarded by the store's lock.
+// The segments of the log: those in use, of which the last is written to, and spares. Segments are numbered.
+// Each begins with the number of the segment before it and where that one ended; so the highest number that
+// has a beginning is the end of the chain of valid segments. The oldest segment is the first to be
+// freed. Guarded by the store's lock.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ struct Segment {
     std::uint32_t end = kSegmentStart;     // where the next record goes
     std::uint32_t synced = kSegmentStart;  // what is on disk
     std::uint32_t previous = 0, previous_end = 0;
-    bool cut = false;  // ends at `synced`, whatever it holds behind that
+    bool cut = false;  // a sync failed: it ends at `synced`, and what is behind does not count
     std::unique_ptr<Region> region;
 
     Bytes bytes() const { return region->bytes(); }
@@ -30,7 +30,7 @@ struct Segment {
         const std::uint32_t most = size - std::uint32_t{sizeof(RecordHeader)};
         return end < most ? most - end : 0;
     }
-    bool complete() const { return cut || synced == end; }  // all that counts is on disk
+    bool complete() const { return cut || synced == end; }  // all of it is on disk
 };
 using SegmentRef = std::shared_ptr<Segment>;
 
@@ -38,35 +38,36 @@ std::string segment_name(std::uint32_t number);
 // The number in such a name; 0: it is not one.
 std::uint32_t segment_number(std::string_view name);
 
-// Makes a segment of `size` bytes, or of `old`, which is not needed any more. Its header is on disk before
-// it gets its name. Blocks. ENOSPC.
+// Makes a segment of `size` bytes, or reuses the file of `old`. Its header is on disk before it gets its
+// name. `fill`: writes all of it once, which takes as long as that many bytes; otherwise the first sync of each
+// page takes twice as long, since the file system has to note that it was written. Blocks. ENOSPC.
 Result<SegmentRef> make_segment(Medium& medium, std::uint32_t number, std::uint32_t size,
-                                std::uint64_t generation, const SegmentRef& old);
+                                std::uint64_t generation, const SegmentRef& old, bool fill);
 
 class Journal {
 public:
-    // Begins with the last of `segments`, which may be half full; the others are older, oldest first.
+    // Continues the last of `segments`, which are in order, oldest first.
     void start(std::deque<SegmentRef> segments) {
         used_ = std::move(segments);
         recount();
     }
-    // The very first, out of the spares.
+    // Begins the first segment of a new log, out of the spares.
     void begin_first() { begin(take_spare(), 0, 0); }
 
-    // What a put must leave of each segment to what must not fail.
+    // The bytes of a segment that puts leave to records that must not fail.
     static std::uint32_t reserve_of(std::uint32_t size) {
         return std::min<std::uint32_t>(size / 8, 256U << 10);
     }
-    // How long a record may be at most in a segment of `size`, one that leaves the reserve.
+    // The longest record in a segment of `size` that leaves the reserve.
     static std::uint32_t most_of(std::uint32_t size) {
         return size - kSegmentStart - kOverhead - reserve_of(size);
     }
 
     enum class Fit { kFits, kFull, kTooLong /* for the spares */ };
-    // Makes sure that a record of that length fits the current segment, perhaps a new one, and that
-    // there are still `keep` bytes elsewhere for copies out of the oldest segment.
+    // Makes room for a record of that length in the current segment, or begins a new one. `keep` bytes
+    // stay free for copies out of the oldest segment.
     Fit fit(std::size_t length, bool may_use_reserve, std::uint64_t keep);
-    // After kFits. `fill(to)` writes the body; its checksum is given. Returns the end.
+    // After kFits. `fill(to)` writes the body, whose checksum is given. Returns the record's end.
     template <class F>
     Lsn append(RecordHeader header, std::uint32_t crc_of_body, F&& fill);
     Lsn append(RecordType type, std::uint64_t value, std::uint32_t count, Bytes body);
@@ -77,7 +78,7 @@ public:
     const std::deque<SegmentRef>& used() const { return used_; }
     std::deque<SegmentRef>& spares() { return spares_; }
     const std::deque<SegmentRef>& spares() const { return spares_; }
-    // Where message bytes at `at` are.
+    // The log from `at` to the end of that segment.
     Bytes read(Lsn at) const;
     std::uint64_t written() const { return written_; }  // bytes of records, alive or not
     std::uint64_t size() const { return size_; }        // of the files
@@ -92,8 +93,8 @@ public:
     };
     std::vector<Unsynced> unsynced() const;
 
-    // After a failed sync of `broken`: it ends where it is synced, and a spare takes over from there.
-    // Returns what was not yet durable, in order: those segments do not count any more.
+    // After a failed sync of `broken`: cuts it where it is synced and continues in a spare. Returns
+    // what was not durable yet, in order; those parts are not in the log any more.
     struct Lost {
         SegmentRef segment;
         std::uint32_t from, to;
@@ -101,7 +102,7 @@ public:
     std::vector<Lost> divert(const SegmentRef& broken);
 
 private:
-    // What each segment holds beside its header and records of others.
+    // The records that each segment needs for itself.
     static constexpr std::uint32_t kOverhead = 2 * sizeof(RecordHeader) + sizeof(BeginBody);
     void begin(const SegmentRef& segment, std::uint32_t previous, std::uint32_t end);
     SegmentRef take_spare();

@@ -1,5 +1,4 @@
 // The journal's files in a real directory. Any thread.
-#include <array>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -12,12 +11,6 @@ namespace ipcfs::store {
 
 namespace {
 
-#ifndef MADV_POPULATE_READ
-constexpr int kPopulateRead = 22;
-#else
-constexpr int kPopulateRead = MADV_POPULATE_READ;
-#endif
-
 class FileRegion final : public Region {
 public:
     FileRegion(Fd file, std::byte* at, std::size_t size, std::string path)
@@ -29,22 +22,12 @@ public:
     }
     std::span<std::byte> bytes() noexcept override { return bytes_; }
     Result<void> sync() override { return sync_data(file_.get(), path_); }
-    int file() const noexcept { return file_.get(); }
 
 private:
     Fd file_;
     std::span<std::byte> bytes_;
     std::string path_;
 };
-
-// Reads all of it into the page cache, for kernels before 5.14.
-Result<void> read_all_pages(int file, std::size_t size, const std::string& path) {
-    std::array<std::byte, 64 << 10> part;
-    for (std::size_t at = 0; at < size; at += part.size())
-        if (::pread(file, part.data(), part.size(), static_cast<off_t>(at)) < 0)
-            return errno_fault("read " + path);
-    return {};
-}
 
 Result<std::unique_ptr<Region>> map(Fd file, std::size_t size, const std::string& path) {
     if (size == 0) return std::make_unique<FileRegion>(std::move(file), nullptr, 0, path);
@@ -55,10 +38,9 @@ Result<std::unique_ptr<Region>> map(Fd file, std::size_t size, const std::string
     // In single pages: one that is written dirties itself alone. In memory before it is needed,
     // so that an append never waits for the disk.
     ::madvise(at, size, MADV_RANDOM);
-    if (::madvise(at, size, kPopulateRead) != 0) {
-        if (errno == EFAULT) return Fault{EIO, "read " + path};  // where access would be SIGBUS
-        if (auto done = read_all_pages(region->file(), size, path); !done) return done.error();
-    }
+    if (::madvise(at, size, MADV_POPULATE_READ) != 0)
+        return Fault{errno == EFAULT /* where access would be SIGBUS */ ? EIO : errno,
+                     "read " + path};
     return region;
 }
 

@@ -133,12 +133,10 @@ std::vector<std::uint64_t> PayloadFiles::ids() {
 Result<void> PayloadFiles::link_into(const std::string& directory) {
     auto names = list_directory(directory_);
     if (!names) return names.error();
-    for (const auto& name : *names) {
-        const std::string from = directory_ + "/" + name;
-        const std::string to = directory + "/" + name;
-        if (::link(from.c_str(), to.c_str()) != 0 && errno != EEXIST)
-            return errno_fault("link " + to);
-    }
+    for (const auto& name : *names)
+        if (::link((directory_ + "/" + name).c_str(), (directory + "/" + name).c_str()) != 0 &&
+            errno != EEXIST)
+            return errno_fault("link " + name + " into " + directory);
     return sync_directory(directory);
 }
 

@@ -4,11 +4,10 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <store/files.hpp>
-#include <store/found.hpp>
+#include <store/scan.hpp>
 
 #include <base/thread.hpp>
 
@@ -18,10 +17,8 @@ namespace {
 
 // The largest that a segment may grow: several have to fit a small disk.
 std::uint32_t suggested_segment(const Options& options) {
-    struct statvfs info {};
-    std::uint64_t total = UINT64_MAX;
-    if (::statvfs(options.directory.c_str(), &info) == 0)
-        total = std::uint64_t{info.f_blocks} * info.f_frsize;
+    std::error_code failed;
+    std::uint64_t total = std::filesystem::space(options.directory, failed).capacity;
     if (options.max_bytes != 0) total = std::min(total, options.max_bytes);
     const auto size = std::clamp<std::uint64_t>(total / 16, 64U << 10, kLargestSegment);
     return static_cast<std::uint32_t>(size & ~std::uint64_t{4095});
@@ -67,7 +64,7 @@ Result<void> SegmentStore::recover(Recovery& to) {
     if (has_files()) {
         if (auto locked = lock_directory(); !locked) return locked;
         recovered_ = true;
-        return start(to);
+        return start(&to);
     }
     recovered_ = true;
     return {};
@@ -84,18 +81,13 @@ Result<void> SegmentStore::open() {
         directory_lock_.reset();
         return Fault{EBUSY, options_.directory + " was made by another daemon meanwhile"};
     }
-    class Nothing final : public Recovery {
-        void channel(std::uint64_t, Bytes, std::uint64_t) override {}
-        void message(const Recovered&) override {}
-        void request(std::uint64_t) override {}
-    } nothing;
-    auto done = start(nothing);
-    if (!done) forget_start();
+    auto done = start(nullptr);
+    if (!done) undo_start();
     return done;
 }
 
 // What was made in vain goes, so that the next attempt begins anew.
-void SegmentStore::forget_start() {
+void SegmentStore::undo_start() {
     payloads_.reset();
     epoch_.reset();
     {
@@ -113,7 +105,7 @@ void SegmentStore::forget_start() {
     directory_lock_.reset();
 }
 
-Result<void> SegmentStore::start(Recovery& to) {
+Result<void> SegmentStore::start(Recovery* to) {
     const std::string& home = options_.directory;
     const std::string current = home + "/current";
     segment_bytes_ =
@@ -130,11 +122,11 @@ Result<void> SegmentStore::start(Recovery& to) {
             if (auto done = rename_file(current + ".new", current); !done) return done;
             if (auto done = sync_directory(home); !done) return done;
         }
-        Found found;
-        if (auto done = open_current(found); !done) return done;
-        if (found.damage.empty()) {
-            if (auto done = start_journal(found); !done) return done;
-            tell(to, found);
+        Scan scan;
+        if (auto done = open_current(scan); !done) return done;
+        if (scan.damage.empty()) {
+            if (auto done = start_journal(scan); !done) return done;
+            if (to != nullptr) report(*to, scan);
             if (auto text = read_file(path("salvaged"))) {
                 health_.damaged = true;
                 trouble_.assign(reinterpret_cast<const char*>(text->data()), text->size());
@@ -143,8 +135,8 @@ Result<void> SegmentStore::start(Recovery& to) {
             }
             break;
         }
-        if (again) return Fault{EIO, "a store that was just made is damaged: " + found.damage};
-        if (auto done = put_aside(found); !done) return done;
+        if (again) return Fault{EIO, "a store that was just made is damaged: " + scan.damage};
+        if (auto done = quarantine(scan); !done) return done;
     }
     {
         const Lock lock(mutex_);
@@ -157,17 +149,17 @@ Result<void> SegmentStore::start(Recovery& to) {
     return {};
 }
 
-// Reads everything; what is wrong is in `found`. A fault: it could not be tried, and is as it was.
-Result<void> SegmentStore::open_current(Found& found) {
+// Reads everything; what is wrong is in `scan`. A fault: it could not be tried, and is as it was.
+Result<void> SegmentStore::open_current(Scan& scan) {
     if (!exists(path("epoch"))) {
-        found.damaged("its epoch file is missing");
+        scan.note_damage("its epoch file is missing");
         if (auto made = Epoch::make(path("epoch")); !made) return made;
     }
     auto epoch = Epoch::open(path("epoch"));
     if (!epoch) return epoch.error();
     epoch_.emplace(std::move(*epoch));
     if (!epoch_->readable()) {
-        found.damaged("its epoch file is damaged");
+        scan.note_damage("its epoch file is damaged");
     } else if (!epoch_->intact()) {
         log_.warn("store: one of the two slots of ", path("epoch"), " is damaged; using the other");
     }
@@ -175,28 +167,29 @@ Result<void> SegmentStore::open_current(Found& found) {
     if (!medium) return medium.error();
     medium_ = std::move(*medium);
 
-    read_segments(found);
-    if (found.version != kFormatVersion) return other_version(path("journal"), found.version);
+    read_segments(scan);
+    if (scan.version != kFormatVersion) return other_version(path("journal"), scan.version);
     payloads_ = std::make_unique<PayloadFiles>(path("payload"));
     if (auto done = make_directory(path("payload")); !done) return done;
     if (auto done = payloads_->load(); !done) return done;
     index_ = Index();
-    if (found.damage.empty()) find_chain(found);
-    if (!found.damage.empty()) return {};
+    if (scan.damage.empty()) find_chain(scan);
+    if (!scan.damage.empty()) return {};
     index_.begin_replay();
-    replay(found, false);
-    if (const auto orphans = index_.settle(); found.damage.empty() && !orphans.empty())
-        found.damaged("the content of " + std::to_string(orphans.size()) + " messages is missing");
+    replay(scan, false);
+    if (const auto orphans = index_.settle(); scan.damage.empty() && !orphans.empty())
+        scan.note_damage("the content of " + std::to_string(orphans.size()) +
+                         " messages is missing");
     return {};
 }
 
 // The journal goes on where its valid part ends.
-Result<void> SegmentStore::start_journal(Found& found) {
+Result<void> SegmentStore::start_journal(Scan& scan) {
     std::deque<SegmentRef> segments;
-    for (auto& file : found.files) {
+    for (auto& file : scan.files) {
         const bool ready = !file.chain && !file.used && !file.dirty && recyclable_.size() < 2;
         if (!file.chain && !ready) {
-            found.leftovers.push_back(segment_name(file.number));
+            scan.leftovers.push_back(segment_name(file.number));
             continue;
         }
         auto segment = std::make_shared<Segment>();
@@ -214,7 +207,7 @@ Result<void> SegmentStore::start_journal(Found& found) {
             segments.push_back(segment);
     }
     // Nothing that was never durable may come to light when the journal has grown up to it.
-    if (found.torn && !segments.empty()) {
+    if (scan.torn && !segments.empty()) {
         const auto& last = segments.back();
         const auto rest = last->region->bytes().subspan(last->end);
         std::fill(rest.begin(), rest.end(), std::byte{0});
@@ -224,9 +217,9 @@ Result<void> SegmentStore::start_journal(Found& found) {
     // What only the page cache had until now.
     for (const auto& segment : segments)
         if (auto done = segment->region->sync(); !done) return done;
-    for (const auto& name : found.leftovers)
+    for (const auto& name : scan.leftovers)
         if (auto done = medium_->remove(name); !done) return done;
-    if (!found.leftovers.empty())
+    if (!scan.leftovers.empty())
         if (auto done = medium_->sync_names(); !done) return done;
 
     generation_ =
@@ -241,7 +234,7 @@ Result<void> SegmentStore::start_journal(Found& found) {
         journal_.current().synced = journal_.current().end;
     }
     durable_ = journal_.end();
-    for (const Request& request : found.requests) requests_.push_back(request);
+    for (const Request& request : scan.requests) requests_.push_back(request);
     while (requests_.size() > kKeptRequests) requests_.pop_front();
 
     EpochSlot slot;
@@ -251,44 +244,40 @@ Result<void> SegmentStore::start_journal(Found& found) {
     return epoch_->write(slot);
 }
 
-void SegmentStore::tell(Recovery& to, Found& found) {
-    const auto referring = index_.referring_channels();
-    const auto view_of = [&](const Entry& entry) { return parse_message(journal_.read(entry.at)); };
-    std::uint64_t broken = 0;
-    const auto tell_channel = [&](std::uint64_t id, ChannelEntry& channel) {
-        to.channel(id, channel.record, channel.last_sequence);
-        for (const std::uint64_t sequence : channel.entries.sequences()) {
-            const Key key{id, sequence};
-            const Entry& entry = *channel.entries.find(sequence);
-            if (entry.hidden) continue;
-            const auto view = view_of(entry);
-            IPCFS_CHECK(view.has_value());
-            Recovered message{key, entry.state(), view->head, view->content, {}, 0};
-            if (entry.linked) {
-                const Links& links = index_.links(key);
-                message.origin = links.origin;
-                message.payload = links.payload;
-            }
-            if (message.origin.channel != 0) {
-                const Entry* const origin = index_.find(message.origin);
-                const auto content = view_of(*origin);
-                IPCFS_CHECK(content.has_value());
-                message.content = content->content;
-            }
-            if (message.payload != 0 && !payloads_->whole(message.payload)) ++broken;
-            to.message(message);
-        }
+// A message with its content, as the log has it.
+Recovered SegmentStore::recovered(Key key, const Entry& entry) {
+    const auto view_of = [&](const Entry& of) {
+        const auto view = parse_message(journal_.read(of.at));
+        IPCFS_CHECK(view.has_value());
+        return *view;
     };
-    std::vector<std::uint64_t> later;
-    for (auto& [id, channel] : index_.channels()) {
-        if (channel.erased) continue;
-        if (referring.contains(id))
-            later.push_back(id);
-        else
-            tell_channel(id, channel);
+    const MessageView view = view_of(entry);
+    Recovered message{key, entry.state(), view.head, view.content, {}, 0};
+    if (!entry.linked) return message;
+    const Links& links = index_.links(key);
+    message.origin = links.origin;
+    message.payload = links.payload;
+    if (links.origin.channel != 0) message.content = view_of(*index_.find(links.origin)).content;
+    return message;
+}
+
+void SegmentStore::report(Recovery& to, const Scan& scan) {
+    const auto referring = index_.referring_channels();
+    std::uint64_t broken = 0;
+    for (const bool later : {false, true}) {
+        for (auto& [id, channel] : index_.channels()) {
+            if (channel.erased || referring.contains(id) != later) continue;
+            to.channel(id, channel.record, channel.last_sequence);
+            for (const std::uint64_t sequence : channel.entries.sequences()) {
+                const Entry& entry = *channel.entries.find(sequence);
+                if (entry.hidden) continue;
+                const Recovered message = recovered({id, sequence}, entry);
+                if (message.payload != 0 && !payloads_->whole(message.payload)) ++broken;
+                to.message(message);
+            }
+        }
     }
-    for (const std::uint64_t id : later) tell_channel(id, *index_.channel(id));
-    for (const Request& request : found.requests) to.request(request.id);
+    for (const Request& request : scan.requests) to.request(request.id);
     if (broken != 0) {
         health_.damaged = true;
         trouble_ = std::to_string(broken) + " messages have lost their payload";

@@ -2,7 +2,7 @@
 #include <ctime>
 
 #include <store/files.hpp>
-#include <store/found.hpp>
+#include <store/scan.hpp>
 
 namespace ipcfs::store {
 
@@ -20,7 +20,7 @@ std::string time_for_name() {
 }  // namespace
 
 // For a damaged journal: what its segments say of each other, as far as they can be read.
-void SegmentStore::Found::link_back() {
+void SegmentStore::Scan::link_back() {
     File* later = nullptr;
     for (auto each = files.rbegin(); each != files.rend(); ++each) {
         if (each->header.number != each->number) each->find_salt();
@@ -36,7 +36,7 @@ void SegmentStore::Found::link_back() {
 }
 
 // The header is damaged. Its salt is what is missing in the checksum of the first record.
-void SegmentStore::Found::File::find_salt() {
+void SegmentStore::Scan::File::find_salt() {
     constexpr std::size_t kLength = sizeof(RecordHeader) + sizeof(BeginBody);
     if (bytes().size() < kSegmentStart + kLength) return;
     const auto first = load<RecordHeader>(bytes().subspan(kSegmentStart));
@@ -49,13 +49,13 @@ void SegmentStore::Found::File::find_salt() {
 }
 
 // Writes the index's messages into new segments. Returns how many.
-Result<std::uint64_t> SegmentStore::write_again(const std::string& directory, Found& found) {
+Result<std::uint64_t> SegmentStore::write_salvaged(const std::string& directory, Scan& scan) {
     auto medium = file_medium(directory);
     if (!medium) return medium.error();
     Journal journal;
     std::uint32_t number = 0;
     const auto ready = [&]() -> Result<void> {
-        auto made = make_segment(**medium, ++number, segment_bytes_, 0, nullptr);
+        auto made = make_segment(**medium, ++number, segment_bytes_, 0, nullptr, false);
         if (!made) return made.error();
         journal.spares().push_back(*made);
         return {};
@@ -72,15 +72,12 @@ Result<std::uint64_t> SegmentStore::write_again(const std::string& directory, Fo
     };
     std::uint64_t messages = 0;
     for (auto& [id, channel] : index_.channels()) {
-        const ChannelBody body{channel.last_sequence, channel.erased ? 1U : 0U,
-                               static_cast<std::uint32_t>(channel.record.size())};
-        if (auto done = append(RecordType::kChannel, id, 0, channel_bytes(body, channel.record));
-            !done)
+        if (auto done = append(RecordType::kChannel, id, 0, channel.body()); !done)
             return done.error();
         for (const std::uint64_t sequence : channel.entries.sequences()) {
             const Entry& entry = *channel.entries.find(sequence);
             const auto view = parse_message(
-                found.file(segment_of(entry.at))->bytes().subspan(offset_of(entry.at)));
+                scan.file(segment_of(entry.at))->bytes().subspan(offset_of(entry.at)));
             IPCFS_CHECK(view.has_value());
             StateBody state = entry.body();
             state.redelivered = 1;
@@ -97,24 +94,24 @@ Result<std::uint64_t> SegmentStore::write_again(const std::string& directory, Fo
 
 // Renames what is damaged, and makes a new store of what is good in it: every record whose checksum
 // is right. Erasures and states may be among what is lost, so all of it counts as redelivered.
-Result<void> SegmentStore::put_aside(Found& found) {
+Result<void> SegmentStore::quarantine(Scan& scan) {
     const std::string& home = options_.directory;
     const std::string current = home + "/current";
     std::string aside = home + "/quarantine-" + time_for_name();
     for (int i = 2; exists(aside); ++i)
         aside = home + "/quarantine-" + time_for_name() + "-" + std::to_string(i);
-    log_.critical("store: ", current, " is damaged: ", found.damage, ". It is put aside as ", aside,
+    log_.critical("store: ", current, " is damaged: ", scan.damage, ". It is put aside as ", aside,
                   "; what is provably good in it goes on, all of it flagged as redelivered");
     index_ = Index();
     index_.begin_replay();
-    found.link_back();
-    replay(found, true);
+    scan.link_back();
+    replay(scan, true);
     for (const Key key : index_.settle()) index_.forget(key);
     index_.settle();
 
     if (auto made = make_fresh(current); !made) return made;
     const std::string half = current + ".new";
-    const auto written = write_again(half + "/journal", found);
+    const auto written = write_salvaged(half + "/journal", scan);
     if (!written) return written.error();
     if (auto linked = payloads_->link_into(half + "/payload"); !linked)
         log_.error("store: ", linked.error().message());
@@ -124,7 +121,7 @@ Result<void> SegmentStore::put_aside(Found& found) {
     slot.generation = epoch_->last().generation + 2;  // one of its slots may be lost
     slot.clean = 1;
     if (auto done = epoch->write(slot); !done) return done;
-    const std::string text = "the store was damaged (" + found.damage + ") and was put aside as " +
+    const std::string text = "the store was damaged (" + scan.damage + ") and was put aside as " +
                              aside + "; " + std::to_string(*written) + " messages were saved";
     if (auto done = replace_file(half + "/salvaged", std::as_bytes(std::span(text))); !done)
         return done;

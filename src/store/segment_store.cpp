@@ -13,9 +13,9 @@ constexpr std::array<std::byte, 8> kZeros{};
 
 MessageHeader header_of(const Put& put) {
     MessageHeader header;
-    header.key = to_body(put.key);
+    header.key = put.key;
     header.state = to_body(put.state);
-    header.origin = to_body(put.origin);
+    header.origin = put.origin;
     header.payload = put.payload;
     header.head = static_cast<std::uint32_t>(put.head.size());
     header.content = static_cast<std::uint32_t>(put.content.size());
@@ -49,44 +49,42 @@ Result<void> SegmentStore::gate(const char* operation) const {
     return {};
 }
 
-// Room for a record that may fail, leaving the reserve alone, and what the cleaner needs. Where no
-// segment is ready although the disk has room, makes one: the only time that an append waits, when
-// the cleaner has been left behind.
-Result<void> SegmentStore::make_room(Lock& lock, std::size_t length) {
+// Room for a record. One that may fail leaves the reserve alone, and what the cleaner needs; for another there may be
+// none. Where no segment is ready although the disk has room, makes one: an append waits only when the
+// cleaner has been left behind.
+Result<void> SegmentStore::make_room(Lock& lock, const char* operation, std::size_t length,
+                                     bool may_fail) {
     for (;;) {
-        if (auto open = gate("put"); !open) return open;
-        if (length > Journal::most_of(segment_bytes_))
+        if (auto open = gate(operation); !open) return open;
+        if (may_fail && length > Journal::most_of(segment_bytes_))
             return Fault{segment_bytes_ < kLargestSegment ? ENOSPC : EMSGSIZE,
-                         "put: more than a segment holds"};
+                         std::string(operation) + ": more than a segment holds"};
         // What must not fail goes first, in a burst of erasing into the next segment.
         if (!overflow_.empty()) flush_overflow();
         const auto fit =
-            overflow_.empty() ? journal_.fit(length, false, keep()) : Journal::Fit::kFull;
+            overflow_.empty() ? journal_.fit(length, !may_fail, keep()) : Journal::Fit::kFull;
         if (fit == Journal::Fit::kFits) {
             if (wants_spare()) clean_wake_.notify_one();
             return {};
         }
-        if (fit == Journal::Fit::kTooLong)
-            want_larger(static_cast<std::uint32_t>(std::bit_ceil(length + length / 4)));
         if (no_space_) {
             clean_wake_.notify_one();
-            return Fault{ENOSPC, "put: no room in " + options_.directory};
+            if (!may_fail) return {};
+            return Fault{ENOSPC, std::string(operation) + ": no room in " + options_.directory};
         }
+        if (fit == Journal::Fit::kTooLong)
+            discard_small_spares(static_cast<std::uint32_t>(std::bit_ceil(length + length / 4)));
         // Puts come faster than segments get ready: fewer and larger ones.
         wanted_size_ =
             std::max(wanted_size_, std::min(4 * journal_.current().size, segment_bytes_));
-        const std::size_t spares = journal_.spares().size() + 1;
-        lock.unlock();
-        const auto made = prepare(spares);
-        lock.lock();
-        if (!made && made.error().code != ENOSPC) return made.error();
+        if (auto made = add_spare(lock); !made) return made;
     }
 }
 
 Result<Lsn> SegmentStore::put(std::span<const Put> together, std::uint64_t request) {
     // The checksum before the lock, the copy under it.
     RecordHeader header;
-    header.type = static_cast<std::uint8_t>(RecordType::kPut);
+    header.type = RecordType::kPut;
     header.count = static_cast<std::uint32_t>(together.size());
     header.value = request;
     std::size_t length = sizeof header;
@@ -96,7 +94,7 @@ Result<Lsn> SegmentStore::put(std::span<const Put> together, std::uint64_t reque
         for_each_part(each, [&](Bytes part) { crc = crc32c(part, crc); });
     }
     Lock lock(mutex_);
-    if (auto room = make_room(lock, length); !room) return room.error();
+    if (auto room = make_room(lock, "put", length, true); !room) return room.error();
     for (const Put& each : together) {
         const auto* const channel = index_.channel(each.key.channel);
         if (channel == nullptr || channel->erased) return Fault{ENOENT, "put: unknown channel"};
@@ -133,7 +131,7 @@ Result<Lsn> SegmentStore::put(std::span<const Put> together, std::uint64_t reque
 
 // There is something to sync, soon if nobody waits for it.
 void SegmentStore::touch() {
-    if (!std::exchange(changed_, true) && idle_) commit_wake_.notify_one();
+    if (!std::exchange(changed_, true) && idle_ && !timed_) commit_wake_.notify_one();
 }
 
 // Once what says so has been appended.
@@ -141,22 +139,6 @@ void SegmentStore::remember(std::uint64_t request) {
     if (request == 0) return;
     if (requests_.size() == kKeptRequests) requests_.pop_front();
     requests_.push_back({request, journal_.current().number});
-}
-
-// Room for a record that must not fail, in the reserve. Waits as a put does, where the disk has room.
-Result<void> SegmentStore::make_small_room(Lock& lock, const char* operation, std::size_t length) {
-    for (;;) {
-        if (auto open = gate(operation); !open) return open;
-        if (!overflow_.empty()) flush_overflow();
-        const bool fits =
-            overflow_.empty() && journal_.fit(length, true, keep()) == Journal::Fit::kFits;
-        if (fits || no_space_) return {};
-        const std::size_t spares = journal_.spares().size() + 1;
-        lock.unlock();
-        const auto made = prepare(spares);
-        lock.lock();
-        if (!made && made.error().code != ENOSPC) return made.error();
-    }
 }
 
 // A record that does not fail: where there is room, or kept until there is some.
@@ -174,44 +156,40 @@ Lsn SegmentStore::append_small(RecordType type, std::uint64_t value, std::uint32
 }
 
 Result<Lsn> SegmentStore::move(Key key, const State& state) {
-    const MoveBody body{to_body(key), to_body(state)};
+    const MoveBody body{key, to_body(state)};
     Lock lock(mutex_);
-    if (auto room = make_small_room(lock, "move", sizeof(RecordHeader) + sizeof body); !room)
+    if (auto room = make_room(lock, "move", sizeof(RecordHeader) + sizeof body, false); !room)
         return room.error();
     if (!index_.move(key, state)) return Fault{ENOENT, "move: no such message"};
     return appended(append_small(RecordType::kMove, 0, 0, bytes_of(body)));
 }
 
 Result<Lsn> SegmentStore::erase(Key key) {
-    const KeyBody body = to_body(key);
     Lock lock(mutex_);
-    if (auto room = make_small_room(lock, "erase", sizeof(RecordHeader) + sizeof body); !room)
+    if (auto room = make_room(lock, "erase", sizeof(RecordHeader) + sizeof key, false); !room)
         return room.error();
     const Entry* const entry = index_.find(key);
     if (entry == nullptr || entry->hidden) return appended(journal_.end());
     index_.erase(key);
-    return appended(append_small(RecordType::kErase, 0, 0, bytes_of(body)));
+    return appended(append_small(RecordType::kErase, 0, 0, bytes_of(key)));
 }
 
 Result<Lsn> SegmentStore::put_channel(std::uint64_t id, std::span<const std::byte> record) {
     if (auto made = open(); !made) return made.error();
-    ChannelBody body;
-    body.length = static_cast<std::uint32_t>(record.size());
-    auto bytes = channel_bytes(body, record);
     Lock lock(mutex_);
-    if (auto room = make_room(lock, sizeof(RecordHeader) + align8(bytes.size())); !room)
-        return room.error();
-    if (const ChannelEntry* const channel = index_.channel(id); channel != nullptr)
-        body.last_sequence = channel->last_sequence;
-    std::memcpy(bytes.data(), &body, sizeof body);
-    const Lsn lsn = append_small(RecordType::kChannel, id, 0, bytes);
+    const std::size_t length = sizeof(RecordHeader) + sizeof(ChannelBody) + align8(record.size());
+    if (auto room = make_room(lock, "put_channel", length, true); !room) return room.error();
+    const ChannelEntry* const channel = index_.channel(id);
+    const ChannelBody body{channel != nullptr ? channel->last_sequence : 0, 0,
+                           static_cast<std::uint32_t>(record.size())};
+    const Lsn lsn = append_small(RecordType::kChannel, id, 0, channel_bytes(body, record));
     index_.put_channel(id, body, record, segment_of(lsn));
     return appended(lsn);
 }
 
 Result<Lsn> SegmentStore::erase_channel(std::uint64_t id) {
     Lock lock(mutex_);
-    if (auto room = make_small_room(lock, "erase_channel", sizeof(RecordHeader)); !room)
+    if (auto room = make_room(lock, "erase_channel", sizeof(RecordHeader), false); !room)
         return room.error();
     if (index_.channel(id) == nullptr) return appended(journal_.end());
     const Lsn lsn = append_small(RecordType::kEraseChannel, id, 0, {});
@@ -221,25 +199,20 @@ Result<Lsn> SegmentStore::erase_channel(std::uint64_t id) {
 }
 
 void SegmentStore::when_durable(Lsn lsn, Completion& then) {
-    bool wake = false;
-    bool ended = false;
-    int ended_error = 0;
-    {
-        const Lock lock(mutex_);
-        ended = ended_;
-        // What was in a segment that could not be synced is waited for where it is now.
-        for (const Replaced& each : replaced_)
-            if (lsn > each.from && lsn <= each.to) lsn = each.end;
-        if (ended)
-            ended_error = lsn <= durable_ ? 0 : EIO;
-        else if (health_.failed && lsn > durable_)
-            victims_.add(lsn, then);
-        else
-            (lsn <= durable_ ? due_ : waiting_).add(lsn, then);
-        wake = std::exchange(idle_, false);
+    Lock lock(mutex_);
+    // What was in a segment that could not be synced has moved.
+    for (const Replaced& each : replaced_)
+        if (lsn > each.from && lsn <= each.to) lsn = each.end;
+    const bool is_durable = lsn <= durable_;
+    if (ended_) {
+        lock.unlock();
+        return then.durable(is_durable ? 0 : EIO);
     }
-    if (ended) return then.durable(ended_error);  // there is no commit thread any more
-    if (wake) commit_wake_.notify_one();
+    (is_durable ? due_ : health_.failed ? victims_ : waiting_).add(lsn, then);
+    if (!std::exchange(idle_, false)) return;
+    follow();
+    lock.unlock();
+    commit_wake_.notify_one();
 }
 
 Result<void> SegmentStore::save_payload(std::uint64_t id, int file, std::uint64_t offset,

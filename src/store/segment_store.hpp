@@ -64,27 +64,27 @@ public:
 private:
     using Lock = std::unique_lock<std::mutex>;
 
-    struct Found;  // found.hpp: what reading gives
+    struct Scan;  // scan.hpp: what recovery has read
     // recover.cpp, chain.cpp, salvage.cpp
     bool has_files() const;
     Result<void> lock_directory();
-    Result<void> start(Recovery& to);
-    void forget_start();
+    Result<void> start(Recovery* to);
+    void undo_start();
     Result<void> make_fresh(const std::string& directory);
-    Result<void> open_current(Found& found);
-    void read_segments(Found& found);
-    void find_chain(Found& found);
-    void find_end(Found& found);
-    void replay(Found& found, bool tolerant);
-    void replay(const RecordView& record, std::uint32_t segment, Found& found, bool tolerant);
-    Result<void> put_aside(Found& found);
-    Result<std::uint64_t> write_again(const std::string& directory, Found& found);
-    Result<void> start_journal(Found& found);
-    void tell(Recovery& to, Found& found);
+    Result<void> open_current(Scan& scan);
+    void read_segments(Scan& scan);
+    void find_chain(Scan& scan);
+    void find_end(Scan& scan);
+    void replay(Scan& scan, bool tolerant);
+    void replay(const RecordView& record, std::uint32_t segment, Scan& scan, bool tolerant);
+    Result<void> quarantine(Scan& scan);
+    Result<std::uint64_t> write_salvaged(const std::string& directory, Scan& scan);
+    Result<void> start_journal(Scan& scan);
+    Recovered recovered(Key key, const Entry& entry);
+    void report(Recovery& to, const Scan& scan);
 
     // segment_store.cpp
-    Result<void> make_room(Lock& lock, std::size_t length);
-    Result<void> make_small_room(Lock& lock, const char* operation, std::size_t length);
+    Result<void> make_room(Lock& lock, const char* operation, std::size_t length, bool may_fail);
     Lsn append_small(RecordType type, std::uint64_t value, std::uint32_t count, Bytes body);
     void remember(std::uint64_t request);
     void touch();
@@ -95,24 +95,28 @@ private:
     void commit_loop();
     void commit(Lock& lock);
     void sync_failed(Lock& lock, const SegmentRef& broken, const Fault& fault);
-    void append_again(const Journal::Lost& lost, const std::vector<Lsn>& without);
-    void give_up(const std::string& why);
+    void reappend(const Journal::Lost& lost, const std::vector<Lsn>& without);
+    void latch_failure(const std::string& why);
+    void follow();
+    void run_anywhere();
     void flush_overflow();
 
     // cleaner.cpp
     void clean_loop();
     Result<void> prepare(std::size_t spares);
+    Result<void> add_spare(Lock& lock);
     bool wants_spare() const;
     std::uint32_t next_size() const;
     std::uint64_t keep() const;
     bool is_cheap(const Segment& segment) const;
     bool worth_cleaning() const;
-    bool clean(const SegmentRef& segment);
-    bool copy_live(const SegmentRef& segment);
-    bool copy_rest(const SegmentRef& segment);
-    void want_larger(std::uint32_t size);
-    void recycle(const SegmentRef& segment);
-    bool wait_durable(Lsn lsn);
+    bool clean(Lock& lock);
+    bool copy_live(const Segment& segment);
+    bool copy_batch(const Segment& segment, std::span<const RecordView> batch);
+    bool copy_metadata(const SegmentRef& segment);
+    void discard_small_spares(std::uint32_t size);
+    void recycle(Lock& lock, const SegmentRef& segment);
+    bool wait_durable(Lock& lock, Lsn lsn);
     void complain(const Fault& fault);
 
     Options options_;
@@ -162,9 +166,13 @@ private:
     };
     std::vector<Replaced> replaced_;
     Lsn durable_ = 0;
-    Lsn wanted_ = 0;                                 // somebody inside waits for a sync up to here
-    bool changed_ = false;                           // since the last mark
-    bool idle_ = false;                              // the commit thread sleeps
+    Lsn wanted_ = 0;         // somebody inside waits for a sync up to here
+    bool changed_ = false;   // since the last sync
+    bool unmarked_ = false;  // no mark says how far the last sync went
+    bool idle_ = false;      // the commit thread sleeps
+    bool timed_ = false;     // and wakes by itself, after flush_after
+    int commit_cpu_ = -1;    // that it is pinned to; -1: to none
+    pid_t commit_thread_id_ = 0;
     std::vector<std::uint64_t> removable_payloads_;  // and that is on disk
     bool stopping_ = false;
     bool closed_ = true;

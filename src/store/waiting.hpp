@@ -10,59 +10,43 @@ namespace ipcfs::store {
 
 class Waiting {
 public:
-    bool empty() const noexcept { return first_ == nullptr; }
+    bool empty() const noexcept { return list_.empty(); }
 
     void add(Lsn lsn, Completion& who) noexcept {
         who.lsn_ = lsn;
-        append(who);
+        list_.push_back(who);
     }
 
     // Takes out those that wait for something in (after, up_to], in the order they came.
     Waiting take(Lsn after, Lsn up_to) noexcept {
         Waiting taken;
-        Waiting kept;
-        for (Completion* each = first_; each != nullptr;) {
-            Completion& who = *each;
-            each = who.next_;
-            (who.lsn_ > after && who.lsn_ <= up_to ? taken : kept).append(who);
-        }
-        *this = kept;
+        list_.remove_and_dispose_if(
+            [&](const Completion& each) { return each.lsn_ > after && each.lsn_ <= up_to; },
+            [&](Completion* each) { taken.list_.push_back(*each); });
         return taken;
     }
 
-    // Whether one of them waits for exactly `lsn`.
     template <class F>
     void for_each(F&& use) const {
-        for (const Completion* each = first_; each != nullptr; each = each->next_) use(each->lsn_);
+        for (const Completion& each : list_) use(each.lsn_);
     }
 
-    void join(Waiting other) noexcept {
-        if (other.empty()) return;
-        (first_ == nullptr ? first_ : last_->next_) = other.first_;
-        last_ = other.last_;
-    }
+    void join(Waiting other) noexcept { list_.splice(list_.end(), other.list_); }
 
     // Calls all of them, each once, and forgets them. A completion may be gone after its call.
     void call(int error) noexcept {
         const Burst burst;
-        Completion* each = first_;
-        first_ = last_ = nullptr;
-        while (each != nullptr) {
-            Completion& who = *each;
-            each = who.next_;
-            who.durable(error);
+        while (!list_.empty()) {
+            Completion& first = list_.front();
+            list_.pop_front();
+            first.durable(error);
         }
     }
 
 private:
-    void append(Completion& who) noexcept {
-        who.next_ = nullptr;
-        (first_ == nullptr ? first_ : last_->next_) = &who;
-        last_ = &who;
-    }
-
-    Completion* first_ = nullptr;
-    Completion* last_ = nullptr;
+    boost::intrusive::slist<Completion, boost::intrusive::cache_last<true>,
+                            boost::intrusive::constant_time_size<false>>
+        list_;
 };
 
 }  // namespace ipcfs::store

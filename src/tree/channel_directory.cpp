@@ -9,7 +9,7 @@
 
 namespace ipcfs::tree {
 
-using channel::Channel;
+using channel::Endpoint;
 using channel::Role;
 
 namespace {
@@ -63,15 +63,10 @@ public:
         const auto show = [&](std::uint64_t id, std::string_view name) {
             return visit(id, name, {id, Kind::kChannel});
         };
-        if (role_ == Role::kSubscription) {
-            tree_.registry().list_subscriptions(at.channel, after, show);
-        } else {
-            tree_.registry().list(at.channel, after, show);
-        }
+        tree_.registry().list(at.channel, after, show, role_);
     }
     std::uint64_t count_directories(NodeId at) const override {
-        return role_ == Role::kSubscription ? tree_.registry().count_subscriptions(at.channel)
-                                            : tree_.registry().count_children(at.channel);
+        return tree_.registry().count_children(at.channel, role_);
     }
 
 protected:
@@ -100,10 +95,9 @@ protected:
 
 private:
     ChannelPtr child(NodeId at, std::string_view name) const {
-        return role_ == Role::kSubscription ? tree_.registry().child_subscription(at.channel, name)
-                                            : tree_.registry().child(at.channel, name);
+        return tree_.registry().child(at.channel, name, role_);
     }
-    void announce(NodeId at, channel::EventKind what, const Channel& of) const {
+    void announce(NodeId at, channel::EventKind what, const Endpoint& of) const {
         if (auto above = tree_.registry().find(at.channel)) above->announce(what, of.id());
     }
 

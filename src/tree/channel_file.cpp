@@ -2,8 +2,6 @@
 #include <algorithm>
 #include <new>
 
-#include <store/store.hpp>
-
 #include <tree/channel_file.hpp>
 
 namespace ipcfs::tree {
@@ -12,28 +10,6 @@ using channel::Push;
 using queue::Wake;
 
 namespace {
-
-bool is_to_be_saved(const queue::Batch& batch) noexcept {
-    for (const queue::Message& message : batch.messages) {
-        if (message.payload && !message.payload->is_saved) return true;
-    }
-    return false;
-}
-
-Result<void> save(store::Store& store, const queue::Batch& batch, bool sync) {
-    for (const queue::Message& message : batch.messages) {
-        payload::Payload* payload = message.payload.get();
-        if (!payload || payload->is_saved) continue;
-        if (payload->file() < 0) {
-            return Fault{EOPNOTSUPP, "a payload that is filled on demand cannot be kept"};
-        }
-        auto saved = store.save_payload(payload->id, payload->file(), payload->offset(),
-                                        payload->size, sync);
-        if (!saved) return saved;
-        payload->is_saved = true;
-    }
-    return {};
-}
 
 // Waits by itself.
 class Detached final : public queue::WriteWaiter {
@@ -67,27 +43,7 @@ int error_of(Push push) noexcept {
     return EAGAIN;
 }
 
-void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
-                channel::WriteTicket* ticket) noexcept {
-    const channel::Environment& env = channel->environment();
-    const auto durable = channel->settings().durable;
-    if (durable == channel::Durable::kOff || !env.store || !env.worker ||
-        !is_to_be_saved(waiter.batch)) {
-        return channel->push(waiter, ticket);
-    }
-    // The waiter stays until it is finished, and with it the open file that has the turn.
-    const uid_t sender = waiter.batch.messages.front().envelope.sender.uid;
-    const bool sync = durable == channel::Durable::kSync;
-    env.worker->add(sender, [channel, &waiter, ticket, sync] {
-        auto saved = save(*channel->environment().store, waiter.batch, sync);
-        if (saved) return channel->push(waiter, ticket);
-        channel->note_error("store: " + saved.error().message());
-        waiter.why = saved.error().code == ENOSPC ? Wake::kNoSpace : Wake::kDiskFailed;
-        waiter.finish();
-    });
-}
-
-void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
+void push_detached(const std::shared_ptr<channel::Endpoint>& channel, queue::Batch batch,
                    std::function<void(int error)> done) noexcept {
     const Push push = channel->try_push(batch, queue::Via::kOther, false, nullptr);
     if (push != Push::kCommit) {
@@ -102,7 +58,7 @@ void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batc
     waiter->done = std::move(done);
     waiter->batch = std::move(batch);
     waiter->via = queue::Via::kOther;
-    start_push(channel, *waiter, nullptr);
+    channel->push(*waiter, nullptr);
 }
 
 // ---- messages as bytes ----------------------------------------------------------------------------
@@ -154,9 +110,9 @@ void show(const queue::MessageRef& message, const FrameHeader* header, std::uint
 
 // ---- files ----------------------------------------------------------------------------------------
 
-Result<Entry> Entry::take(std::shared_ptr<channel::Channel> channel, OpenMode mode,
+Result<Entry> Entry::take(std::shared_ptr<channel::Endpoint> channel, OpenMode mode,
                           const access::Subject& subject) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
+    access::Account& account = channel->account(subject.uid);
     auto charge = charge_open(account);
     if (!charge) return charge.error();
     if (!channel->opened(mode.reads, mode.writes)) return Fault{EPIPE, "open: the channel is gone"};
@@ -203,7 +159,7 @@ Outcome SendingFile::push(queue::Batch& pending, bool nonblocking, int& error) n
 
 void SendingFile::start_write(WriteOperation& operation) noexcept {
     operation.via = via_;
-    start_push(channel_, operation, &write_ticket_);
+    channel_->push(operation, &write_ticket_);
 }
 
 void SendingFile::cancel_write(WriteOperation& operation, Wake why) noexcept {

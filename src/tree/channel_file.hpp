@@ -8,8 +8,7 @@
 #include <optional>
 #include <poll.h>
 
-#include <base/executor.hpp>
-#include <channel/channel.hpp>
+#include <channel/endpoint.hpp>
 #include <tree/operation.hpp>
 
 namespace ipcfs::tree {
@@ -17,14 +16,9 @@ namespace ipcfs::tree {
 // An errno: 0 when it is queued; EAGAIN where it would wait.
 int error_of(channel::Push push) noexcept;
 
-// Channel::push, after an executor has saved the large payloads of a durable channel beside the store, which takes
-// long. The waiter is finished once, as by that.
-void start_push(const std::shared_ptr<channel::Channel>& channel, queue::WriteWaiter& waiter,
-                channel::WriteTicket* ticket) noexcept;
-
 // A push that no client's request waits for: it does not wait for room. `done` is called once with an
 // errno, on any thread, possibly before this returns; by then the batch is queued or gone.
-void push_detached(const std::shared_ptr<channel::Channel>& channel, queue::Batch batch,
+void push_detached(const std::shared_ptr<channel::Endpoint>& channel, queue::Batch batch,
                    std::function<void(int error)> done) noexcept;
 
 // ---- a message as its reader sees it: its bytes, in framed/ with its header before them ----
@@ -54,7 +48,7 @@ private:
 class Entry {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
-    static Result<Entry> take(std::shared_ptr<channel::Channel> channel, OpenMode mode,
+    static Result<Entry> take(std::shared_ptr<channel::Endpoint> channel, OpenMode mode,
                               const access::Subject& subject);
     Entry(Entry&&) noexcept = default;
     Entry& operator=(Entry&&) = delete;
@@ -62,13 +56,13 @@ public:
         if (channel) channel->closed(mode.reads, mode.writes);
     }
 
-    std::shared_ptr<channel::Channel> channel;
+    std::shared_ptr<channel::Endpoint> channel;
     OpenMode mode;
     access::Account* account;
     access::Charge charge;
 
 private:
-    Entry(std::shared_ptr<channel::Channel> of, OpenMode how, access::Account& by,
+    Entry(std::shared_ptr<channel::Endpoint> of, OpenMode how, access::Account& by,
           access::Charge held)
         : channel(std::move(of)), mode(how), account(&by), charge(std::move(held)) {}
 };
@@ -81,8 +75,7 @@ public:
 protected:
     // The account of a sender, who is mostly the opener.
     access::Account& account_of(const access::Subject& sender) const {
-        return sender.uid == account_.uid() ? account_
-                                            : channel_->environment().ledger.account(sender.uid);
+        return sender.uid == account_.uid() ? account_ : channel_->account(sender.uid);
     }
     // The events in `ready` that the open mode can use.
     unsigned usable(unsigned ready) const noexcept {
@@ -99,7 +92,7 @@ private:
     const Entry entry_;
 
 protected:
-    const std::shared_ptr<channel::Channel>& channel_;
+    const std::shared_ptr<channel::Endpoint>& channel_;
     const OpenMode mode_;
     access::Account& account_;
 };

@@ -1,17 +1,16 @@
 // What is written to `ctl`, `filter` and `config`, and what follows when a channel gets another type:
 // its directories list other names. Any thread.
-#include <channel/subscription.hpp>
 #include <tree/texts.hpp>
 #include <tree/tree.hpp>
 
 namespace ipcfs::tree {
 
-using channel::Channel;
+using channel::Endpoint;
 
 namespace {
 
 // The names that a text for `ctl` would revoke. A name that is not there refuses the whole text.
-Result<std::vector<std::string>> revocations(const Shares& shares, const Channel& channel,
+Result<std::vector<std::string>> revocations(const Shares& shares, const Endpoint& channel,
                                              std::string_view text) {
     std::vector<std::string> names;
     auto control = channel::parse_control(text, channel.settings());
@@ -65,7 +64,7 @@ Result<void> take_ctl(Tree& tree, const ChannelPtr& channel, std::string_view te
 
 Result<void> take_filter(Tree& tree, const ChannelPtr& channel, std::string_view text,
                          const access::Subject& by) {
-    return reported(tree, "filter", channel, by, channel->subscription()->set_filter(text));
+    return reported(tree, "filter", channel, by, channel->set_filter(text));
 }
 
 Result<void> take_config(Tree& tree, const ChannelPtr&, std::string_view text,
@@ -97,7 +96,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
         hidden.push_back(
             (above.name.empty() ? std::string() : std::string(above.name) + "/").append(kind.name));
     }
-    if (retyped_) retyped_(channel, hidden, at_once);
+    if (type_changed_) type_changed_(channel, hidden, at_once);
     return done;
 }
 

@@ -14,7 +14,7 @@
 namespace ipcfs::tree {
 
 using access::kRead, access::kSearch, access::kWrite;
-using channel::Channel;
+using channel::Endpoint;
 using payload::PayloadPtr;
 
 namespace {
@@ -39,7 +39,7 @@ Fault refusal(int error) {
     }
 }
 
-Result<void> check_size(std::uint64_t size, const Channel& channel) {
+Result<void> check_size(std::uint64_t size, const Endpoint& channel) {
     if (size == 0) return Fault{EINVAL, "the payload is empty"};
     if (size > channel.settings().max_payload) return Fault{EMSGSIZE, "larger than max-payload"};
     return {};
@@ -69,14 +69,14 @@ Result<PayloadPtr> Exchange::find(std::uint64_t id, PayloadKind kind) const {
     return payload;
 }
 
-Result<queue::Batch> Exchange::batch_of(const Channel& channel, const Caller& caller,
+Result<queue::Batch> Exchange::batch_of(const Endpoint& channel, const Caller& caller,
                                         const MemoryMessage& of, PayloadPtr payload) const {
     std::vector<std::byte> extensions(of.extensions.begin(), of.extensions.end());
     const PayloadRef ref = payload->ref();
     if (!append_extension(extensions, ExtensionType::kPayload, std::as_bytes(std::span(&ref, 1)))) {
         return Fault{EINVAL, "the extensions leave no room for the payload's"};
     }
-    queue::MessageRef message = channel.environment().messages.make(extensions, {});
+    queue::MessageRef message = channel.make_message(extensions, {});
     if (!message) return Fault{ENOMEM, "memory for the message"};
     if (!message->charge(account_of(caller))) {
         return Fault{EDQUOT, "the user's limit of messages or bytes is reached"};
@@ -106,7 +106,7 @@ Result<Sent> Exchange::enqueue(const ChannelPtr& channel, const Caller& caller,
 
 // ---- sealed memory ------------------------------------------------------------------------------
 
-Result<PayloadPtr> Exchange::adopt(Channel& channel, const Caller& caller, std::uint64_t wanted,
+Result<PayloadPtr> Exchange::adopt(Endpoint& channel, const Caller& caller, std::uint64_t wanted,
                                    const Fd& memory) {
     const auto refused = [&](const Fault& why) {
         channel.note_error(why.operation);
@@ -261,7 +261,7 @@ Result<std::unique_ptr<Watch>> Exchange::watch(const Caller& caller, std::string
 // ---- hand-offs ----------------------------------------------------------------------------------
 
 // Takes long.
-Result<Sent> Exchange::move_region(const Channel& from, const std::string& name,
+Result<Sent> Exchange::move_region(const Endpoint& from, const std::string& name,
                                    const ChannelPtr& to, const Caller& caller,
                                    const MemoryMessage& message) {
     auto taken = tree_.shares().take_away(from.id(), name);

@@ -115,13 +115,13 @@ private:
     bool may_read_queue(const Caller& caller, std::uint64_t channel) const;
     static Result<PoolGrant> grant(const payload::Pool& pool, Fd memory);
     Result<payload::PayloadPtr> find(std::uint64_t id, PayloadKind kind) const;
-    Result<payload::PayloadPtr> adopt(channel::Channel& channel, const Caller& caller,
+    Result<payload::PayloadPtr> adopt(channel::Endpoint& channel, const Caller& caller,
                                       std::uint64_t size, const Fd& memory);
-    Result<queue::Batch> batch_of(const channel::Channel& channel, const Caller& caller,
+    Result<queue::Batch> batch_of(const channel::Endpoint& channel, const Caller& caller,
                                   const MemoryMessage& message, payload::PayloadPtr payload) const;
     Result<Sent> enqueue(const ChannelPtr& channel, const Caller& caller,
                          const MemoryMessage& message, payload::PayloadPtr payload) const;
-    Result<Sent> move_region(const channel::Channel& from, const std::string& name,
+    Result<Sent> move_region(const channel::Endpoint& from, const std::string& name,
                              const ChannelPtr& to, const Caller& caller,
                              const MemoryMessage& message);
 

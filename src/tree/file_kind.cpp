@@ -163,7 +163,7 @@ static_assert(has_one_direction_for_whole_backings());
 
 }  // namespace
 
-Shape shape_of(const channel::Channel& channel) noexcept {
+Shape shape_of(const channel::Endpoint& channel) noexcept {
     if (channel.role() == channel::Role::kSubscription) return kSubscriptionShape;
     switch (channel.settings().type) {
         case channel::Type::kSync: return kSyncShape;

@@ -13,7 +13,7 @@
 
 #include <access/subject.hpp>
 #include <base/result.hpp>
-#include <channel/channel.hpp>
+#include <channel/endpoint.hpp>
 #include <tree/node.hpp>
 #include <tree/open_file.hpp>
 
@@ -29,9 +29,9 @@ using Shapes = std::uint8_t;  // a set of them
 constexpr Shape kQueueShape = 1, kSyncShape = 2, kBatchShape = 4, kTopicShape = 8,
                 kMulticastShape = 16, kStreamShape = 32, kSubscriptionShape = 64;
 constexpr Shapes kAllShapes = 127;
-Shape shape_of(const channel::Channel& channel) noexcept;
+Shape shape_of(const channel::Endpoint& channel) noexcept;
 
-using ChannelPtr = std::shared_ptr<channel::Channel>;
+using ChannelPtr = std::shared_ptr<channel::Endpoint>;
 
 // How messages are read and written through a file.
 struct MessageStyle {

@@ -13,7 +13,7 @@ using queue::Leased;
 using queue::MessageRef;
 using queue::Wake;
 
-Result<std::shared_ptr<LeaseFile>> LeaseFile::open(std::shared_ptr<channel::Channel> channel,
+Result<std::shared_ptr<LeaseFile>> LeaseFile::open(std::shared_ptr<channel::Endpoint> channel,
                                                    bool framed, OpenMode mode,
                                                    const access::Subject& subject) {
     // For the channel it is a reader, whatever it may say of what it has read.
@@ -114,7 +114,7 @@ void LeaseFile::settle(Delivery& delivery, bool sent) noexcept {
         if (before.lease) channel_->undo_lease(before.lease);
         return;
     }
-    channel_->environment().bell.refresh(*channel_);
+    channel_->refresh_attributes();
 }
 
 void LeaseFile::start_read(ReadOperation& operation) noexcept {

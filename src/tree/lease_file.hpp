@@ -14,7 +14,7 @@ namespace ipcfs::tree {
 class LeaseFile final : public ChannelFile {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
-    static Result<std::shared_ptr<LeaseFile>> open(std::shared_ptr<channel::Channel> channel,
+    static Result<std::shared_ptr<LeaseFile>> open(std::shared_ptr<channel::Endpoint> channel,
                                                    bool framed, OpenMode mode,
                                                    const access::Subject& subject);
     LeaseFile(Entry entry, bool framed, bool writes, pid_t opener);

@@ -96,7 +96,7 @@ int signal_number(std::string_view name) {
 
 }  // namespace
 
-MadeListener make_signal(channel::Channel& channel, int signal, std::string_view filter,
+MadeListener make_signal(channel::Endpoint& channel, int signal, std::string_view filter,
                          const access::Subject& subject, access::Account& account) {
     if (signal == SIGKILL || signal == SIGSTOP) {
         return Fault{EPERM, "notify: signal: not SIGKILL and not SIGSTOP"};
@@ -119,7 +119,7 @@ MadeListener make_signal(channel::Channel& channel, int signal, std::string_view
                                             std::move(*charge));
 }
 
-Result<void> register_signal(channel::Channel& channel, std::string_view text,
+Result<void> register_signal(channel::Endpoint& channel, std::string_view text,
                              const access::Subject& subject, access::Account& account) {
     text.remove_prefix(std::string_view("signal").size());
     const auto start = text.find_first_not_of(" \t");

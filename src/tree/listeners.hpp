@@ -11,7 +11,7 @@
 #include <base/event_adder.hpp>
 #include <base/fd.hpp>
 #include <base/result.hpp>
-#include <channel/channel.hpp>
+#include <channel/endpoint.hpp>
 
 namespace ipcfs::tree {
 
@@ -34,10 +34,10 @@ using MadeListener = Result<std::shared_ptr<channel::EventListener>>;
 
 // Sends `signal` to the process of `subject` until it ends. EINVAL, EPERM (SIGKILL, SIGSTOP), ESRCH
 // where the process is not visible, EDQUOT.
-MadeListener make_signal(channel::Channel& channel, int signal, std::string_view filter,
+MadeListener make_signal(channel::Endpoint& channel, int signal, std::string_view filter,
                          const access::Subject& subject, access::Account& account);
 // The same by a text as written to `notify`: `signal SIGUSR1 [filter]`. It is added to the channel.
-Result<void> register_signal(channel::Channel& channel, std::string_view text,
+Result<void> register_signal(channel::Endpoint& channel, std::string_view text,
                              const access::Subject& subject, access::Account& account);
 // Adds one to an eventfd for each event, and waits for nobody who shares it. EINVAL, EDQUOT.
 MadeListener make_counter(Fd counter, std::shared_ptr<EventAdder> adder, std::string_view filter,

@@ -87,7 +87,7 @@ Outcome PayloadFile::try_read(const ReadRequest& request, Delivery& to) noexcept
 
 // ---- regions ------------------------------------------------------------------------------------
 
-Result<void> resize_region(Shares& shares, Region& region, channel::Channel& channel,
+Result<void> resize_region(Shares& shares, Region& region, channel::Endpoint& channel,
                            std::uint64_t size) {
     auto resized = shares.resize(region, size, channel.settings().max_payload);
     if (!resized) channel.note_error(resized.error().operation);

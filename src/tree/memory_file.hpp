@@ -39,12 +39,12 @@ private:
 };
 
 // Shares::resize within the channel's `max-payload`; the channel keeps why it failed.
-Result<void> resize_region(Shares& shares, Region& region, channel::Channel& channel,
+Result<void> resize_region(Shares& shares, Region& region, channel::Endpoint& channel,
                            std::uint64_t size);
 
 class RegionFile final : public OpenFile {
 public:
-    RegionFile(RegionPtr region, Shares& shares, std::shared_ptr<channel::Channel> channel,
+    RegionFile(RegionPtr region, Shares& shares, std::shared_ptr<channel::Endpoint> channel,
                access::Charge charge)
         : region_(std::move(region)),
           shares_(shares),
@@ -65,7 +65,7 @@ public:
 private:
     RegionPtr region_;
     Shares& shares_;
-    std::shared_ptr<channel::Channel> channel_;
+    std::shared_ptr<channel::Endpoint> channel_;
     access::Charge charge_;
 };
 

@@ -3,7 +3,6 @@
 #include <cstring>
 #include <poll.h>
 
-#include <channel/subscription.hpp>
 #include <ipcfs/frame.hpp>
 #include <tree/message_file.hpp>
 
@@ -13,26 +12,26 @@ using channel::Take;
 using queue::MessageRef;
 using queue::Wake;
 
-Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::Channel> channel,
+Result<std::shared_ptr<MessageFile>> MessageFile::open(std::shared_ptr<channel::Endpoint> channel,
                                                        const MessageStyle& style, OpenMode mode,
                                                        const access::Subject& subject,
                                                        payload::Store& payloads) {
     auto entry = Entry::take(std::move(channel), mode, subject);
     if (!entry) return entry.error();
-    std::shared_ptr<channel::Subscription> subscription;
+    std::shared_ptr<channel::Endpoint> subscription;
     if (mode.reads && entry->channel->is_topic()) {
-        subscription = entry->channel->subscribe(subject, *entry->account);
+        subscription = entry->channel->open_subscription(subject, *entry->account);
         if (!subscription) return Fault{EPIPE, "open: the channel is gone"};
     }
     return std::make_shared<MessageFile>(std::move(*entry), std::move(subscription), style,
                                          subject.pid, payloads);
 }
 
-MessageFile::MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription,
+MessageFile::MessageFile(Entry entry, std::shared_ptr<channel::Endpoint> subscription,
                          const MessageStyle& style, pid_t opener, payload::Store& payloads)
     : SendingFile(std::move(entry), style.via),
       subscription_(std::move(subscription)),
-      source_(subscription_ ? subscription_->channel() : *channel_),
+      source_(subscription_ ? *subscription_ : *channel_),
       style_(style),
       opener_(opener),
       payloads_(payloads) {
@@ -197,7 +196,7 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
     message.reset();
     delivery.more.clear();
     delivery.payload.reset();
-    if (style_.via != queue::Via::kQueueFile) channel_->environment().bell.refresh(*channel_);
+    if (style_.via != queue::Via::kQueueFile) channel_->refresh_attributes();
 }
 
 // From now on the reader keeps the message, for re-reading, and is charged for it in place of the sender.
@@ -292,7 +291,7 @@ int MessageFile::parse_frames(const WriteRequest& request, access::Account& acco
                 "control socket");
             return EINVAL;
         }
-        MessageRef message = channel_->environment().messages.make(frame.extensions, frame.body);
+        MessageRef message = channel_->make_message(frame.extensions, frame.body);
         if (!message) return ENOMEM;
         if (!frame.extensions.empty()) {
             if (int error = lend(frame, request.subject, *message)) return error;
@@ -314,7 +313,7 @@ int MessageFile::parse(const WriteRequest& request, queue::Batch& batch) {
     if (request.data.size() > channel::kMaxWrite) return EMSGSIZE;
     access::Account& account = account_of(request.subject);
     if (style_.framed) return parse_frames(request, account, batch);
-    MessageRef message = channel_->environment().messages.make({}, request.data);
+    MessageRef message = channel_->make_message({}, request.data);
     if (message) message->envelope.priority = style_.priority;
     return add(std::move(message), request.subject, account, batch);
 }

@@ -15,11 +15,11 @@ namespace ipcfs::tree {
 class MessageFile final : public SendingFile, public std::enable_shared_from_this<MessageFile> {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
-    static Result<std::shared_ptr<MessageFile>> open(std::shared_ptr<channel::Channel> channel,
+    static Result<std::shared_ptr<MessageFile>> open(std::shared_ptr<channel::Endpoint> channel,
                                                      const MessageStyle& style, OpenMode mode,
                                                      const access::Subject& subject,
                                                      payload::Store& payloads);
-    MessageFile(Entry entry, std::shared_ptr<channel::Subscription> subscription,
+    MessageFile(Entry entry, std::shared_ptr<channel::Endpoint> subscription,
                 const MessageStyle& style, pid_t opener, payload::Store& payloads);
     ~MessageFile() override;
 
@@ -67,8 +67,8 @@ private:
     int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
 
     // On a topic, a reader's own subscription.
-    std::shared_ptr<channel::Subscription> subscription_;
-    channel::Channel& source_;  // what is read comes from here
+    std::shared_ptr<channel::Endpoint> subscription_;
+    channel::Endpoint& source_;  // what is read comes from here
     const MessageStyle style_;
     const pid_t opener_;
     payload::Store& payloads_;

@@ -26,9 +26,9 @@ private:
 };
 
 Result<std::shared_ptr<NotifyFile>> NotifyFile::open(
-    const std::shared_ptr<channel::Channel>& channel, OpenMode mode,
+    const std::shared_ptr<channel::Endpoint>& channel, OpenMode mode,
     const access::Subject& subject) {
-    access::Account& account = channel->environment().ledger.account(subject.uid);
+    access::Account& account = channel->account(subject.uid);
     auto charge = charge_open(account);
     if (!charge) return charge.error();
     if (channel->removed()) return Fault{EPIPE, "open: the channel is gone"};
@@ -40,7 +40,7 @@ Result<std::shared_ptr<NotifyFile>> NotifyFile::open(
     return file;
 }
 
-NotifyFile::NotifyFile(std::shared_ptr<channel::Channel> channel, OpenMode mode,
+NotifyFile::NotifyFile(std::shared_ptr<channel::Endpoint> channel, OpenMode mode,
                        access::Account& account, access::Charge charge)
     : channel_(std::move(channel)), mode_(mode), account_(account), charge_(std::move(charge)) {}
 

@@ -15,9 +15,9 @@ namespace ipcfs::tree {
 class NotifyFile final : public WaitingFile, public std::enable_shared_from_this<NotifyFile> {
 public:
     static Result<std::shared_ptr<NotifyFile>> open(
-        const std::shared_ptr<channel::Channel>& channel, OpenMode mode,
+        const std::shared_ptr<channel::Endpoint>& channel, OpenMode mode,
         const access::Subject& subject);
-    NotifyFile(std::shared_ptr<channel::Channel> channel, OpenMode mode, access::Account& account,
+    NotifyFile(std::shared_ptr<channel::Endpoint> channel, OpenMode mode, access::Account& account,
                access::Charge charge);
     ~NotifyFile() override;
 
@@ -46,7 +46,7 @@ private:
     void show(std::shared_ptr<const std::string> text, const ReadRequest& request, Delivery& to);
     bool buffer(const channel::Event& event);
 
-    std::shared_ptr<channel::Channel> channel_;
+    std::shared_ptr<channel::Endpoint> channel_;
     const OpenMode mode_;
     access::Account& account_;
     access::Charge charge_;

@@ -16,7 +16,7 @@
 #include <access/account.hpp>
 #include <access/subject.hpp>
 #include <base/result.hpp>
-#include <channel/channel.hpp>
+#include <channel/endpoint.hpp>
 #include <ipcfs/frame.hpp>
 #include <queue/waiter.hpp>
 

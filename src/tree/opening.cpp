@@ -38,8 +38,9 @@ Opened open_lease(const OpenRequest& r) {
 }
 
 Opened open_put(const OpenRequest& r) {
+    const channel::Environment& env = r.tree.registry().environment();
     return as_open_file(PutFile::open(r.channel, r.node, r.kind.messages.framed, r.mode, r.subject,
-                                      r.tree.payloads()));
+                                      r.tree.payloads(), env.timers, env.clock));
 }
 
 Opened open_notify(const OpenRequest& r) {

@@ -43,17 +43,18 @@ public:
     void on_time(Nanos now) noexcept override {
         auto file = file_.lock();
         if (!file || !file->look()) return;
-        file->channel_->environment().timers.arm(weak_from_this(), now + kLookPeriod);
+        file->timers_.arm(weak_from_this(), now + kLookPeriod);
     }
 
 private:
     std::weak_ptr<PutFile> file_;
 };
 
-Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Channel> channel,
+Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Endpoint> channel,
                                                NodeId node, bool framed, OpenMode mode,
                                                const access::Subject& subject,
-                                               payload::Store& payloads) {
+                                               payload::Store& payloads, TimerQueue& timers,
+                                               const Clock& clock) {
     auto entry = Entry::take(std::move(channel), mode, subject);
     if (!entry) return entry.error();
     if (auto room = payloads.budget().check(0); !room) {
@@ -62,18 +63,20 @@ Result<std::shared_ptr<PutFile>> PutFile::open(std::shared_ptr<channel::Channel>
     }
     auto memory = payload::make_memory("ipcfs-put-" + std::to_string(entry->channel->id()));
     if (!memory) return memory.error();
-    return std::make_shared<PutFile>(std::move(*entry), node, framed, subject, payloads,
-                                     std::move(*memory));
+    return std::make_shared<PutFile>(std::move(*entry), node, framed, subject, payloads, timers,
+                                     clock, std::move(*memory));
 }
 
 PutFile::PutFile(Entry entry, NodeId node, bool framed, const access::Subject& opener,
-                 payload::Store& payloads, Fd memory)
+                 payload::Store& payloads, TimerQueue& timers, const Clock& clock, Fd memory)
     : SendingFile(std::move(entry), queue::Via::kOther),
       node_(without_aside(node)),
       is_aside_(node_ != node),
       opener_(opener),
       framed_(framed),
       payloads_(payloads),
+      timers_(timers),
+      clock_(clock),
       memory_(std::move(memory)) {}
 
 PutFile::~PutFile() {
@@ -105,8 +108,7 @@ void PutFile::backed() noexcept {
     std::scoped_lock hold(mutex_);
     backed_ = true;
     watcher_ = std::make_shared<Watcher>(weak_from_this());
-    channel::Environment& env = channel_->environment();
-    env.timers.arm(watcher_, env.clock.monotonic() + kLookPeriod);
+    timers_.arm(watcher_, clock_.monotonic() + kLookPeriod);
 }
 
 // Under the lock. Charges up to `size` bytes of content.
@@ -222,7 +224,6 @@ Outcome PutFile::try_write(const WriteRequest& request, queue::Batch&, int& erro
 // ---- closing ------------------------------------------------------------------------------------
 
 Result<queue::MessageRef> PutFile::message_of(std::uint64_t size) {
-    channel::Environment& env = channel_->environment();
     std::vector<std::byte> extensions;
     if (framed_) extensions.assign(head_.begin() + sizeof(FrameHeader), head_.end());
     queue::MessageRef message;
@@ -230,7 +231,7 @@ Result<queue::MessageRef> PutFile::message_of(std::uint64_t size) {
         std::vector<std::byte> body(size);
         ssize_t got = ::pread(memory_.get(), body.data(), body.size(), 0);
         if (got != static_cast<ssize_t>(size)) return Fault{EIO, "put: read it back"};
-        message = env.messages.make(extensions, body);
+        message = channel_->make_message(extensions, body);
     } else {
         auto sealed = payload::seal(memory_.get());
         if (!sealed) return sealed.error();
@@ -246,7 +247,7 @@ Result<queue::MessageRef> PutFile::message_of(std::uint64_t size) {
                               std::as_bytes(std::span(&ref, 1)))) {
             return Fault{EINVAL, "framed/put: no room for the payload's extension"};
         }
-        message = env.messages.make(extensions, {});
+        message = channel_->make_message(extensions, {});
         if (message) message->payload = std::move(payload);
     }
     if (!message) return Fault{ENOMEM, "put: memory for the message"};

@@ -20,12 +20,13 @@ namespace ipcfs::tree {
 class PutFile final : public SendingFile, public std::enable_shared_from_this<PutFile> {
 public:
     // EPIPE, EDQUOT as a message file; ENOSPC when memory is short already.
-    static Result<std::shared_ptr<PutFile>> open(std::shared_ptr<channel::Channel> channel,
+    static Result<std::shared_ptr<PutFile>> open(std::shared_ptr<channel::Endpoint> channel,
                                                  NodeId node, bool framed, OpenMode mode,
                                                  const access::Subject& subject,
-                                                 payload::Store& payloads);
+                                                 payload::Store& payloads, TimerQueue& timers,
+                                                 const Clock& clock);
     PutFile(Entry entry, NodeId node, bool framed, const access::Subject& opener,
-            payload::Store& payloads, Fd memory);
+            payload::Store& payloads, TimerQueue& timers, const Clock& clock, Fd memory);
     ~PutFile() override;
 
     Traits traits() const noexcept override;
@@ -59,6 +60,8 @@ private:
     const access::Subject opener_;
     const bool framed_;
     payload::Store& payloads_;
+    TimerQueue& timers_;
+    const Clock& clock_;
     channel::PollSlot poll_slot_;
 
     mutable std::mutex mutex_;

@@ -39,8 +39,9 @@ Result<ChannelPtr> Tree::reach(std::string_view path, Kind file, unsigned want,
             channel.reset();
             continue;
         }
-        channel = at.kind == Kind::kSubsDir ? registry_.child_subscription(at.channel, name)
-                                            : registry_.child(at.channel, name);
+        channel = registry_.child(
+            at.channel, name,
+            at.kind == Kind::kSubsDir ? channel::Role::kSubscription : channel::Role::kChannel);
         if (!channel) return Fault{ENOENT, "no such channel"};
         at = {channel->id(), Kind::kChannel};
     }

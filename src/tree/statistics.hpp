@@ -14,7 +14,7 @@ namespace ipcfs::tree {
 // What the getters look at.
 struct ChannelFigures {
     Tree& tree;
-    channel::Channel& channel;
+    channel::Endpoint& channel;
     std::string path;
     channel::Snapshot now;
     std::string degraded = {};  // what the daemon is short of; `status` shows it

@@ -11,7 +11,7 @@ using channel::Take;
 using queue::MessageRef;
 using queue::Wake;
 
-Result<std::shared_ptr<StreamFile>> StreamFile::open(std::shared_ptr<channel::Channel> channel,
+Result<std::shared_ptr<StreamFile>> StreamFile::open(std::shared_ptr<channel::Endpoint> channel,
                                                      OpenMode mode,
                                                      const access::Subject& subject) {
     const std::uint64_t since = channel->stream_since();
@@ -29,8 +29,7 @@ StreamFile::~StreamFile() {
         Piece& piece = rest_.back();
         MessageRef message = std::move(piece.message);
         if (piece.from > 0) {
-            MessageRef shorter =
-                channel_->environment().messages.make({}, message->body().subspan(piece.from));
+            MessageRef shorter = channel_->make_message({}, message->body().subspan(piece.from));
             if (!shorter) {
                 channel_->note_error("stream: no memory for the rest that a reader left");
                 continue;
@@ -160,8 +159,8 @@ Outcome StreamFile::try_write(const WriteRequest& request, queue::Batch& pending
     for (auto rest = request.data; !rest.empty() && !error;) {
         auto part = rest.first(std::min(rest.size(), most));
         rest = rest.subspan(part.size());
-        error = MessageFile::add(channel_->environment().messages.make({}, part), request.subject,
-                                 account, pending);
+        error =
+            MessageFile::add(channel_->make_message({}, part), request.subject, account, pending);
     }
     if (error || pending.count == 0) return Outcome::kDone;
     return push(pending, request.nonblocking, error);

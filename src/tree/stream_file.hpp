@@ -14,7 +14,7 @@ namespace ipcfs::tree {
 class StreamFile final : public SendingFile {
 public:
     // EPIPE when the channel is gone, EDQUOT over the user's limit of open files.
-    static Result<std::shared_ptr<StreamFile>> open(std::shared_ptr<channel::Channel> channel,
+    static Result<std::shared_ptr<StreamFile>> open(std::shared_ptr<channel::Endpoint> channel,
                                                     OpenMode mode, const access::Subject& subject);
     StreamFile(Entry entry, std::uint64_t since);
     ~StreamFile() override;

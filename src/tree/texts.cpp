@@ -1,5 +1,4 @@
 // What the files that show a text say, but for statistics of channels (statistics.cpp).
-#include <channel/subscription.hpp>
 #include <insight/table.hpp>
 #include <ipcfs/frame.hpp>
 #include <tree/texts.hpp>
@@ -11,7 +10,7 @@ using insight::Table;
 
 namespace {
 
-std::string peek_text(const channel::Channel& channel, queue::Lane lane) {
+std::string peek_text(const channel::Endpoint& channel, queue::Lane lane) {
     Table t({"sequence", "id", "time", "priority", "type", "size", "pid", "tid", "uid", "gid",
              "correlation", "deadline", "redelivered", "deliveries"});
     for (const channel::Listed& m : channel.list(lane)) {
@@ -36,7 +35,7 @@ std::string dead_peek_text(Tree&, const ChannelPtr& channel) {
 }
 
 std::string filter_text(Tree&, const ChannelPtr& channel) {
-    return channel->subscription()->filter();
+    return channel->filter();
 }
 
 std::string ctl_text(Tree&, const ChannelPtr& channel) {

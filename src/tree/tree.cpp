@@ -8,7 +8,7 @@
 namespace ipcfs::tree {
 
 using channel::Attributes;
-using channel::Channel;
+using channel::Endpoint;
 using channel::Registry;
 
 namespace {
@@ -112,7 +112,7 @@ bool Tree::change_attributes(NodeId node, const std::function<void(Attributes&)>
     return registry_.change(node.channel, raw(node.kind), initial(node.kind), use);
 }
 
-Result<std::shared_ptr<Channel>> Tree::channel_of(NodeId node) const {
+Result<std::shared_ptr<Endpoint>> Tree::channel_of(NodeId node) const {
     auto channel = registry_.find(channel_id(node));
     if (!channel || channel->removed()) return Fault{ESTALE, "the channel is gone"};
     return channel;
@@ -171,7 +171,7 @@ Result<NodeInfo> Tree::describe(NodeId node) const {
         info.modified = arrival;
         info.accessed = delivery;
         if (row->messages.via == queue::Via::kQueueFile) {
-            channel->attributes_cached.store(true, std::memory_order_relaxed);
+            channel->note_attributes_cached();
         }
     }
     return info;

@@ -106,9 +106,9 @@ public:
     // Called with a channel whose type changed and the paths of files below it that it no longer shows:
     // the kernels of clients must drop these names. `at_once`: before it returns, if that does not take
     // long; not on a thread of the door. Set before use.
-    using Retyped = std::function<void(const ChannelPtr& channel,
-                                       const std::vector<std::string>& hidden, bool at_once)>;
-    void on_retyped(Retyped told) { retyped_ = std::move(told); }
+    using TypeChanged = std::function<void(const ChannelPtr& channel,
+                                           const std::vector<std::string>& hidden, bool at_once)>;
+    void on_type_changed(TypeChanged told) { type_changed_ = std::move(told); }
 
     // Entries of a directory after `cookie` (0: from the start) until `visit` returns false. `visit`
     // is given the cookie of the entry; it copies, and calls nothing.
@@ -135,7 +135,7 @@ public:
     Result<channel::Attributes> attributes_below(NodeId parent, const NewChannel& made,
                                                  mode_t type) const;
     void forget(std::uint64_t channel);  // which is gone
-    // As Channel::control, and reports a new type.
+    // As Endpoint::control, and reports a new type.
     Result<void> control(const ChannelPtr& channel, std::string_view text, bool at_once);
     // Attributes of whatever kind of node. False: it is gone.
     bool read_attributes(NodeId node,
@@ -180,7 +180,7 @@ private:
     std::array<std::shared_ptr<Directory>, 256> directories_;  // by kind
     Logger& log_;
     System system_;
-    Retyped retyped_;
+    TypeChanged type_changed_;
     // Directories by when they changed by a new type.
     Guarded<std::map<std::uint64_t, Nanos>> relisted_;
 };

@@ -2,7 +2,7 @@
 // restart make of it is tested in tests/system/durable_test.cpp.
 #include <thread>
 
-#include <store/memory_store.hpp>
+#include "memory_store.hpp"
 
 #include "engine_fixture.hpp"
 

@@ -84,7 +84,7 @@ payload-bytes = "3G"
 [payload]
 reserve = "1M"
 [store]
-kind = "memory"
+kind = "off"
 max-size = "1G"
 [channel]
 overflow = "drop-oldest"
@@ -110,7 +110,7 @@ max-message = "64K"
     EXPECT_EQ(c.limits.total_bytes, 12345u);
     EXPECT_EQ(limit(c.limits.user, Resource::kPayloadBytes), 3ULL << 30);
     EXPECT_EQ(c.payload.reserve, 1ULL << 20);
-    EXPECT_EQ(c.store.kind, StoreKind::kMemory);
+    EXPECT_EQ(c.store.kind, StoreKind::kOff);
     EXPECT_EQ(c.store.max_size, 1ULL << 30);
     EXPECT_EQ(c.channel.overflow, channel::Overflow::kDropOldest);
     EXPECT_EQ(c.channel.schedule, queue::Schedule::kFair);

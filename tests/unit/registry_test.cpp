@@ -244,7 +244,7 @@ TEST(Registry, SubscriptionsHaveNamesOfTheirOwn) {
     EXPECT_EQ(make("alice").error().code, EEXIST);
     EXPECT_EQ((*alice)->role(), Role::kSubscription);
     EXPECT_EQ(topic->role(), Role::kChannel);
-    EXPECT_EQ(names.registry.child_subscription(topic->id(), "alice"), *alice);
+    EXPECT_EQ(names.registry.child(topic->id(), "alice", Role::kSubscription), *alice);
     EXPECT_NE(names.registry.child(topic->id(), "alice"), *alice);
     EXPECT_EQ(names.registry.find((*alice)->id()), *alice);
     EXPECT_EQ(names.registry.parent((*alice)->id()), topic->id());
@@ -253,12 +253,15 @@ TEST(Registry, SubscriptionsHaveNamesOfTheirOwn) {
     EXPECT_EQ(names.registry.find_path("top/t/subs/bob"), nullptr);
     EXPECT_EQ(names.registry.find_path("top/t/subs"), nullptr);
     EXPECT_EQ(names.registry.count_children(topic->id()), 1U);
-    EXPECT_EQ(names.registry.count_subscriptions(topic->id()), 1U);
+    EXPECT_EQ(names.registry.count_children(topic->id(), Role::kSubscription), 1U);
     Texts listed;
-    names.registry.list_subscriptions(topic->id(), 0, [&](std::uint64_t, std::string_view name) {
-        listed.emplace_back(name);
-        return true;
-    });
+    names.registry.list(
+        topic->id(), 0,
+        [&](std::uint64_t, std::string_view name) {
+            listed.emplace_back(name);
+            return true;
+        },
+        Role::kSubscription);
     EXPECT_EQ(listed, (Texts{"alice"}));
 
     EXPECT_TRUE(

@@ -22,9 +22,12 @@ struct History {
     std::set<std::uint64_t> channels;  // durable
 };
 
+// No two sectors are the same: the disk would not notice that one was written again.
 std::string content_of(Key key) {
-    return std::string(20 + key.sequence * 37 % 700, static_cast<char>('a' + key.sequence % 26)) +
-           std::to_string(key.channel) + "/" + std::to_string(key.sequence);
+    const std::string word = std::to_string(key.channel) + "/" + std::to_string(key.sequence) + " ";
+    std::string content;
+    while (content.size() < 20 + key.sequence * 37 % 700) content += word;
+    return content;
 }
 
 class Power : public testing::Test {
@@ -280,7 +283,8 @@ TEST_F(Power, ASyncThatFailsIsEioForThoseWhoWaitedForItAlone) {
         disk_.restart(failing % 2 == 0 ? Disk::Rest::kNothing : Disk::Rest::kSome, random);
         SegmentStore store(options("second"), log);
         Told told;
-        ASSERT_TRUE(store.recover(told));
+        const auto recovered = store.recover(told);
+        ASSERT_TRUE(recovered) << recovered.error().message();
         ASSERT_FALSE(store.health().damaged) << store.health().text;
         check(told);
         if (HasFatalFailure()) return;

@@ -364,8 +364,8 @@ TEST_P(Stores, TellWhatAPlainModelTellsAfterRandomOperations) {
 TEST(StoreIndex, AChannelErasedBeforeItsHiddenMessagesAreCopiedStaysErased) {
     const auto message = [](Key key, Key origin, bool hidden) {
         MessageView view;
-        view.header.key = to_body(key);
-        view.header.origin = to_body(origin);
+        view.header.key = key;
+        view.header.origin = origin;
         view.header.state.hidden = hidden ? 1 : 0;
         view.length = sizeof(MessageHeader);
         return view;

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <store/memory_store.hpp>
 #include <store/segment_store.hpp>
 
+#include "memory_store.hpp"
 #include <base/log.hpp>
 
 namespace ipcfs::store {

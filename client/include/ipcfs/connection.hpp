@@ -157,7 +157,7 @@ private:
         constexpr const char* kOperation = "connect to kern/ipc/control";
         // Connect through /proc/self/fd, since a long path does not fit in sun_path.
         const std::string link = mount + "/kern/ipc/control";
-        const Fd place(::open(link.c_str(), O_PATH | O_CLOEXEC));
+        const Fd place(open_at(AT_FDCWD, link.c_str(), O_PATH));
         if (!place) return last_error(kOperation);
         sockaddr_un address{};
         address.sun_family = AF_UNIX;

@@ -28,11 +28,13 @@ public:
                                                      const ChannelOptions& options) {
         constexpr const char* kOperation = "open channel";
         const std::string path = path_of(name);
-        if (options.create && ::mkdir(path.c_str(), options.mode) != 0 && errno != EEXIST)
+        if (options.create &&
+            retry_if_lost([&] { return ::mkdir(path.c_str(), options.mode); }) != 0 &&
+            errno != EEXIST)
             return last_error("create channel");
         auto real = resolve(path, kOperation);
         if (!real) return std::move(real).error();
-        Fd fd(::open(real->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        Fd fd(open_at(AT_FDCWD, real->c_str(), O_PATH | O_DIRECTORY));
         if (!fd) return last_error(kOperation);
         // Small messages need only the files, so a channel outside a complete mount is fine.
         auto place = place_of(*real);
@@ -74,8 +76,10 @@ public:
     std::string setting(const char* name) const {
         std::array<char, 64> value;
         const std::string attribute = std::string("user.ipcfs.") + name;
-        const ssize_t length =
-            ::getxattr(link().c_str(), attribute.c_str(), value.data(), value.size());
+        const std::string path = link();
+        const ssize_t length = retry_if_lost([&] {
+            return ::getxattr(path.c_str(), attribute.c_str(), value.data(), value.size());
+        });
         return {value.data(), length > 0 ? static_cast<std::size_t>(length) : 0};
     }
 

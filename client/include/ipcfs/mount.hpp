@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include <ipcfs/result.hpp>
+#include <ipcfs/wait.hpp>
 
 namespace ipcfs::detail {
 
@@ -27,9 +28,12 @@ inline std::string path_of(std::string_view name) {
 
 // Resolves symbolic links, like realpath(3).
 inline Expected<std::string> resolve(const std::string& path, const char* operation) {
-    const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
-                                                           &std::free);
-    if (!real) return last_error(operation);
+    std::unique_ptr<char, decltype(&std::free)> real(nullptr, &std::free);
+    const int found = retry_if_lost([&] {
+        real.reset(::realpath(path.c_str(), nullptr));
+        return real ? 0 : -1;
+    });
+    if (found != 0) return last_error(operation);
     return std::string(real.get());
 }
 
@@ -45,17 +49,20 @@ struct Place {
 // if that has no kern/ipc (a bind mount of a single channel); payloads are then unavailable.
 inline Expected<Place> place_of(const std::string& path) {
     struct stat about {};
-    if (::stat(path.c_str(), &about) != 0) return last_error("find mount");
+    const auto stat_of = [&](const std::string& file) {
+        return retry_if_lost([&] { return ::stat(file.c_str(), &about); });
+    };
+    if (stat_of(path) != 0) return last_error("find mount");
     const dev_t device = about.st_dev;
     std::string mount = path;
     while (mount.size() > 1) {
         const std::size_t slash = mount.rfind('/');
         const std::string above = slash == 0 ? "/" : mount.substr(0, slash);
-        if (::stat(above.c_str(), &about) != 0 || about.st_dev != device) break;
+        if (stat_of(above) != 0 || about.st_dev != device) break;
         mount = above;
     }
     const std::string version = mount + "/kern/ipc/version";
-    if (::stat(version.c_str(), &about) != 0 || !S_ISREG(about.st_mode) || about.st_dev != device)
+    if (stat_of(version) != 0 || !S_ISREG(about.st_mode) || about.st_dev != device)
         return Error{ENOTSUP, "find mount", path + " is not in an ipcfs mount"};
     const std::size_t skip = mount.size() == 1 ? 1 : mount.size() + 1;
     return Place{mount, path.size() > skip ? path.substr(skip) : std::string()};

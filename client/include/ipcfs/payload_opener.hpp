@@ -136,10 +136,7 @@ private:
         // The payloads of a subscription lie in its topic's directory.
         const std::string name =
             (directory_->is_subscription() ? "../../payload/" : "payload/") + std::to_string(id);
-        Fd file;
-        do {
-            file = Fd(open_at(directory_->fd(), name.c_str(), O_RDONLY));
-        } while (!file && errno == EINTR);
+        Fd file(open_at(directory_->fd(), name.c_str(), O_RDONLY));
         if (!file) return last_error(kOperation);
         if (has_passthrough()) return file;
         auto copy = make_memfd("ipcfs-copy", 0, 0, kOperation);

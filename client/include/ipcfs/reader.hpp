@@ -171,7 +171,9 @@ public:
 private:
     Expected<int> open() {
         if (fd_) return fd_.get();
-        Fd opened(open_at(directory_->fd(), file_.name, file_.mode | O_NONBLOCK));
+        Fd opened(retry_if_lost([&] {
+            return ::openat(directory_->fd(), file_.name, file_.mode | O_NONBLOCK | O_CLOEXEC);
+        }));
         if (!opened) return last_error(file_.opening);
         fd_ = OwnFd(std::move(opened));
         return fd_.get();
@@ -203,8 +205,7 @@ private:
         constexpr const char* kOperation = "receive";
         if (most != batch_) {
             const std::uint32_t wanted = most > 1 ? most : 0;
-            const int done =
-                retry_if_canceled([&] { return ::ioctl(fd, kIoctlReadBatch, &wanted); });
+            const int done = retry_if_lost([&] { return ::ioctl(fd, kIoctlReadBatch, &wanted); });
             // An older daemon lacks this ioctl and returns one frame a read.
             if (done != 0 && errno != ENOTTY && errno != ENOSYS) return last_error(kOperation);
             batch_ = most;

@@ -13,6 +13,7 @@
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <utility>
 
 namespace ipcfs {
 
@@ -72,24 +73,37 @@ inline bool is_gone(int ready) noexcept {
     return ready > 0 && (ready & (POLLHUP | POLLNVAL)) != 0;
 }
 
-// Retries a system call on the tree while it fails with ECANCELED, for some five seconds. Over
-// io_uring, the kernel ends requests with ECANCELED, not executed, while a daemon is being killed
-// and for some milliseconds after (docs/tree.md). Not for a write that waits on a channel of type
-// sync, where ECANCELED also means that the message was purged.
+// Over io_uring, while a daemon is being killed and for some milliseconds after, the kernel ends
+// requests without executing them: with ECANCELED, or EINTR or EAGAIN (docs/tree.md). These retry a
+// system call on the tree while it fails so, for some five seconds.
 template <class Call>
-auto retry_if_canceled(Call&& call) noexcept {
+auto retry_while(bool (*lost)(int error), Call&& call) noexcept {
     constexpr int kTries = 5000;
     auto result = call();
-    for (int tries = 0; result < 0 && errno == ECANCELED && tries < kTries; ++tries) {
+    for (int tries = 0; result < 0 && lost(errno) && tries < kTries; ++tries) {
         poll_one(-1, 0, std::chrono::milliseconds(1));
         result = call();
     }
     return result;
 }
+// For a call whose EINTR and EAGAIN the caller handles. Not for a write that waits on a channel of
+// type sync, where ECANCELED also means that the message was purged.
+template <class Call>
+auto retry_if_canceled(Call&& call) noexcept {
+    return retry_while([](int error) { return error == ECANCELED; }, std::forward<Call>(call));
+}
+// For a call that never waits.
+template <class Call>
+auto retry_if_lost(Call&& call) noexcept {
+    return retry_while(
+        [](int error) { return error == ECANCELED || error == EINTR || error == EAGAIN; },
+        std::forward<Call>(call));
+}
 
-// openat(2) with O_CLOEXEC, retried on ECANCELED.
+// openat(2) with O_CLOEXEC, retried if it was canceled or interrupted.
 inline int open_at(int directory, const char* name, int flags) noexcept {
-    return retry_if_canceled([&] { return ::openat(directory, name, flags | O_CLOEXEC); });
+    return retry_while([](int error) { return error == ECANCELED || error == EINTR; },
+                       [&] { return ::openat(directory, name, flags | O_CLOEXEC); });
 }
 
 // The start of a small file, at most 4 KiB; empty if it cannot be read.

@@ -43,7 +43,9 @@ public:
     // The open framed/queue, opened on first use.
     Expected<int> fd() {
         if (const int fd = fd_.load(std::memory_order_acquire); fd >= 0) return fd;
-        Fd opened(open_at(directory_->fd(), "framed/queue", O_WRONLY | O_NONBLOCK));
+        Fd opened(retry_if_lost([&] {
+            return ::openat(directory_->fd(), "framed/queue", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+        }));
         if (!opened) return last_error("open framed/queue for writing");
         int none = -1;
         if (fd_.compare_exchange_strong(none, opened.get())) return opened.release();
@@ -238,7 +240,8 @@ private:
     Expected<void> write_sync(std::span<const iovec> parts, const Deadline& deadline) {
         constexpr const char* kOperation = "send";
         while (true) {
-            const Fd file(open_at(directory_->fd(), "framed/queue", O_WRONLY));
+            const Fd file(retry_if_canceled(
+                [&] { return ::openat(directory_->fd(), "framed/queue", O_WRONLY | O_CLOEXEC); }));
             if (!file && (errno != EINTR || options_.interruptible)) return last_error(kOperation);
             if (!file) continue;
             if (::writev(file.get(), parts.data(), static_cast<int>(parts.size())) >= 0) return {};

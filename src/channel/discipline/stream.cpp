@@ -8,7 +8,7 @@ class Stream final : public Discipline {
 public:
     using Discipline::Discipline;
     bool has_ended(const StreamView& view) const noexcept override {
-        return !flow().held() && backlog().empty() && !has_writers() &&
+        return !core_.flow.held() && core_.backlog.empty() && core_.open_writers == 0 &&
                (closings_ > view.since || view.has_read);
     }
     std::uint64_t closings() const noexcept override { return closings_; }
@@ -23,8 +23,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Discipline> make_stream(Channel& channel) {
-    return std::make_unique<Stream>(channel);
+std::unique_ptr<Discipline> make_stream(Core& core) {
+    return std::make_unique<Stream>(core);
 }
 
 }  // namespace ipcfs::channel

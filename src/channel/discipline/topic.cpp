@@ -3,16 +3,13 @@
 // the lock of the topic's channel.
 #include <boost/container/small_vector.hpp>
 
+#include <channel/duties.hpp>
 #include <channel/filter.hpp>
 #include <channel/locked.hpp>
+#include <channel/registry.hpp>
 #include <channel/topic.hpp>
 
 namespace ipcfs::channel {
-
-using queue::Batch;
-using queue::Message;
-using queue::MessageRef;
-using queue::Via;
 
 namespace {
 
@@ -38,13 +35,13 @@ void Topic::enter(Subscription& subscription) noexcept {
     };
     if (!subscription.is_recursive()) return add(direct);
     {
-        std::scoped_lock hold(circle->mutex);
-        add(circle->members);
-        subscription.in_circle_ = true;
+        std::scoped_lock hold(recursive_group->mutex);
+        add(recursive_group->members);
+        subscription.in_recursive_group_ = true;
     }
     ++recursive;
-    env_.recursion.subscriptions.fetch_add(1, std::memory_order_acq_rel);
-    env_.recursion.changed();
+    core_.env.recursion.subscriptions.fetch_add(1, std::memory_order_acq_rel);
+    core_.env.recursion.changed();
 }
 
 void Topic::leave(Subscription& subscription) noexcept {
@@ -56,43 +53,44 @@ void Topic::leave(Subscription& subscription) noexcept {
         list.pop_back();
         subscription.index_ = Subscription::kNowhere;
     };
-    if (!subscription.in_circle_) return drop(direct);
+    if (!subscription.in_recursive_group_) return drop(direct);
     {
-        std::scoped_lock hold(circle->mutex);
-        drop(circle->members);
-        subscription.in_circle_ = false;
+        std::scoped_lock hold(recursive_group->mutex);
+        drop(recursive_group->members);
+        subscription.in_recursive_group_ = false;
     }
     --recursive;
-    env_.recursion.subscriptions.fetch_sub(1, std::memory_order_acq_rel);
-    env_.recursion.changed();
+    core_.env.recursion.subscriptions.fetch_sub(1, std::memory_order_acq_rel);
+    core_.env.recursion.changed();
 }
 
 // Calls use(subscription, whether its filter lets this channel through), with what is recursive under
-// its circle's lock.
+// its group's lock.
 template <class F>
 void Topic::for_each_subscriber(Locked& locked, F&& use) {
     for (Subscription* each : direct) use(*each, each->wants_topic_);
     if (recursive > 0) {
-        std::scoped_lock hold(circle->mutex);
-        for (Subscription* each : circle->members) use(*each, each->wants_topic_);
+        std::scoped_lock hold(recursive_group->mutex);
+        for (Subscription* each : recursive_group->members) use(*each, each->wants_topic_);
     }
-    if (!reach || env_.recursion.subscriptions.load(std::memory_order_relaxed) == 0) return;
+    if (!reach || core_.env.recursion.subscriptions.load(std::memory_order_relaxed) == 0) return;
     for (const Reach::Group& group : reach->groups) {
-        std::scoped_lock hold(group.circle->mutex);
+        std::scoped_lock hold(group.recursive_group->mutex);
         for (const auto& [weak, wants_path] : group.to) {
             auto channel = weak.lock();
             if (!channel) continue;
             Subscription& each = *channel->subscription();
             locked.after().kept.push_back(std::move(channel));
-            if (each.in_circle_) use(each, wants_path);
+            if (each.in_recursive_group_) use(each, wants_path);
         }
     }
 }
 
 void Topic::end(Locked& locked) noexcept {
     for_each_subscriber(locked, [&](Subscription& each, bool) {
-        if (auto channel = each.topic().get() == &channel_ ? each.channel().weak_from_this().lock()
-                                                           : nullptr) {
+        if (auto channel = each.topic().get() == &core_.channel
+                               ? each.channel().weak_from_this().lock()
+                               : nullptr) {
             locked.after().ended.push_back(std::move(channel));
         }
     });
@@ -101,11 +99,74 @@ void Topic::end(Locked& locked) noexcept {
 // Those with a name are told by the registry.
 void Topic::shut_down(Locked& locked) noexcept {
     for_each_subscriber(locked, [&](Subscription& each, bool) {
-        if (each.is_named() || each.topic().get() != &channel_) return;
+        if (each.is_named() || each.topic().get() != &core_.channel) return;
         if (auto channel = each.channel().weak_from_this().lock()) {
             locked.after().down.push_back(std::move(channel));
         }
     });
+}
+
+void Topic::look_above(Core& core) noexcept {
+    const std::uint64_t version = core.env.recursion.version.load(std::memory_order_acquire);
+    const auto recursive_group_of = [](Core& of) {
+        std::scoped_lock hold(of.mutex);
+        return of.topic && of.topic->recursive > 0 ? of.topic->recursive_group : nullptr;
+    };
+    {
+        std::scoped_lock hold(core.mutex);
+        if (!core.topic || core.topic->reach_version == version) return;
+    }
+    auto found = std::make_shared<Reach>();
+    if (const Registry* registry = core.env.registry.load(std::memory_order_acquire)) {
+        for (const auto& [above, path] : registry->above(core.id)) {
+            Reach::Group group{recursive_group_of(above->core()), {}};
+            if (!group.recursive_group) continue;
+            std::vector<std::shared_ptr<Channel>> members;
+            {
+                std::scoped_lock hold(group.recursive_group->mutex);
+                for (Subscription* each : group.recursive_group->members) {
+                    if (auto channel = each->channel().weak_from_this().lock()) {
+                        members.push_back(std::move(channel));
+                    }
+                }
+            }
+            for (const auto& member : members) {
+                const Subscription& subscription = *member->subscription();
+                if (!registry->may_receive(core.id, subscription.subscriber())) continue;
+                auto filter = subscription.shared_filter();
+                group.to.push_back({member, !filter || filter->reaches(path)});
+            }
+            if (!group.to.empty()) found->groups.push_back(std::move(group));
+        }
+    }
+    std::shared_ptr<const Reach> kept = std::move(found);  // afterwards the one before
+    std::scoped_lock hold(core.mutex);
+    if (!core.topic) return;
+    core.topic->reach.swap(kept);
+    core.topic->reach_version = version;
+}
+
+void Topic::retry(Core& core, bool has_room_for_all) noexcept {
+    refresh_reach(core);
+    Locked locked(core);
+    Topic* const topic = core.topic;
+    if (!topic || core.removed()) return;
+    if (has_room_for_all && topic->blocking > 0) --topic->blocking;
+    topic->reserve_is_full = false;
+    writing::admit_waiters(locked);
+}
+
+void Topic::change_filter(Core& core, Subscription& of, std::shared_ptr<const Filter>& filter,
+                          access::Charge& charge) noexcept {
+    Locked locked(core);
+    const bool is_in = core.topic && of.index_ != Subscription::kNowhere;
+    if (is_in) core.topic->leave(of);
+    of.install(filter, charge);
+    if (is_in) core.topic->enter(of);
+    core.env.recursion.changed();
+    if (of.active_ && of.replayed_ > 0) {
+        of.drop_replayed(locked, core.settings.type == Type::kMulticast);
+    }
 }
 
 // ---- publishing ---------------------------------------------------------------------------------
@@ -116,7 +177,7 @@ Discipline::Admission Topic::admit(Locked& locked, const Batch& batch, bool was_
     if (has_to_wait(batch, was_waiting)) return Admission::kWait;
     for (const Message& message : batch.messages) {
         if (message.payload && message.payload->kind != PayloadKind::kSealed) {
-            channel_.last_error_ = "a payload that only one can have cannot be published";
+            core_.last_error = "a payload that only one can have cannot be published";
             return Admission::kRefused;
         }
     }
@@ -127,19 +188,18 @@ Discipline::Admission Topic::admit(Locked& locked, const Batch& batch, bool was_
         if (examined.empty()) {
             for (const Message& message : batch.messages) examined.emplace_back(message);
         }
-        Batch like;  // its figures only
+        queue::BatchFigures like;
         auto at = examined.begin();
         for (const Message& message : batch.messages) {
             Examined& looked_at = *at++;
-            if (each.active_ &&
-                !each.active_->matches(looked_at, in_reach, settings().type == Type::kMulticast)) {
+            if (each.active_ && !each.active_->matches(looked_at, in_reach, is_multicast())) {
                 continue;
             }
             ++like.count;
             like.bytes += message.size();
         }
         like.critical = batch.critical;
-        if (like.count == 0 || each.channel_.has_room(locked, channel_, like)) return;
+        if (like.count == 0 || each.has_room(locked, like)) return;
         has_room = false;
     });
     if (has_room) return Admission::kEnter;
@@ -148,8 +208,8 @@ Discipline::Admission Topic::admit(Locked& locked, const Batch& batch, bool was_
 }
 
 bool Topic::is_writable(bool critical) const noexcept {
-    return critical ? !waiters().has_critical_writers() && !reserve_is_full
-                    : !flow().paused() && !waiters().has_writers();
+    return critical ? core_.waiters.writers.flagged() == 0 && !reserve_is_full
+                    : !core_.flow.paused() && core_.waiters.writers.empty();
 }
 
 bool Topic::deliver(Locked& locked, Batch& batch, Via via) noexcept {
@@ -165,12 +225,11 @@ bool Topic::deliver(Locked& locked, Batch& batch, Via via) noexcept {
         std::size_t at = 0;
         for (Message& message : batch.messages) {
             const std::size_t index = at++;
-            if (each.active_ && !each.active_->matches(examined[index], in_reach,
-                                                       settings().type == Type::kMulticast)) {
+            if (each.active_ && !each.active_->matches(examined[index], in_reach, is_multicast())) {
                 continue;
             }
             is_taken[index] = true;
-            if (!add_share(env_.messages, message, each.account_, shares)) ++lost;
+            if (!add_share(core_.env.messages, message, each.account_, shares)) ++lost;
         }
         if (lost > 0) {  // all or nothing
             lost += shares.count;
@@ -178,50 +237,45 @@ bool Topic::deliver(Locked& locked, Batch& batch, Via via) noexcept {
         }
         if (shares.count + lost == 0) return;
         const std::uint64_t count = shares.count;
-        if (each.channel_.receive(locked, channel_, shares, lost))
-            channel_.counters_.copies += count;
+        if (each.receive(locked, shares, lost)) core_.counters.copies += count;
     });
     std::size_t at = 0;
     while (MessageRef message = take_front(batch.messages)) {
-        if (!is_taken[at++]) ++channel_.counters_.unmatched;
-        channel_.counters_.enqueued_bytes += message->total();
-        if (locked.listening) {
-            channel_.emit(locked, EventKind::kArrival, message->envelope.priority,
-                          message->envelope.type, message->total());
-        }
-        if (settings().retain > 0) {
-            channel_.keeper_->back(*message, 0);
+        if (!is_taken[at++]) ++core_.counters.unmatched;
+        core_.counters.enqueued_bytes += message->total();
+        locked.emit(EventKind::kArrival, message->total(), message->envelope.priority,
+                    message->envelope.type);
+        if (core_.settings.retain > 0) {
+            core_.keeper->back(*message, 0);
             retain(locked, std::move(message));
         } else {
             // It lives on in its shares, which their subscribers are charged for.
             message->charged_message.reset();
             message->charged_bytes.reset();
-            channel_.keeper_->gone(*message);
             locked.discard(std::move(message));
         }
     }
     batch.clear();
-    if (stuck > 0 && !flow().paused()) channel_.pause(locked);
+    if (blocking > 0 && !core_.flow.paused()) writing::pause(locked);
     // The kernel tells inotify of a write on `queue` itself, once that write returns.
-    if (via == Via::kOther) channel_.ring(locked);
+    if (via == Via::kOther) locked.ring();
     return true;
 }
 
 // ---- what is retained ---------------------------------------------------------------------------
 
-void Topic::drop_first(queue::MessageList& garbage) noexcept {
+void Topic::drop_first(Locked& locked) noexcept {
     Message& first = *retained.front();
     retained_bytes -= first.size();
     first.charged_message.reset();  // it may live on in its shares
     first.charged_bytes.reset();
-    channel_.keeper_->gone(first);
-    garbage.push_back(*retained.front().detach());
+    locked.discard(std::move(retained.front()));
     retained.pop_front();
 }
 
 void Topic::settings_changed(Locked& locked) noexcept {
-    while (retained.size() > settings().retain || retained_bytes > settings().bytes) {
-        drop_first(locked.effects.garbage);
+    while (retained.size() > core_.settings.retain || retained_bytes > core_.settings.bytes) {
+        drop_first(locked);
     }
 }
 
@@ -233,7 +287,7 @@ void Topic::retain(Locked& locked, MessageRef message) noexcept {
 
 std::uint64_t Topic::purge(Locked& locked) noexcept {
     const std::uint64_t count = retained.size();
-    while (!retained.empty()) drop_first(locked.effects.garbage);
+    while (!retained.empty()) drop_first(locked);
     return count;
 }
 
@@ -254,18 +308,40 @@ void Topic::replay(Locked& locked, Subscription& to) noexcept {
     for (const MessageRef& message : retained) {
         if (message->envelope.expires <= locked.now()) continue;
         Examined examined(*message);
-        if (to.active_ &&
-            !to.active_->matches(examined, to.wants_topic_, settings().type == Type::kMulticast))
-            continue;
+        if (to.active_ && !to.active_->matches(examined, to.wants_topic_, is_multicast())) continue;
         Batch one;
-        const bool is_charged = add_share(env_.messages, *message, to.account_, one);
-        to.channel_.receive(locked, channel_, one, is_charged ? 0 : 1);
+        const bool is_charged = add_share(core_.env.messages, *message, to.account_, one);
+        to.receive(locked, one, is_charged ? 0 : 1);
         to.replayed_ = std::max(to.replayed_, message->envelope.sequence);
     }
 }
 
-std::unique_ptr<Discipline> make_topic(Channel& channel) {
-    return std::make_unique<Topic>(channel);
+// ---- after a restart ----------------------------------------------------------------------------
+
+void Channel::restore_retained(MessageRef message) noexcept {
+    Locked locked(core_);
+    core_.keeper->note_key(message->kept_sequence);
+    core_.sequence = std::max(core_.sequence, message->envelope.sequence);
+    if (core_.topic) core_.topic->retain(locked, std::move(message));
+}
+
+// The daemon died between the topic's record of it and those of its subscriptions: some may have it.
+void Channel::publish_again(MessageRef message) noexcept {
+    Locked locked(core_);
+    if (!core_.topic) return;
+    core_.keeper->note_key(message->kept_sequence);
+    core_.sequence = std::max(core_.sequence, message->envelope.sequence);
+    message->envelope.redelivered = true;
+    core_.last_arrival = message->envelope.time;
+    core_.epoch = locked.realtime() - locked.now();
+    Batch batch;
+    batch.add(std::move(message));
+    batch.is_prepared = true;
+    core_.topic->deliver(locked, batch, Via::kOther);
+}
+
+std::unique_ptr<Discipline> make_topic(Core& core) {
+    return std::make_unique<Topic>(core);
 }
 
 }  // namespace ipcfs::channel

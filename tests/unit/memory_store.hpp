@@ -1,6 +1,6 @@
-// The store without a disk: plain maps, and so the model of what a store has to keep. What is in it
-// outlives it if the caller keeps `Contents`, so that a test can start anew from them. Everything
-// is durable at once, and said on a thread of its own.
+// A store in memory: the model of what a store keeps, and the store of tests that need no disk. The
+// caller may keep `Contents` and open another store with them. Everything is durable at once;
+// completions are called on a thread of the store.
 #pragma once
 
 #include <condition_variable>

@@ -1,10 +1,10 @@
 // The store in memory. Any thread.
+#include "memory_store.hpp"
+
 #include <algorithm>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include <store/memory_store.hpp>
 
 #include <base/thread.hpp>
 
