@@ -42,7 +42,7 @@ int Door::add(std::unique_ptr<Handle> handle, const Opening& opening) noexcept {
     if (!config_.inheritance) {
         added.number = reinterpret_cast<std::uint64_t>(&added);
     } else {
-        if (!added.slot) {  // not one that is there already
+        if (!added.slot) {  // it is not a reopened one
             HandleSlot* slot = config_.inheritance->take_slot();
             if (!slot || !handles_->by_slot) return ENFILE;
             slot->flags = opening.flags;
@@ -243,8 +243,8 @@ void op_create(Request& request) noexcept {
     made.mode = in.mode;
     made.umask = in.umask;
     made.subject = request.subject();
-    // Always exclusive: the kernel has only looked whether the directory may be written. Where another
-    // was faster it is to look again, and to check the rights of what it finds.
+    // Always exclusive: the kernel has only checked write permission on the directory. If the file exists by now, ESTALE
+    // makes the kernel look the name up again and check the rights of that file.
     auto file = door.tree().create(NodeId::from(request.header().nodeid), request.name(sizeof in),
                                    mode_of(in.flags), made);
     if (!file) {

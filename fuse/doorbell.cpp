@@ -66,7 +66,7 @@ void Doorbell::hide(const std::shared_ptr<channel::Endpoint>& channel,
         done->set_value();
     });
     done.reset();
-    constexpr std::chrono::milliseconds kPatience{100};  // where somebody holds a lock
+    constexpr std::chrono::milliseconds kPatience{100};  // a client may hold a lock
     if (at_once && soon) hidden.wait_for(kPatience);
 }
 

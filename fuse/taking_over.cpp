@@ -17,7 +17,7 @@ using tree::Outcome;
 
 namespace {
 
-// In place of what went with the daemon before: says so to whoever uses it, and never waits.
+// Stands for a file that was lost with the previous daemon: every use of it fails at once.
 class LostFile final : public tree::OpenFile {
 public:
     explicit LostFile(int error) : error_(error) {}

@@ -96,7 +96,7 @@ Result<void> RingQueue::create() {
     cpu_set_t cpus;
     CPU_ZERO(&cpus);
     CPU_SET(settings_.queue, &cpus);
-    // Fails for a CPU that is possible but absent: then nobody calls from it either.
+    // Fails for a CPU that is possible but absent; no request can come from there.
     ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
 
     const std::size_t stride = ring_stride(settings_.max_payload);

@@ -104,7 +104,7 @@ struct Executor::State final : Timed, std::enable_shared_from_this<Executor::Sta
         if (since == kNever) return kNever;
         return std::max(since + kStartAfter, may_start(now) ? 0 : next_stuck(now));
     }
-    // That somebody looks at what waits.
+    // Makes a thread look for jobs.
     void wake() {
         if (idle > 0) {
             changed.notify_one();

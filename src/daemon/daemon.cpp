@@ -160,8 +160,8 @@ Result<void> Daemon::State::restore(const Config& wanted) {
     return {};
 }
 
-// Where channels are durable when they are made, its files are made before: mkdir(2) does not wait for
-// them. Should that fail, mkdir tries again and says so.
+// If new channels are durable by default, the store's files are made in advance, so that mkdir(2) does not wait for them.
+// If that fails, mkdir tries again and reports the error.
 void Daemon::State::open_store(const Config& wanted) {
     if (!kept || wanted.channel.durable == channel::Durable::kOff) return;
     worker.add(own_uid, [this] {

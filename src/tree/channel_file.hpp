@@ -73,11 +73,11 @@ public:
     std::optional<access::Charge> charge_waiter() noexcept override;
 
 protected:
-    // Of who writes: mostly the opener.
+    // The account of a sender, who is mostly the opener.
     access::Account& account_of(const access::Subject& sender) const {
         return sender.uid == account_.uid() ? account_ : channel_->account(sender.uid);
     }
-    // Of `ready`, what the open mode can use.
+    // The events in `ready` that the open mode can use.
     unsigned usable(unsigned ready) const noexcept {
         return ready & ~((mode_.reads ? 0U : POLLIN) | (mode_.writes ? 0U : POLLOUT));
     }

@@ -92,7 +92,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
     for (const FileKind& kind : file_kinds()) {
         if (kind.name.empty() || !kind.is_shown(before) || kind.is_shown(after)) continue;
         const FileKind& above = *file_kind(kind.parent);
-        if (!above.is_shown(after)) continue;  // goes with its directory
+        if (!above.is_shown(after)) continue;  // its directory is hidden, too
         hidden.push_back(
             (above.name.empty() ? std::string() : std::string(above.name) + "/").append(kind.name));
     }
@@ -102,7 +102,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
 
 Tree::Listing Tree::listing(NodeId directory) {
     if (!this->directory(directory)->may_be_cached()) return Listing::kNeverKept;
-    // Who opened it just before may still fill the cache with the names of the old type.
+    // A process that opened it just before may still fill the cache with names of the old type.
     constexpr Nanos kSettled = kSecond;
     return relisted_.with([&](auto& relisted) {
         auto at = relisted.find(directory.raw());

@@ -66,7 +66,7 @@ private:
     int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
     int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
 
-    // On a topic, a reader's own; what is published goes there.
+    // On a topic, a reader's own subscription.
     std::shared_ptr<channel::Endpoint> subscription_;
     channel::Endpoint& source_;  // what is read comes from here
     const MessageStyle style_;

@@ -48,7 +48,7 @@ NotifyFile::~NotifyFile() {
     if (listener_) channel_->events().remove(listener_.get());
 }
 
-// Under the lock. False: nobody wants it.
+// Under the lock. False if the event is not kept.
 bool NotifyFile::buffer(const Event& event) {
     if (!filter_.matches(event)) return false;
     if (!rate_.admits(event, filter_)) {

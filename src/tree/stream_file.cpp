@@ -122,7 +122,7 @@ Outcome StreamFile::try_read(const ReadRequest& request, Delivery& to) noexcept 
     return Outcome::kDone;
 }
 
-// What did not arrive is there for the next read.
+// Bytes that did not reach the client stay for the next read.
 void StreamFile::settle(Delivery& delivery, bool sent) noexcept {
     if (!delivery.fresh || sent) return;
     Pieces back;
