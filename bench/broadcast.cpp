@@ -201,7 +201,7 @@ void Fleet::serve(const Broadcaster& system, unsigned subscribers, Way way) {
     }
     const Fd poll(static_cast<int>(must(epoll_create1(EPOLL_CLOEXEC), "epoll")));
     for (const auto& one : all) {
-        epoll_event event{EPOLLIN, {one.get()}};
+        epoll_event event{EPOLLIN | (way == Way::kEdge ? EPOLLET : 0U), {one.get()}};
         must(epoll_ctl(poll.get(), EPOLL_CTL_ADD, one->fd(), &event), "epoll");
     }
     shared_->subscribed += subscribers;
@@ -213,8 +213,10 @@ void Fleet::serve(const Broadcaster& system, unsigned subscribers, Way way) {
         for (int i = 0; i < ready; ++i) {
             std::uint64_t wrong = 0;
             auto* one = static_cast<Subscription*>(events[static_cast<std::size_t>(i)].data.ptr);
-            const unsigned count = one->receive(wrong);
-            if (count != 0) received(count, wrong);
+            unsigned count = 0, all_of_it = 0;
+            do all_of_it += count = one->receive(wrong);
+            while (way == Way::kEdge && count != 0);
+            if (all_of_it != 0) received(all_of_it, wrong);
         }
     }
 }

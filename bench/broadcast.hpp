@@ -83,7 +83,8 @@ private:
 class Fleet {
 public:
     enum class Way {
-        kEpoll,    // a thread a process, with epoll
+        kEpoll,    // a thread a process, with epoll: one receiving call an event
+        kEdge,     // the same, edge-triggered: receiving calls until nothing is there
         kBlocked,  // a thread a subscriber, waiting in the receiving call
     };
     // Returns when all have subscribed; throws when they do not.

@@ -20,8 +20,13 @@ struct System {
     std::string name;
     const Broadcaster* broadcaster;
     Fleet::Way way;
-    bool is_held = false;  // to the targets: what the daemon chooses by itself
+    double most = 0;  // the target, times what D-Bus takes; 0: none
 };
+
+constexpr Fleet::Way kWays[] = {Fleet::Way::kEpoll, Fleet::Way::kEdge, Fleet::Way::kBlocked};
+std::string name_of(Fleet::Way way) {
+    return way == Fleet::Way::kEpoll ? "epoll" : way == Fleet::Way::kEdge ? "edge" : "blocked";
+}
 
 // ns a delivery, of three kinds: until received; until published; CPU time.
 Round deliveries(Fleet& fleet, Sender& publisher, unsigned subscribers, unsigned bursts) {
@@ -44,16 +49,14 @@ std::string text_of(unsigned subscribers) {
 
 void measure_broadcasts(Run& run) {
     std::vector<System> systems;
-    std::unique_ptr<DBus> dbus[2];  // a bus each, so that none has the other's rules
+    std::unique_ptr<DBus> dbus[std::size(kWays)];  // a bus each, so that none has another's rules
     const bool has_dbus = DBus::there();
     if (has_dbus) {
         for (auto& bus : dbus) bus = std::make_unique<DBus>(run);
-        systems.push_back({"D-Bus, epoll", dbus[0].get(), Fleet::Way::kEpoll});
-        systems.push_back({"D-Bus, blocked", dbus[1].get(), Fleet::Way::kBlocked});
+        for (std::size_t i = 0; i < std::size(kWays); ++i)
+            systems.push_back({"D-Bus, " + name_of(kWays[i]), dbus[i].get(), kWays[i]});
     }
-    const auto is_ours = [&](const System& system) {
-        return system.broadcaster != dbus[0].get() && system.broadcaster != dbus[1].get();
-    };
+    const std::size_t others = systems.size();
     std::vector<std::unique_ptr<Server>> servers;
     std::vector<std::unique_ptr<Topic>> topics;
     for (const Transport transport : kTransports) {
@@ -61,13 +64,17 @@ void measure_broadcasts(Run& run) {
             auto server = std::make_unique<Server>(run, Server::Program::kIpcfs, transport);
             const std::string on = name_of(transport);
             for (const bool framed : {false, true}) {
-                for (const auto way : {Fleet::Way::kEpoll, Fleet::Way::kBlocked}) {
-                    const std::string said = way == Fleet::Way::kEpoll ? "epoll" : "blocked";
-                    const std::string name = (framed ? "framed-" : "stream-") + said;
+                for (const auto way : kWays) {
+                    const std::string name = (framed ? "framed-" : "stream-") + name_of(way);
                     server->make_channel(name, "type topic\n");
                     topics.push_back(std::make_unique<Topic>(*server, name, framed));
-                    systems.push_back({"ipcfs " + on + (framed ? ", framed, " : ", ") + said,
-                                       topics.back().get(), way, transport == Transport::kUring});
+                    // What the daemon chooses by itself is held to a target. Of a plain stream, each message
+                    // costs its reader a request.
+                    const bool is_held = transport == Transport::kUring;
+                    const double most = framed || way == Fleet::Way::kBlocked ? 1 : 1.5;
+                    systems.push_back(
+                        {"ipcfs " + on + (framed ? ", framed, " : ", ") + name_of(way),
+                         topics.back().get(), way, is_held ? most : 0});
                 }
             }
             servers.push_back(std::move(server));
@@ -91,13 +98,12 @@ void measure_broadcasts(Run& run) {
         for (std::size_t i = 0; i < systems.size(); ++i) {
             wall[i].push_back(*contest.figure(systems[i].name));
             wrong[i] += static_cast<double>(fleets[i]->wrong());
-            if (!is_ours(systems[i])) continue;
-            const bool blocked = systems[i].way == Fleet::Way::kBlocked;
+            if (i < others) continue;
             const std::string what = "delivery 64 B, " + text_of(subscribers) + ": ";
-            const std::string baseline = blocked ? "D-Bus, blocked" : "D-Bus, epoll";
-            const bool held = has_dbus && systems[i].is_held && subscribers > 1;
+            const std::string baseline = "D-Bus, " + name_of(systems[i].way);
+            const bool is_held = has_dbus && systems[i].most > 0 && subscribers > 1;
             run.add(contest.row(what + systems[i].name, systems[i].name, baseline,
-                                held ? ratio_at_most(1) : Target{}));
+                                is_held ? ratio_at_most(systems[i].most) : Target{}));
             run.add(contest.row(what + systems[i].name + ", CPU time", systems[i].name, baseline,
                                 {}, "ns", 2));
         }
@@ -106,7 +112,7 @@ void measure_broadcasts(Run& run) {
         for (std::size_t at = 2; at < std::size(kCounts); ++at) {
             run.add({"a delivery, of " + std::to_string(kCounts[at]) + ": " + systems[i].name,
                      wall[i][at], "ns", "of 10", wall[i][1],
-                     systems[i].is_held ? ratio_at_most(1.5) : Target{}});
+                     systems[i].most > 0 ? ratio_at_most(1.5) : Target{}});
         }
         run.add({"lost, doubled or out of order: " + systems[i].name, wrong[i], "messages", "",
                  std::nullopt, value_at_most(0)});

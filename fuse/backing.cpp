@@ -15,7 +15,7 @@ using tree::OpenFile;
 
 namespace {
 
-// Mapping huge pages through another file's descriptor, at the addresses that one gets, is not theirs.
+// Files on hugetlbfs cannot be mapped through another file's descriptor.
 bool on_huge_pages(int file) noexcept {
     struct statfs about {};
     return ::fstatfs(file, &about) == 0 && about.f_type == HUGETLBFS_MAGIC;
@@ -35,16 +35,16 @@ public:
     Node& operator=(const Node&) = delete;
 
     // Decided once: two opens must not both register the memory.
-    Way join(const std::shared_ptr<OpenFile>& file, const tree::Traits& traits) {
+    OpenAnswer join(const std::shared_ptr<OpenFile>& file, const tree::Traits& traits) {
         std::scoped_lock hold(mutex_);
-        Way way;
+        OpenAnswer answer;
         const bool first = !std::exchange(decided_, true);
         if (first) decide(file, traits);
-        way.flags = flags_;
-        way.backing = id_;
-        way.source = source_;
-        if (cached_ && (!first || keeps_)) way.flags |= FOPEN_KEEP_CACHE;
-        return way;
+        answer.flags = flags_;
+        answer.backing = id_;
+        answer.source = source_;
+        if (cached_ && (!first || keeps_)) answer.flags |= FOPEN_KEEP_CACHE;
+        return answer;
     }
 
     void restore(const std::shared_ptr<OpenFile>& file, std::uint32_t flags, std::int32_t backing) {
@@ -99,7 +99,7 @@ void Backings::forget(std::uint64_t raw) noexcept {
 Backings::Use Backings::find(Session& session, NodeId node, bool if_free) {
     const std::uint64_t raw = node.raw();
     auto fresh = std::make_shared<Node>(*this, session, raw);
-    // `fresh` goes outside the lock: its destructor takes it.
+    // `fresh` is destroyed outside the lock, which its destructor takes.
     return nodes_.with([&](Nodes& nodes) -> Use {
         std::weak_ptr<Node>& known = nodes[raw];
         if (if_free && !known.expired()) return nullptr;  // not lock(): it could be the last to go
@@ -145,24 +145,25 @@ void Backings::settled(pid_t tid) {
 Backings::Use Backings::restore(Session& session, NodeId node,
                                 const std::shared_ptr<OpenFile>& file, std::uint32_t flags,
                                 std::int32_t backing) {
-    if ((flags & FOPEN_DIRECT_IO) && !backing) return nullptr;  // goes with everything
+    if ((flags & FOPEN_DIRECT_IO) && !backing) return nullptr;  // a plain open fits any other
     Use use = find(session, node, false);
     use->restore(file, flags, backing);
     return use;
 }
 
-Backings::Way Backings::open(Session& session, NodeId node, const std::shared_ptr<OpenFile>& file,
-                             const tree::Traits& traits, Use claimed) {
-    Way way;
-    way.flags = FOPEN_DIRECT_IO;
+Backings::OpenAnswer Backings::open(Session& session, NodeId node,
+                                    const std::shared_ptr<OpenFile>& file,
+                                    const tree::Traits& traits, Use claimed) {
+    OpenAnswer answer;
+    answer.flags = FOPEN_DIRECT_IO;
     // Nothing that could collide.
-    if (!claimed && tree::aside(node)) return way;
-    if (!traits.backing && traits.caching == Caching::kNone) return way;
+    if (!claimed && tree::aside(node)) return answer;
+    if (!traits.backing && traits.caching == Caching::kNone) return answer;
     Use use = claimed ? std::move(claimed) : find(session, node, false);
-    way = use->join(file, traits);
-    way.use = std::move(use);
-    if (way.backing) file->backed();
-    return way;
+    answer = use->join(file, traits);
+    answer.use = std::move(use);
+    if (answer.backing) file->backed();
+    return answer;
 }
 
 }  // namespace ipcfs::fuse

@@ -1,11 +1,11 @@
-// How the opens of one node go together. A client's kernel answers EIO to an open that does not fit
-// those that are there (measured, Linux 6.18):
+// Which opens of one node can coexist. A client's kernel answers EIO to an open that does not fit the existing ones
+// (measured, Linux 6.18):
 //   - backed opens (passthrough) share one backing id, registered once;
 //   - cached opens (page cache) and backed ones do not mix;
-//   - a plain open (direct I/O) may be there before backed ones, and not come to them.
-// So the first open of a node decides, and others follow until all are released. `put` gives every
-// open a memory of its own: only one at a time can be backed. Another is answered ESTALE, upon which
-// the kernel looks the name up again and is given `put` under another node id, where opens are plain.
+//   - a plain open (direct I/O) may come before backed ones, but not after them.
+// So the first open of a node decides, and later ones follow until all are released. `put` gives every open a memory
+// of its own, so only one at a time can be backed. Another one is answered ESTALE; the kernel then looks the name up
+// again and gets `put` under another node id, whose opens are plain.
 // Owned by Door. Any thread.
 #pragma once
 
@@ -25,28 +25,29 @@ class Backings {
     class Node;
 
 public:
-    // A node that is open. The last one of a node to go ends its backing: let go before the memory is.
+    // Keeps a node's decision. The last one ends the backing, so release it before the memory.
     using Use = std::shared_ptr<Node>;
-    struct Way {
+    struct OpenAnswer {
         std::uint32_t flags = 0;  // for the answer to OPEN
         std::int32_t backing = 0;
-        // Whose content all opens show: what one of them has read, the kernel shows to others.
+        // All opens read from this file, since the kernel shows pages that one open has read to the others.
         std::shared_ptr<tree::OpenFile> source;
         Use use;
     };
 
-    // For an open of `put` by thread `tid`, before anything is made for it. Null: another has it, and
-    // this one is to be answered ESTALE.
+    // For an open of `put` by thread `tid`, before anything is made for it. Null if another open is backed; then
+    // the caller answers ESTALE.
     Use claim(Session& session, tree::NodeId put, pid_t tid);
-    // Whether a look-up of `put` by thread `tid` is to find it aside.
+    // Whether a look-up of `put` by thread `tid` must return the other node id.
     bool aside(tree::NodeId put, pid_t tid);
-    // It got there.
+    // Thread `tid` has opened the other node.
     void settled(pid_t tid);
 
-    // How to answer an open of `node` with `file`; `claimed` where claim() was asked. Where the way is
-    // backed the file has been told so.
-    Way open(Session& session, tree::NodeId node, const std::shared_ptr<tree::OpenFile>& file,
-             const tree::Traits& traits, Use claimed);
+    // How to answer an open of `node` with `file`; `claimed` is the result of claim(), if called. Calls
+    // OpenFile::backed() if the open is backed.
+    OpenAnswer open(Session& session, tree::NodeId node,
+                    const std::shared_ptr<tree::OpenFile>& file, const tree::Traits& traits,
+                    Use claimed);
 
     // In a successor: an open that its predecessor answered with `flags` and `backing`.
     Use restore(Session& session, tree::NodeId node, const std::shared_ptr<tree::OpenFile>& file,
@@ -60,7 +61,7 @@ private:
     };
     static constexpr Nanos kRetryWithin = kSecond;
 
-    // The node, made where `if_free` or nobody has it.
+    // The node, made if it is not open. Null with `if_free` if it is.
     Use find(Session& session, tree::NodeId node, bool if_free);
     void forget(std::uint64_t raw) noexcept;
 

@@ -22,8 +22,8 @@ public:
         if (*this) ::munmap(data_, size_);
     }
     explicit operator bool() const { return data_ != MAP_FAILED; }
-    // Makes all of it real. The kernel ends a request with EIO where it cannot copy it to who reads it,
-    // and it cannot give a page to a process that is being killed (Linux, fuse_dev_do_read()).
+    // Allocates all pages. A process that is being killed gets no new page, and the kernel ends a request with EIO
+    // if it cannot copy it to its reader (Linux, fuse_dev_do_read()).
     void populate() const {
         constexpr std::size_t kPage = 4096;
         auto* at = static_cast<volatile std::byte*>(data_);

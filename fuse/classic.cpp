@@ -1,14 +1,17 @@
-// The classic transport: requests that are read from /dev/fuse, and what a predecessor left unanswered there.
-// Beside rings it brings FORGET and INTERRUPT. On threads of its own; take_over() before any is started.
+// The classic transport: requests read from /dev/fuse, on threads of its own, and those that a predecessor left
+// unanswered. With io_uring only FORGET and INTERRUPT come this way. take_over() runs before any thread is started.
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstring>
-#include <exception>
 #include <fcntl.h>
 #include <pthread.h>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
+#include <base/thread.hpp>
 #include <fuse/buffer.hpp>
 #include <fuse/session.hpp>
 #include <fuse/uapi.hpp>
@@ -17,13 +20,19 @@ namespace ipcfs::fuse {
 
 namespace {
 
-bool connection_is_over(int error) {
-    return error == ENODEV || error == ECONNABORTED;
+// Gets a reader out of read(2) at the end; its handler does nothing.
+int wake_signal() {
+    return SIGRTMIN + 11;
+}
+
+// Of what a predecessor left, these come first.
+bool has_no_turn(std::uint32_t opcode) {
+    return opcode == FUSE_INTERRUPT || opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET;
 }
 
 }  // namespace
 
-// What a predecessor had read and not answered comes again, before all that is new; but in no order.
+// The kernel resends what a predecessor had read and not answered, before all new requests, but in no order.
 Result<std::vector<std::vector<std::byte>>> Session::collect_left() {
     if (!notify_raw(Notification::kResend, nullptr, 0))
         return errno_fault("ask for requests again");
@@ -43,20 +52,16 @@ Result<std::vector<std::vector<std::byte>>> Session::collect_left() {
         }
         const auto* bytes = static_cast<const std::byte*>(buffer.data());
         const auto in = read_struct<fuse_in_header>(bytes);
-        const bool aside = in.opcode == FUSE_INTERRUPT || in.opcode == FUSE_FORGET ||
-                           in.opcode == FUSE_BATCH_FORGET;
-        more = aside || (in.unique & kUniqueResent);
+        more = has_no_turn(in.opcode) || (in.unique & kUniqueResent);
         all.emplace_back(bytes, bytes + got);
     }
     ::fcntl(device, F_SETFL, flags);
     if (!end) return end.error();
-    // Those that only tell something first, then by the order in which they once came.
+    // Those without a reply first, then by the order in which they were sent first.
     std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
         const auto place = [](const auto& request) -> std::uint64_t {
             const auto in = read_struct<fuse_in_header>(request.data());
-            if (in.opcode == FUSE_INTERRUPT || in.opcode == FUSE_FORGET ||
-                in.opcode == FUSE_BATCH_FORGET)
-                return 0;
+            if (has_no_turn(in.opcode)) return 0;
             return in.unique & kUniqueResent ? in.unique & ~kUniqueResent : UINT64_MAX;
         };
         return place(a) < place(b);
@@ -99,18 +104,37 @@ void Session::handle(const std::byte* raw, OpcodeCounts& counts) noexcept {
 }
 
 Result<void> Session::start_readers() {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    ::sigaction(wake_signal(), &action, nullptr);  // without SA_RESTART
     for (auto& reader : readers_) {
         try {
-            reader->thread = std::thread([this, r = reader.get()] { read_requests(*r); });
-        } catch (const std::exception&) {
+            reader->thread =
+                start_thread("ipcfs-fuse", [this, r = reader.get()] { read_requests(*r); });
+        } catch (const std::system_error&) {
             return Fault{EAGAIN, "start a reader of /dev/fuse"};
         }
     }
     return {};
 }
 
+void Session::stop_readers() noexcept {
+    for (auto& reader : readers_) {
+        if (!reader->thread.joinable()) continue;
+        // It may be between its look at `stopping_` and the read: signal until it is through.
+        while (!reader->done.load()) {
+            ::pthread_kill(reader->thread.native_handle(), wake_signal());
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        reader->thread.join();
+    }
+}
+
 void Session::read_requests(Reader& reader) noexcept {
-    ::pthread_setname_np(::pthread_self(), "ipcfs-fuse");
+    sigset_t wake;
+    ::sigemptyset(&wake);
+    ::sigaddset(&wake, wake_signal());
+    ::pthread_sigmask(SIG_UNBLOCK, &wake, nullptr);
     const int device = mount_.device().get();
     Buffer buffer(config_.max_write + kHeaderRoom);
     if (buffer && report_.survives) buffer.populate();
@@ -119,8 +143,9 @@ void Session::read_requests(Reader& reader) noexcept {
         if (got < 0) {
             // ENOENT: the requester withdrew it while it was being read.
             if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
-            ended(connection_is_over(errno) ? "the file system was unmounted"
-                                            : std::string("read /dev/fuse: ") + strerror(errno));
+            const bool over = errno == ENODEV || errno == ECONNABORTED;
+            ended(over ? "the file system was unmounted"
+                       : std::string("read /dev/fuse: ") + strerror(errno));
             break;
         }
         if (static_cast<std::size_t>(got) < sizeof(fuse_in_header)) continue;

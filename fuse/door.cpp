@@ -1,7 +1,6 @@
 // FUSE requests of open files: open, create, read, write, flush, poll, release and the like. On the
 // session's threads.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -11,9 +10,9 @@
 #include <base/check.hpp>
 #include <base/guarded.hpp>
 #include <base/process.hpp>
+#include <fuse/buffer.hpp>
 #include <fuse/operations.hpp>
 #include <fuse/uapi.hpp>
-#include <fuse/waiting.hpp>
 
 namespace ipcfs::fuse {
 
@@ -23,28 +22,10 @@ using tree::Outcome;
 
 struct Door::Handles {
     Guarded<boost::intrusive::list<Handle, boost::intrusive::constant_time_size<false>>> open;
-    // By index of their slot, in chunks made as needed.
-    static constexpr std::size_t kChunk = 1024;
-    struct Chunk {
-        std::array<std::atomic<Handle*>, kChunk> at{};
-    };
-    std::array<std::atomic<Chunk*>, Inheritance::kSlots / kChunk> chunks{};
+    Buffer by_slot{Inheritance::kSlots * sizeof(Handle*)};
 
-    ~Handles() {
-        for (auto& chunk : chunks) delete chunk.load();
-    }
-    Handle* find(std::size_t index) const noexcept {
-        const Chunk* chunk = chunks[index / kChunk].load(std::memory_order_acquire);
-        return chunk ? chunk->at[index % kChunk].load(std::memory_order_acquire) : nullptr;
-    }
-    void set(std::size_t index, Handle* handle) {
-        auto& cell = chunks[index / kChunk];
-        Chunk* chunk = cell.load(std::memory_order_acquire);
-        if (!chunk) {
-            auto fresh = std::make_unique<Chunk>();
-            if (cell.compare_exchange_strong(chunk, fresh.get())) chunk = fresh.release();
-        }
-        chunk->at[index % kChunk].store(handle, std::memory_order_release);
+    std::atomic<Handle*>& at(std::size_t slot) const noexcept {
+        return static_cast<std::atomic<Handle*>*>(by_slot.data())[slot];
     }
 };
 
@@ -56,28 +37,28 @@ Door::~Door() {
         [](auto& open) { open.clear_and_dispose([](Handle* handle) { delete handle; }); });
 }
 
-int Door::add(std::unique_ptr<Handle> handle, const Noted& noted) noexcept {
+int Door::add(std::unique_ptr<Handle> handle, const Opening& opening) noexcept {
     Handle& added = *handle;
     if (!config_.inheritance) {
         added.number = reinterpret_cast<std::uint64_t>(&added);
     } else {
-        if (!added.slot) {  // not one that is there already
+        if (!added.slot) {  // it is not a reopened one
             HandleSlot* slot = config_.inheritance->take_slot();
-            if (!slot) return ENFILE;
-            slot->flags = noted.flags;
+            if (!slot || !handles_->by_slot) return ENFILE;
+            slot->flags = opening.flags;
             slot->reply_flags = added.reply_flags;
             slot->backing = added.backing;
-            slot->uid = noted.opener.uid;
-            slot->gid = noted.opener.gid;
-            slot->pid = noted.opener.pid;
-            slot->tid = noted.opener.tid;
-            slot->opened_by = noted.unique & ~kUniqueResent;
+            slot->uid = opening.opener.uid;
+            slot->gid = opening.opener.gid;
+            slot->pid = opening.opener.pid;
+            slot->tid = opening.opener.tid;
+            slot->opened_by = opening.unique & ~kUniqueResent;
             slot->marks = added.file->marks();
             added.slot = slot;
-            slot->node.store(noted.node);
+            slot->node.store(opening.node.raw());
         }
         added.number = config_.inheritance->handle_of(*added.slot);
-        handles_->set(config_.inheritance->index_of(*added.slot), &added);
+        handles_->at(config_.inheritance->index_of(*added.slot)) = &added;
     }
     handles_->open.with([&](auto& open) { open.push_back(*handle.release()); });
     return 0;
@@ -86,7 +67,7 @@ int Door::add(std::unique_ptr<Handle> handle, const Noted& noted) noexcept {
 void Door::remove(Handle& handle) noexcept {
     (void)handle.answers.load(std::memory_order_acquire);
     if (handle.slot) {
-        handles_->set(config_.inheritance->index_of(*handle.slot), nullptr);
+        handles_->at(config_.inheritance->index_of(*handle.slot)) = nullptr;
         config_.inheritance->free_slot(*handle.slot);
     }
     handles_->open.with([&](auto& open) { open.erase(open.iterator_to(handle)); });
@@ -96,7 +77,28 @@ void Door::remove(Handle& handle) noexcept {
 Handle* Door::find(std::uint64_t number) noexcept {
     if (!config_.inheritance) return reinterpret_cast<Handle*>(number);
     HandleSlot* slot = config_.inheritance->slot_of(number);
-    return slot ? handles_->find(config_.inheritance->index_of(*slot)) : nullptr;
+    return slot ? handles_->at(config_.inheritance->index_of(*slot)).load() : nullptr;
+}
+
+std::uint64_t Door::request_id(const Request& request) const noexcept {
+    return config_.inheritance ? config_.inheritance->request_id(request.unique()) : 0;
+}
+
+bool Door::already_done(const Request& request) const noexcept {
+    const std::uint64_t id = request_id(request);
+    return id != 0 && request.left() && config_.already_done && config_.already_done(id);
+}
+
+void Door::note(Handle& handle, std::uint64_t unique) noexcept {
+    HandleSlot& slot = *handle.slot;
+    const std::uint32_t marks = handle.file->marks();
+    const std::uint32_t before = slot.marks.load(std::memory_order_relaxed);
+    if (marks != before) {
+        // Store order matters: a resent request must see the previous marks.
+        slot.marks_before.store(before);
+        slot.marked_by.store(unique & ~kUniqueResent);
+        slot.marks.store(marks);
+    }
 }
 
 bool send(Request& request, const Delivery& delivery) noexcept {
@@ -119,24 +121,22 @@ bool send_open(Request& request, std::shared_ptr<tree::OpenFile> file, Opening o
     auto handle = std::make_unique<Handle>();
     handle->nonblocking = opening.nonblocking;
     const tree::Traits traits = file->traits();
-    Backings::Way way = door.backings().open(request.session(), opening.node, file, traits,
-                                             std::move(opening.claim));
+    Backings::OpenAnswer answer = door.backings().open(request.session(), opening.node, file,
+                                                       traits, std::move(opening.claim));
     // FOPEN_STREAM: without it a read that waits on an O_RDWR descriptor would keep another thread's write
     // from it by the lock of the file position.
-    OpenReply out{0, way.flags, way.backing};
+    OpenReply out{0, answer.flags, answer.backing};
     if (traits.is_positionless) out.flags |= FOPEN_STREAM;
     if (!traits.wants_flush) out.flags |= FOPEN_NOFLUSH;
-    handle->cached = !(way.flags & (FOPEN_DIRECT_IO | kOpenPassthrough));
-    handle->source = std::move(way.source);
-    handle->use = std::move(way.use);
+    handle->cached = !(answer.flags & (FOPEN_DIRECT_IO | kOpenPassthrough));
+    handle->source = std::move(answer.source);
+    handle->use = std::move(answer.use);
     handle->file = std::move(file);
     handle->reply_flags = out.flags;
-    handle->backing = way.backing;
+    handle->backing = answer.backing;
     // Once the answer is out, RELEASE may come on another thread.
     Handle& added = *handle;
-    const std::uint64_t node = opening.created ? opening.created->nodeid : opening.node.raw();
-    const Noted noted{node, opening.flags, opening.opener, opening.unique};
-    if (int error = door.add(std::move(handle), noted)) {
+    if (int error = door.add(std::move(handle), opening)) {
         request.fail(error);
         return false;
     }
@@ -243,8 +243,8 @@ void op_create(Request& request) noexcept {
     made.mode = in.mode;
     made.umask = in.umask;
     made.subject = request.subject();
-    // Always exclusive: the kernel has only looked whether the directory may be written. Where another
-    // was faster it is to look again, and to check the rights of what it finds.
+    // Always exclusive: the kernel has only checked write permission on the directory. If the file exists by now, ESTALE
+    // makes the kernel look the name up again and check the rights of that file.
     auto file = door.tree().create(NodeId::from(request.header().nodeid), request.name(sizeof in),
                                    mode_of(in.flags), made);
     if (!file) {

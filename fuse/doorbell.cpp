@@ -16,7 +16,7 @@ Doorbell::~Doorbell() {
 }
 
 Result<void> Doorbell::start() {
-    if (auto forked = ringer_.start(); !forked) return forked;
+    if (auto forked = process_.start(); !forked) return forked;
     is_open_ = true;
     return {};
 }
@@ -61,12 +61,12 @@ void Doorbell::hide(const std::shared_ptr<channel::Endpoint>& channel,
             const std::string path = registry_.path(channel->id());
             if (path.empty()) break;
             // ENOENT in the end, unless the channel has been given another type again.
-            (void)ringer_.ring(mountpoint_ + "/" + path + "/" + name);
+            (void)process_.ring(mountpoint_ + "/" + path + "/" + name);
         }
         done->set_value();
     });
     done.reset();
-    constexpr std::chrono::milliseconds kPatience{100};  // where somebody holds a lock
+    constexpr std::chrono::milliseconds kPatience{100};  // a client may hold a lock
     if (at_once && soon) hidden.wait_for(kPatience);
 }
 
@@ -89,7 +89,7 @@ void Doorbell::ring_now(channel::Channel& channel, Target target) noexcept {
         path.insert(0, "/").insert(0, mountpoint_);
         const bool bytes = channel.settings().type == channel::Type::kStream;
         path.append(bytes ? "/stream" : target == Target::kQueue ? "/queue" : "/next");
-        const int error = ringer_.ring(path);
+        const int error = process_.ring(path);
         if (error == 0) {
             rung_.fetch_add(1, std::memory_order_relaxed);
             return;

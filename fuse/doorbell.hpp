@@ -1,15 +1,13 @@
-// The doorbell: inotify sees only what goes through the mount, so arrivals by any other way than a
-// write on `queue` are rung by a utimensat(2) of `queue`'s mtime through the daemon's own mount, which
-// inotify reports as IN_MODIFY. That takes the inode's lock, which a client can hold for as long as it
-// likes (a write from a page that faults for ever), so ringing has threads of its own, as many as are
-// stuck and one more, two for each owner of channels, and the calls are made by a process of its own
-// (ringer.hpp). Coalesced: at most one ring is pending for a channel, and notify-rate bounds them; the
+// The doorbell: inotify sees only what goes through the mount. So an arrival by any other way than a write on `queue`
+// rings: it sets the mtime of `queue` by utimensat(2) through the daemon's own mount, which inotify reports as
+// IN_MODIFY. That takes the inode's lock, which a client can hold for as long as it likes (a write from a page that
+// faults for ever), so ringing has its own threads, at most two for each owner of channels, and its own process
+// (bell_process.hpp). Coalesced: at most one ring is pending for a channel, and notify-rate bounds them; the
 // last arrival is always rung.
 //
-// It also makes the client's kernel forget names of files that a channel does not show any more. FUSE's
-// notifications for that would wait for a directory's lock, which clients can hold, too; so the same
-// process touches each of them, whereupon the kernel is told ESTALE, looks the name up again and finds
-// nothing.
+// It also makes the client's kernel forget names of files that a channel does not show any more. FUSE's notifications
+// for that would wait for a directory's lock, which clients can hold, too. So the same process touches each name: the
+// kernel gets ESTALE, looks the name up again and finds nothing.
 #pragma once
 
 #include <atomic>
@@ -20,7 +18,7 @@
 
 #include <base/executor.hpp>
 #include <channel/registry.hpp>
-#include <fuse/ringer.hpp>
+#include <fuse/bell_process.hpp>
 #include <fuse/session.hpp>
 
 namespace ipcfs::fuse {
@@ -57,12 +55,14 @@ private:
     std::string mountpoint_;
     channel::Registry& registry_;
     Session& session_;
-    Ringer ringer_;
+    BellProcess process_;
     std::atomic<bool> is_open_{false};
     std::atomic<std::uint64_t> rung_{0}, failed_{0};
-    Executor ringing_{
-        "ipcfs-doorbell",
-        {.threads = Ringer::kLines, .concurrency = Ringer::kLines, .user_jobs = kMostForOwner}};
+    Executor ringing_{"ipcfs-doorbell",
+                      {.threads = BellProcess::kLines,
+                       .concurrency = BellProcess::kLines,
+                       .user_jobs = kMostForOwner,
+                       .timers = &registry_.environment().timers}};
     Executor refreshing_{"ipcfs-refresh", {}};
 };
 

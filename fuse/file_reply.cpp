@@ -17,11 +17,10 @@ namespace {
 
 constexpr std::size_t kWorthSplicing = 16 << 10;  // below, copying is cheaper than three calls
 
-// A pipe is only a sleeve here: filled and emptied within one reply. One that could not be emptied is
-// thrown away.
+// A thread's pipe, filled and emptied within one reply. A pipe that could not be emptied is closed.
 class Sleeve {
 public:
-    // False: no pipe of this size is to be had.
+    // False if there can be no pipe of this size.
     bool fits(std::size_t bytes) noexcept {
         if (refused_ && bytes >= refused_) return false;
         if (!in_) {
@@ -50,7 +49,7 @@ private:
     std::size_t refused_ = 0;  // bytes
 };
 
-// -1 with errno as writev(2); nothing: not this way, nothing was sent.
+// `result` is as of writev(2). False if nothing was sent and it has to be sent in another way.
 bool splice_reply(int device, const fuse_out_header& header, const FileBytes& bytes,
                   ssize_t& result) noexcept {
     constexpr std::size_t kPage = 4096;

@@ -1,5 +1,5 @@
-// Answers to READ whose bytes lie in a file of the daemon's own (a memory file): they go the shortest
-// way there is, into the ring entry's buffer or by splice(2), and not through a buffer of ours.
+// Answers to READ whose bytes are in a file of the daemon's own (a memory file): they are read into the ring entry's
+// buffer or sent by splice(2), without a buffer in between.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace ipcfs::fuse {
 
-// A part of a file. It may turn out to be shorter: then so is the answer.
+// A part of a file. If the file is shorter, so is the answer.
 struct FileBytes {
     int file = -1;  // borrowed
     std::uint64_t offset = 0;

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -10,7 +9,7 @@ namespace ipcfs::fuse {
 
 namespace {
 
-// Of a memory file: its pages are accounted for as they are used, however strict the machine is.
+// Maps a memory file, whose pages are accounted for only when used, even with strict overcommit.
 void* map_shared(const Fd& memory, std::size_t bytes) {
     if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) return nullptr;
     void* at =
@@ -66,18 +65,6 @@ bool Inheritance::used(const std::byte* at) const noexcept {
 std::uint64_t Inheritance::request_id(std::uint64_t unique) const noexcept {
     const std::uint64_t plain = unique & ~(1ULL << 63);  // without FUSE_UNIQUE_RESEND
     return mix(shared_->connection + mix(plain)) | 1;
-}
-
-void Inheritance::keep_init_reply(const void* header_and_body, std::size_t size) noexcept {
-    size = std::min(size, sizeof shared_->reply);
-    std::memcpy(shared_->reply, header_and_body, size);
-    shared_->reply_size.store(static_cast<std::uint32_t>(size));
-}
-
-std::size_t Inheritance::init_reply(void* to, std::size_t room) const noexcept {
-    const std::size_t size = std::min<std::size_t>(shared_->reply_size.load(), room);
-    std::memcpy(to, shared_->reply, size);
-    return size;
 }
 
 void Inheritance::begin_life() noexcept {

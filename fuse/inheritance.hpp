@@ -1,16 +1,16 @@
-// What a daemon that is killed leaves to its successor: memory that the holder (daemon/holder.hpp) maps
-// before it forks the first daemon, and that every daemon after it has at the same addresses. The
-// exchange of FUSE_INIT, the table of open files, and with io_uring the rings' buffers, where requests
-// lie that no daemon has answered yet.
+// What a killed daemon leaves to its successor: memory that the holder (daemon/holder.hpp) maps before it forks the
+// first daemon, so that every daemon has it at the same addresses. It contains the exchange of FUSE_INIT, the table of
+// open files, and with io_uring the rings' buffers with the requests that no daemon has answered yet.
 //
-// Whoever writes here may die between any two stores. So each part says in which order it is written,
-// and what its reader makes of every state in between. One daemon at a time; in it, any thread.
+// A writer may be killed between any two stores. So each part states the order in which it is written, and what every
+// intermediate state means. One daemon at a time; in it, any thread.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <linux/fuse.h>
 #include <memory>
 #include <sys/types.h>
 #include <vector>
@@ -31,7 +31,7 @@ struct alignas(64) HandleSlot {
     uid_t uid;                              // the opener
     gid_t gid;
     pid_t pid, tid;
-    std::uint64_t opened_by;  // unique of its OPEN: one that comes again was not answered
+    std::uint64_t opened_by;  // unique of its OPEN; if that is resent, it was not answered
     std::atomic<std::uint64_t>
         poll;  // the kernel's name for it in FUSE_NOTIFY_POLL; 0: never polled
     std::atomic<std::uint32_t> marks;         // tree::OpenFile::marks()
@@ -41,12 +41,12 @@ struct alignas(64) HandleSlot {
 };
 static_assert(sizeof(HandleSlot) == 128);
 
-// Where one io_uring entry's request and reply are, beside its RingHeader in the same page. `c` is the
-// commit id that the kernel wrote into that header; an older one in any of these means nothing.
+// The progress of one io_uring entry's request and reply, in the same page as its RingHeader. `c` is the commit id
+// that the kernel wrote into that header; a field with an older one means nothing.
 //   settled == c    the kernel has taken the reply: nothing is left to do
-//   answered == c   the reply lies there whole: to be committed (again)
-//   replying == c   a reply was being written over the request, whose overwritten part is `saved`
-//   seen == c       the request's headers are copied to in front of its payload
+//   answered == c   the reply is complete: commit it (again)
+//   replying == c   a reply was being written over the request; `saved` has the overwritten part
+//   seen == c       the request's headers have been copied in front of its payload
 //   none            the request is as the kernel wrote it
 struct RingNote {
     std::atomic<std::uint64_t> seen, replying, answered, settled;
@@ -55,6 +55,11 @@ struct RingNote {
     std::byte saved[2048];
 };
 constexpr std::size_t kRingNoteAt = 512;  // in the entry's page
+
+struct InitReply {
+    fuse_out_header header;
+    fuse_init_out out;
+};
 
 class Inheritance {
 public:
@@ -68,15 +73,20 @@ public:
     Inheritance& operator=(const Inheritance&) = delete;
 
     // ---- the connection
-    std::uint64_t connection() const noexcept { return shared_->connection; }
-    // A request's name among those of all connections and daemons; never 0.
+    // A number for the request that is unique over all connections and daemons; never 0.
     std::uint64_t request_id(std::uint64_t unique) const noexcept;
-    // FUSE_INIT as the kernel sent it, read(2) right into here; its header's length says how long it is.
+    // FUSE_INIT as the kernel sent it, read(2) directly into this memory. Its header has its length.
     std::byte* init_request() noexcept { return shared_->init_request; }
     static constexpr std::size_t kInitRoom = 16 << 10;
-    // The reply: kept before it is sent. `sent` after.
-    void keep_init_reply(const void* header_and_body, std::size_t size) noexcept;
-    std::size_t init_reply(void* to, std::size_t room) const noexcept;  // 0: none was made
+    // The reply is kept before it is sent; init_sent() is called after that.
+    void keep_init_reply(const InitReply& reply) noexcept {
+        shared_->reply = reply;
+        shared_->has_reply.store(true);
+    }
+    // Null: none was made.
+    const InitReply* init_reply() const noexcept {
+        return shared_->has_reply.load() ? &shared_->reply : nullptr;
+    }
     void init_sent() noexcept { shared_->init_sent.store(true); }
     bool init_was_sent() const noexcept { return shared_->init_sent.load(); }
 
@@ -84,19 +94,19 @@ public:
     // Of the daemon that runs, from 1. By the holder, before each fork.
     void begin_life() noexcept;
     std::uint64_t life() const noexcept { return shared_->life.load(); }
-    // The first id that a daemon which needs none below `least` may give to channels, payloads and regions,
-    // so that no node id means two things to the kernel. 2^32 of them are its own.
+    // Reserves 2^32 ids for channels, payloads and regions of this daemon and returns the first, at least `least`.
+    // No node id may ever mean two things to the kernel.
     std::uint64_t claim_ids(std::uint64_t least) noexcept;
-    // The session can be taken over; until it says so a death is the end of the mount.
-    void say_survivable(bool yes) noexcept { shared_->survivable.store(yes); }
+    // Whether a successor can take the session over. Until it is set, the daemon's death ends the mount.
+    void set_survivable(bool yes) noexcept { shared_->survivable.store(yes); }
     bool survivable() const noexcept { return shared_->survivable.load(); }
-    // This life answers requests from here on.
-    void say_serving() noexcept { shared_->serving.store(true); }
+    // The current daemon answers requests from now on.
+    void set_serving() noexcept { shared_->serving.store(true); }
     bool serving() const noexcept { return shared_->serving.load(); }
-    // The daemon ends because it is to.
-    void say_ending() noexcept { shared_->ending.store(true); }
+    // The daemon ends on purpose.
+    void set_ending() noexcept { shared_->ending.store(true); }
     bool ending() const noexcept { return shared_->ending.load(); }
-    // Requests that the rings have brought, by queue.
+    // The number of requests received by a ring queue.
     std::atomic<std::uint64_t>& fetched(std::size_t queue) noexcept {
         return shared_->fetched[queue % kQueues];
     }
@@ -132,7 +142,7 @@ public:
     // ---- rings
     std::byte* rings() noexcept { return rings_; }
     std::size_t ring_bytes() const noexcept { return ring_bytes_; }
-    // Whether anything was ever written at `at`, which looking there would hide. At most a page.
+    // Whether the page at `at` was ever written. (Reading it would allocate it.)
     bool used(const std::byte* at) const noexcept;
 
 private:
@@ -140,8 +150,8 @@ private:
         std::uint64_t connection;
         std::atomic<std::uint64_t> life, next_id, slots_used;
         std::atomic<bool> survivable, serving, ending, init_sent;
-        std::atomic<std::uint32_t> reply_size;
-        alignas(64) std::byte reply[512];
+        std::atomic<bool> has_reply;
+        InitReply reply;
         alignas(64) std::byte init_request[kInitRoom];
         std::array<std::atomic<std::uint64_t>, kQueues> fetched;
     };

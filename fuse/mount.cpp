@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 #include <fcntl.h>
+#include <filesystem>
 #include <spawn.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -24,26 +25,6 @@ namespace ipcfs::fuse {
 namespace {
 
 constexpr const char* kType = "fuse.ipcfs";
-
-// The path as mountinfo has it. The last component is not looked at: on a dead mount that fails.
-Result<std::string> absolute(const std::string& path) {
-    std::string trimmed = path;
-    while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-    const auto slash = trimmed.rfind('/');
-    const std::string parent = slash == std::string::npos ? "." : trimmed.substr(0, slash + 1);
-    const std::string name = slash == std::string::npos ? trimmed : trimmed.substr(slash + 1);
-    char real[PATH_MAX];
-    struct stat info {};
-    const bool link = ::lstat(trimmed.c_str(), &info) == 0 && S_ISLNK(info.st_mode);
-    if (name.empty() || name == "." || name == ".." || link) {
-        if (!::realpath(trimmed.c_str(), real)) return errno_fault("mount point " + path);
-        return std::string(real);
-    }
-    if (!::realpath(parent.c_str(), real)) return errno_fault("mount point " + path);
-    std::string full = real;
-    if (full.back() != '/') full += '/';
-    return full + name;
-}
 
 // Runs fusermount3 and gives its exit status, -1 if it could not be run.
 int run_fusermount(std::vector<std::string> words, int keep_open) {
@@ -125,34 +106,51 @@ Result<Fd> mount_directly(const MountOptions& options, const std::string& path) 
     return device;
 }
 
-bool detach(const std::string& path, bool privileged, int flags) {
-    if (privileged && ::umount2(path.c_str(), flags | MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+}  // namespace
+
+std::string canonical_mount(const std::string& mount) {
+    namespace fs = std::filesystem;
+    std::error_code failed;
+    fs::path path = fs::absolute(mount, failed).lexically_normal();
+    for (int links = 0; links < 40; ++links) {
+        if (!path.has_filename()) path = path.parent_path();
+        if (path == path.root_path()) return "/";
+        fs::path parent = fs::weakly_canonical(path.parent_path(), failed);
+        if (failed) parent = path.parent_path();
+        path = parent / path.filename();
+        // Use readlink: stat fails with ENOTCONN on a dead mount and never returns on a stopped one.
+        char target[PATH_MAX];
+        ssize_t size = readlink(path.c_str(), target, sizeof target);
+        if (size <= 0) break;
+        path = (parent / std::string(target, static_cast<std::size_t>(size))).lexically_normal();
+    }
+    return path.string();
+}
+
+bool detach_mount(const std::string& path, bool aborts) {
+    if (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW | (aborts ? MNT_FORCE : 0)) == 0)
         return true;
     return run_fusermount({"fusermount3", "-u", "-q", "-z", "--", path}, -1) == 0;
 }
 
-}  // namespace
-
 Result<Mount> Mount::make(const MountOptions& options) {
-    auto path = absolute(options.path);
-    if (!path) return path.error();
+    const std::string path = canonical_mount(options.path);
     Mount made;
     made.allow_other_ = options.allow_other;
     Result<Fd> device = Fault{EPERM, "mount"};
     if (::geteuid() == 0) {
-        device = mount_directly(options, *path);
-        made.privileged_ = bool(device);
+        device = mount_directly(options, path);
     }
     if (!device && device.error().code == EPERM) {
-        device = mount_by_fusermount(options, *path, options.allow_other);
+        device = mount_by_fusermount(options, path, options.allow_other);
         if (!device && options.allow_other) {
             made.allow_other_ = false;
-            device = mount_by_fusermount(options, *path, false);
+            device = mount_by_fusermount(options, path, false);
         }
     }
     if (!device) return device.error();
     made.device_ = std::move(*device);
-    made.path_ = std::move(*path);
+    made.path_ = path;
     if (const auto entry = top_mount_at(made.path_)) made.number_ = entry->device;
     return made;
 }
@@ -164,7 +162,6 @@ Result<Mount> Mount::share() const {
     same.path_ = path_;
     same.number_ = number_;
     same.allow_other_ = allow_other_;
-    same.privileged_ = privileged_;
     return same;
 }
 
@@ -175,7 +172,7 @@ bool Mount::unmount() noexcept {
         const auto top = top_mount_at(path);
         // An administrator may have unmounted it, and put something else there since.
         if (!top || top->type != kType || (!number_.empty() && top->device != number_)) return true;
-        return detach(path, privileged_, MNT_FORCE);
+        return detach_mount(path, true);
     } catch (const std::exception&) {
         return false;
     }
@@ -195,12 +192,10 @@ Result<bool> clear_stale_mount(const std::string& path) {
         ::usleep(10'000);
     }
     if (error != ENOTCONN && error != ECONNABORTED) return said(false);
-    const auto full = absolute(path);
-    if (!full) return full.error();
-    const auto top = top_mount_at(*full);
+    const std::string full = canonical_mount(path);
+    const auto top = top_mount_at(full);
     if (!top || top->type != kType) return said(false);
-    if (!detach(*full, ::geteuid() == 0, MNT_FORCE))
-        return Fault{EBUSY, "unmount the dead ipcfs on " + path};
+    if (!detach_mount(full, true)) return Fault{EBUSY, "unmount the dead ipcfs on " + path};
     return said(true);
 }
 

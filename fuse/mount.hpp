@@ -50,15 +50,21 @@ private:
         std::swap(path_, other.path_);
         std::swap(number_, other.number_);
         std::swap(allow_other_, other.allow_other_);
-        std::swap(privileged_, other.privileged_);
     }
 
     Fd device_;
     std::string path_;    // absolute; empty: nothing is mounted
     std::string number_;  // "major:minor" of the mounted file system, empty if not found
     bool allow_other_ = false;
-    bool privileged_ = false;
 };
+
+// The path of a mount point as mountinfo has it, with links resolved; what is mounted there is not touched, since it may
+// be dead. Components that do not exist stay unchanged.
+std::string canonical_mount(const std::string& mount);
+
+// Detaches the topmost mount on `path` (canonical) lazily, by umount2(2) or by fusermount3; `aborts`: and ends its
+// connection, as root.
+bool detach_mount(const std::string& path, bool aborts);
 
 // Detaches an ipcfs mount whose daemon is gone (ENOTCONN, ECONNABORTED) from `path`. True: there
 // was one. Never touches another file system's mount, nor a living one.

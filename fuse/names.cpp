@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include <fuse/operations.hpp>
-#include <fuse/waiting.hpp>
+#include <fuse/uapi.hpp>
 
 namespace ipcfs::fuse {
 namespace {
@@ -335,7 +335,7 @@ fuse_entry_out entry_of(const Door& door, const NodeInfo& info) noexcept {
 }
 
 std::uint64_t Door::init_flags() noexcept {
-    return 1ULL << 28;  // FUSE_HANDLE_KILLPRIV_V2: no look at security.capability before a write
+    return kInitHandleKillprivV2;  // no look at security.capability before a write
 }
 
 const FileSystem& Door::operations() noexcept {

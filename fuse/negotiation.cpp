@@ -62,20 +62,18 @@ ssize_t Session::write_init_reply(iovec* iov, int count) noexcept {
     }
     report_.why_not_survives = cannot_survive();
     report_.survives = report_.why_not_survives.empty();
-    if (config_.inheritance) config_.inheritance->say_survivable(report_.survives);
+    if (config_.inheritance) config_.inheritance->set_survivable(report_.survives);
     if (!config_.inheritance || !init_answered_) return ::writev(mount_.device().get(), iov, count);
 
     // What the kernel was told once holds, whatever this daemon would say.
-    struct {
-        fuse_out_header header;
-        fuse_init_out out;
-    } reply{};
     const std::size_t whole = iov[0].iov_len + iov[1].iov_len;
-    if (config_.inheritance->init_reply(&reply, sizeof reply) == 0) {
-        std::memcpy(&reply.header, iov[0].iov_base, sizeof reply.header);
-        std::memcpy(&reply.out, iov[1].iov_base, std::min(sizeof reply.out, iov[1].iov_len));
-        config_.inheritance->keep_init_reply(&reply, sizeof reply);
+    if (!config_.inheritance->init_reply()) {
+        InitReply made{};
+        std::memcpy(&made.header, iov[0].iov_base, sizeof made.header);
+        std::memcpy(&made.out, iov[1].iov_base, std::min(sizeof made.out, iov[1].iov_len));
+        config_.inheritance->keep_init_reply(made);
     }
+    const InitReply& reply = *config_.inheritance->init_reply();
     report_.init_accepted = reply.out.flags | std::uint64_t{reply.out.flags2} << 32;
     if (!replaying_) {
         // ENOENT: a predecessor sent it, and had no time to note that.
@@ -106,12 +104,8 @@ Result<void> Session::answer_init() {
     replaying_ = inherited && inherited->init_was_sent();
     if (inherited) {
         // The transport that the kernel was told of.
-        struct {
-            fuse_out_header header;
-            fuse_init_out out;
-        } reply{};
-        if (inherited->init_reply(&reply, sizeof reply) > 0) {
-            must_ring_ = (reply.out.flags2 & (kInitOverIoUring >> 32)) != 0;
+        if (const InitReply* reply = inherited->init_reply()) {
+            must_ring_ = (reply->out.flags2 & (kInitOverIoUring >> 32)) != 0;
             config_.transport = must_ring_ ? Transport::kUring : Transport::kClassic;
         }
     }

@@ -70,7 +70,7 @@ std::shared_ptr<Parked> ParkedTable::find_or_remember(std::uint64_t unique, Nano
     });
 }
 
-std::vector<std::shared_ptr<Parked>> ParkedTable::unheard() {
+std::vector<std::shared_ptr<Parked>> ParkedTable::lost_interrupts() {
     std::vector<std::pair<pid_t, std::shared_ptr<Parked>>> due;
     for (auto& part : shards_)
         part.with([&](Shard& s) {

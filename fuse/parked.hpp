@@ -1,6 +1,6 @@
-// Requests that wait. An operation that cannot be answered at once parks: then an interrupt finds
-// it, and a ring that runs short of entries can ask it to give up. FUSE_INTERRUPT travels by another queue than the request and can overtake it, so
-// interrupts for unknown requests are remembered until the request parks or is stale.
+// Requests that wait. An operation that cannot be answered at once parks: then an interrupt finds it, and a ring that
+// runs short of entries can make it give up. FUSE_INTERRUPT travels by another queue than the request and can overtake
+// it, so interrupts for unknown requests are remembered until the request parks or is stale.
 // Owned by Session; any thread. Locks are leaves: nothing of the operation is called under them.
 #pragma once
 
@@ -19,9 +19,8 @@
 
 namespace ipcfs::fuse {
 
-// Who is asked first to give up when ring entries run short: reads are re-issued by every program.
+// When ring entries run short, the lowest rank gives up first: every program repeats interrupted reads.
 enum class ParkRank : std::uint8_t { kRead, kOpen, kWrite };
-constexpr std::size_t kParkRanks = 3;
 
 // A waiting operation, seen from the transport.
 class Parked {
@@ -36,21 +35,21 @@ public:
 class ParkedTable {
 public:
     // False: an interrupt for `unique` came first; it is forgotten now and nothing was added.
-    // `tid` is the requester's thread, 0 where its interrupts cannot be lost (see unheard) or it is not
+    // `tid` is the requester's thread, 0 where its interrupts cannot be lost (see lost_interrupts) or it is not
     // visible.
     bool add(std::uint64_t unique, std::shared_ptr<Parked> op, pid_t tid = 0);
-    // The operation is answered by whoever calls this.
+    // The caller answers the operation.
     void remove(std::uint64_t unique);
 
     std::shared_ptr<Parked> find(std::uint64_t unique);  // null: none is parked
     // The operation to interrupt; null if none is parked, which is remembered.
     std::shared_ptr<Parked> find_or_remember(std::uint64_t unique, Nanos now);
 
-    // Operations whose interrupt the kernel lost: over io_uring it forgets a signal that comes between
-    // the queueing of a request and its being handed to the ring, and then waits, unkillable, for the
-    // answer alone. Such a requester is seen in state D (otherwise S). Looked at once, at the second
-    // call after it parked, by when no interrupt can be lost any more.
-    std::vector<std::shared_ptr<Parked>> unheard();
+    // Operations whose interrupt the kernel lost: over io_uring it forgets a signal that arrives after a request was
+    // queued and before the ring got it, and then waits, unkillable, for the answer alone. Such a requester is in
+    // state D (others in S). Each operation is checked once, at the second call after it parked; by then no
+    // interrupt can be lost any more.
+    std::vector<std::shared_ptr<Parked>> lost_interrupts();
 
     std::vector<std::shared_ptr<Parked>> operations() const;
     std::size_t size() const;  // operations parked
@@ -59,7 +58,7 @@ private:
     struct Record {
         std::shared_ptr<Parked> op;
         pid_t tid = 0;
-        std::uint8_t calls = 0;  // of unheard()
+        std::uint8_t calls = 0;  // of lost_interrupts()
     };
     struct Early {
         std::uint64_t unique;

@@ -55,26 +55,19 @@ KernelFacts probe_kernel() {
     return facts;
 }
 
-std::vector<MountEntry> read_mounts() {
-    std::vector<MountEntry> mounts;
+std::optional<MountEntry> top_mount_at(const std::string& path) {
+    std::optional<MountEntry> top;
     std::ifstream file("/proc/self/mountinfo");
     for (std::string line; std::getline(file, line);) {
         // 36 35 98:0 /root /mount/point options [optional...] - type source options
         std::istringstream words(line);
-        std::string id, parent, device, root, path, word, type;
-        words >> id >> parent >> device >> root >> path;
+        std::string id, parent, device, root, at, word, type;
+        words >> id >> parent >> device >> root >> at;
         while (words >> word && word != "-") {
         }
         words >> type;
-        if (words) mounts.push_back({std::move(device), unescape(path), std::move(type)});
+        if (words && unescape(at) == path) top = {std::move(device), std::move(type)};
     }
-    return mounts;
-}
-
-std::optional<MountEntry> top_mount_at(const std::string& path) {
-    std::optional<MountEntry> top;
-    for (auto& mount : read_mounts())
-        if (mount.path == path) top = std::move(mount);
     return top;
 }
 

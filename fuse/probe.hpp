@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 namespace ipcfs::fuse {
 
@@ -21,14 +20,10 @@ struct KernelFacts {
 
 KernelFacts probe_kernel();
 
-// One line of /proc/self/mountinfo.
 struct MountEntry {
     std::string device;  // "major:minor"
-    std::string path;    // unescaped
     std::string type;    // "fuse.ipcfs"
 };
-
-std::vector<MountEntry> read_mounts();
 
 // The mount that a look-up of `path` (absolute, as in mountinfo) ends in, if one is mounted there.
 std::optional<MountEntry> top_mount_at(const std::string& path);

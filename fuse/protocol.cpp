@@ -1,6 +1,8 @@
 // Any thread.
 #include <algorithm>
 #include <charconv>
+#include <cinttypes>
+#include <cstdio>
 #include <fcntl.h>
 #include <string>
 #include <unistd.h>
@@ -80,8 +82,57 @@ bool Request::reply_file(const FileBytes& bytes) noexcept {
     return session_->send(entry_, fuse_out_header{0, 0, header_.unique}, bytes);
 }
 
-bool has_no_reply(std::uint32_t opcode) noexcept {
-    return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_NOTIFY_REPLY;
+// ---- what a session does with a request -----------------------------------------------------------
+
+void Session::dispatch(Request& request, OpcodeCounts& counts) noexcept {
+    const std::uint32_t opcode = request.header().opcode;
+    counts.count(opcode);
+    if (config_.debug) {
+        const fuse_in_header& in = request.header();
+        std::fprintf(stderr, "unique %" PRIu64 " opcode %u node %" PRIu64 " bytes %u pid %u\n",
+                     in.unique, opcode, in.nodeid, in.len, in.pid);
+    }
+    if (opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_NOTIFY_REPLY) return;
+    const Handler handler = opcode < kOpcodes ? system_.handlers[opcode] : nullptr;
+    if (handler) {
+        handler(request);
+        IPCFS_CHECK(!request.is_open());  // neither answered nor parked
+    } else {
+        const bool is_done = opcode == FUSE_RELEASEDIR || opcode == FUSE_DESTROY;
+        request.fail(is_done ? 0 : ENOSYS);
+    }
+}
+
+bool Session::send(RingEntry* entry, const iovec* parts, int count) noexcept {
+    if (entry) return entry->queue->reply(*entry, parts, count) >= 0;
+    return ::writev(mount_.device().get(), parts, count) >= 0;
+}
+
+bool Session::send(RingEntry* entry, const fuse_out_header& header,
+                   const FileBytes& bytes) noexcept {
+    if (entry) return entry->queue->reply(*entry, header, bytes) >= 0;
+    return send_bytes(mount_.device().get(), header, bytes) >= 0;
+}
+
+bool Session::park(std::shared_ptr<Parked> op, ParkRank rank, Request& request) {
+    IPCFS_CHECK(request.is_open() && !request.is_parked_);
+    RingEntry* const entry = request.entry_;
+    request.is_parked_ = true;
+    pid_t tid = 0;
+    if (entry) {
+        tid = static_cast<pid_t>(request.header_.pid);
+        entry->queue->park(*entry, request.unique(), rank);
+    }
+    // From add() on, another thread may complete the operation and answer.
+    if (parked_.add(request.unique(), std::move(op), tid)) return true;
+    request.is_parked_ = false;
+    if (entry) entry->queue->unpark(*entry);
+    return false;
+}
+
+void Session::unpark(Request& request) noexcept {
+    if (request.entry_) request.entry_->queue->unpark(*request.entry_);
+    parked_.remove(request.unique());
 }
 
 }  // namespace ipcfs::fuse

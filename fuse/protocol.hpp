@@ -26,8 +26,8 @@ namespace ipcfs::fuse {
 class Session;
 struct RingEntry;
 
-// Belongs to whoever is going to answer it, once: the handler, or the operation it was moved into. The
-// answers return false when the requester is gone. One thread at a time.
+// Must be answered exactly once, by the handler or by the operation it was moved into. Answers return false when the
+// requester is gone. One thread at a time.
 class Request {
 public:
     // `raw` is the whole request, until the handler returns. `entry` is null where it came by /dev/fuse.
@@ -41,7 +41,7 @@ public:
     Session& session() const noexcept { return *session_; }
     const fuse_in_header& header() const noexcept { return header_; }
     std::uint64_t unique() const noexcept { return header_.unique; }
-    // A predecessor left it, and may have done it without saying so.
+    // Whether a predecessor left it; it may have done it without answering.
     bool left() const noexcept { return left_; }
     // Who asks. A pid of 0: of another pid namespace.
     access::Subject subject() const noexcept;
@@ -64,7 +64,7 @@ public:
     // Counts its answer in `answers` before it goes out; see Handle.
     void count_in(std::atomic<std::uint32_t>& answers) noexcept { answers_ = &answers; }
 
-    bool fail(int error) noexcept;  // 0: done, and nothing to say
+    bool fail(int error) noexcept;  // 0: success, without content
     bool reply(std::span<const std::byte> first, std::span<const std::byte> second = {}) noexcept;
     template <class T>
     requires std::is_trivially_copyable_v<T>
@@ -93,16 +93,34 @@ private:
     bool is_parked_ = false;
 };
 
+// Requests counted by opcode. Each thread that serves has a block of its own, so that counting is one uncontended
+// addition; whoever asks adds the blocks up.
+constexpr std::size_t kOpcodes = 64;  // the kernel uses less than that; others share the last one
+using RequestCounts = std::array<std::uint64_t, kOpcodes>;
+
+class alignas(64) OpcodeCounts {
+public:
+    // One thread.
+    void count(std::uint32_t opcode) noexcept {
+        auto& cell = cells_[opcode < kOpcodes ? opcode : kOpcodes - 1];
+        cell.store(cell.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
+    // Any thread.
+    void add_to(RequestCounts& sum) const noexcept {
+        for (std::size_t i = 0; i < kOpcodes; ++i)
+            sum[i] += cells_[i].load(std::memory_order_relaxed);
+    }
+
+private:
+    std::array<std::atomic<std::uint64_t>, kOpcodes> cells_{};
+};
+
 // What a file system does: by opcode. A handler answers the request or moves it into an operation that is
 // parked. Null: ENOSYS, but for closing a directory.
 using Handler = void (*)(Request& request) noexcept;
 struct FileSystem {
-    static constexpr std::size_t kOpcodes = 64;
     std::array<Handler, kOpcodes> handlers{};
     void (*init)(fuse_conn_info* connection) noexcept = nullptr;  // see fuse_lowlevel_ops::init
 };
-
-// FORGET and its like.
-bool has_no_reply(std::uint32_t opcode) noexcept;
 
 }  // namespace ipcfs::fuse

@@ -1,17 +1,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cinttypes>
-#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <utility>
 
-#include <base/check.hpp>
 #include <fuse/buffer.hpp>
 #include <fuse/session.hpp>
 #include <fuse/uapi.hpp>
@@ -21,33 +16,6 @@ namespace ipcfs::fuse {
 namespace {
 
 constexpr std::chrono::milliseconds kNotifyPatience{300};
-
-// Gets a reader out of read(2) at the end; its handler does nothing.
-int wake_signal() {
-    return SIGRTMIN + 11;
-}
-
-void install_wake_signal() {
-    struct sigaction action {};
-    action.sa_handler = [](int) {};
-    ::sigaction(wake_signal(), &action, nullptr);  // without SA_RESTART
-}
-
-// Threads started within take no signal but the wake signal: the others are main's.
-class QuietThreads {
-public:
-    QuietThreads() {
-        sigset_t quiet;
-        ::sigfillset(&quiet);
-        for (const int own : {wake_signal(), SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP})
-            ::sigdelset(&quiet, own);
-        ::pthread_sigmask(SIG_SETMASK, &quiet, &before_);
-    }
-    ~QuietThreads() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
-private:
-    sigset_t before_{};
-};
 
 }  // namespace
 
@@ -121,36 +89,6 @@ ssize_t Session::on_writev(int, iovec* iov, int count, void* self) noexcept {
     return ::writev(session.mount_.device().get(), iov, count);
 }
 
-void Session::dispatch(Request& request, OpcodeCounts& counts) noexcept {
-    const std::uint32_t opcode = request.header().opcode;
-    counts.count(opcode);
-    if (config_.debug) {
-        const fuse_in_header& in = request.header();
-        std::fprintf(stderr, "unique %" PRIu64 " opcode %u node %" PRIu64 " bytes %u pid %u\n",
-                     in.unique, opcode, in.nodeid, in.len, in.pid);
-    }
-    if (has_no_reply(opcode)) return;
-    const Handler handler = opcode < FileSystem::kOpcodes ? system_.handlers[opcode] : nullptr;
-    if (handler) {
-        handler(request);
-        IPCFS_CHECK(!request.is_open());  // neither answered nor parked
-    } else {
-        const bool is_done = opcode == FUSE_RELEASEDIR || opcode == FUSE_DESTROY;
-        request.fail(is_done ? 0 : ENOSYS);
-    }
-}
-
-bool Session::send(RingEntry* entry, const iovec* parts, int count) noexcept {
-    if (entry) return entry->queue->reply(*entry, parts, count) >= 0;
-    return ::writev(mount_.device().get(), parts, count) >= 0;
-}
-
-bool Session::send(RingEntry* entry, const fuse_out_header& header,
-                   const FileBytes& bytes) noexcept {
-    if (entry) return entry->queue->reply(*entry, header, bytes) >= 0;
-    return send_bytes(mount_.device().get(), header, bytes) >= 0;
-}
-
 bool Session::notify_raw(Notification code, const void* body, std::size_t size) noexcept {
     fuse_out_header header{static_cast<std::uint32_t>(sizeof header + size),
                            static_cast<std::int32_t>(code), 0};
@@ -159,8 +97,6 @@ bool Session::notify_raw(Notification code, const void* body, std::size_t size) 
 }
 
 Result<void> Session::start() {
-    install_wake_signal();
-    QuietThreads quiet;
     if (auto answered = answer_init(); !answered) return answered;
     if (!report_.survives && report_.why_not_survives.empty())
         report_.why_not_survives = cannot_survive();
@@ -178,7 +114,7 @@ Result<void> Session::start() {
         if (!report_.survives) return Fault{EPROTO, "take over: " + report_.why_not_survives};
         if (auto taken = take_over(); !taken) return taken;
     }
-    if (config_.inheritance) config_.inheritance->say_serving();
+    if (config_.inheritance) config_.inheritance->set_serving();
     for (auto& ring : rings_) ring->let_register();
     for (auto& ring : rings_)
         if (auto registered = ring->await_registered(); !registered) return registered;
@@ -187,7 +123,7 @@ Result<void> Session::start() {
 
 void Session::ended(const std::string& reason) noexcept {
     ::fuse_session_exit(session_);
-    if (stopping_.load() || end_told_.exchange(true)) return;
+    if (stopping_.load() || end_reported_.exchange(true)) return;
     if (config_.on_end) config_.on_end(reason);
 }
 
@@ -195,10 +131,6 @@ void Session::stop() noexcept {
     std::scoped_lock hold(stop_mutex_);
     if (std::exchange(stopped_, true)) return;
     stopping_.store(true);
-    {
-        std::scoped_lock gate(gate_.mutex);
-        gate_.closed = true;
-    }
     if (session_) ::fuse_session_exit(session_);
     // One that could not take over: the holder may have another try.
     if (config_.inheritance && !config_.inheritance->ending()) mount_.leave();
@@ -206,59 +138,23 @@ void Session::stop() noexcept {
     // Without privilege that aborted nothing: these replies are what frees the clients.
     for (const auto& op : parked_.operations()) op->interrupt(ENOTCONN);
     for (auto& ring : rings_) ring->stop();
-    // A reader may be between its look at `stopping_` and the read: signal until it is through.
-    for (auto& reader : readers_)
-        while (reader->thread.joinable() && !reader->done.load()) {
-            ::pthread_kill(reader->thread.native_handle(), wake_signal());
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        }
-    for (auto& reader : readers_)
-        if (reader->thread.joinable()) reader->thread.join();
+    stop_readers();
     for (auto& ring : rings_) ring->join();
     for (const auto& op : parked_.operations()) op->interrupt(ENOTCONN);  // parked meanwhile
-    std::unique_lock gate(gate_.mutex);
-    gate_.empty.wait_for(gate, kNotifyPatience, [this] { return gate_.inside == 0; });
+    if (notifying_.try_lock_for(kNotifyPatience)) notifying_.unlock();
 }
 
-bool Session::park(std::shared_ptr<Parked> op, ParkRank rank, Request& request) {
-    IPCFS_CHECK(request.is_open() && !request.is_parked_);
-    RingEntry* const entry = request.entry_;
-    request.is_parked_ = true;
-    pid_t tid = 0;
-    if (entry) {
-        tid = static_cast<pid_t>(request.header_.pid);
-        entry->queue->park(*entry, request.unique(), rank);
-    }
-    // From add() on, another thread may complete the operation and answer.
-    if (parked_.add(request.unique(), std::move(op), tid)) return true;
-    request.is_parked_ = false;
-    if (entry) entry->queue->unpark(*entry);
-    return false;
-}
-
-std::size_t Session::end_unheard() {
-    const auto lost = parked_.unheard();
+std::size_t Session::end_lost_interrupts() {
+    const auto lost = parked_.lost_interrupts();
     for (const auto& op : lost) op->interrupt(EINTR);
     return lost.size();
 }
 
-void Session::unpark(Request& request) noexcept {
-    if (request.entry_) request.entry_->queue->unpark(*request.entry_);
-    parked_.remove(request.unique());
-}
-
 template <class Notify>
 Result<void> Session::notify(const char* what, Notify&& send) {
-    {
-        std::scoped_lock gate(gate_.mutex);
-        if (gate_.closed) return Fault{ENOTCONN, what};
-        ++gate_.inside;
-    }
+    const std::shared_lock inside(notifying_);
+    if (stopping_.load()) return Fault{ENOTCONN, what};
     const int result = send();
-    {
-        std::scoped_lock gate(gate_.mutex);
-        if (--gate_.inside == 0) gate_.empty.notify_all();
-    }
     if (result < 0 && result != -ENOENT) return Fault{-result, what};
     return {};
 }

@@ -11,20 +11,19 @@
 #define FUSE_USE_VERSION 312
 #endif
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <fuse_lowlevel.h>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <base/result.hpp>
-#include <fuse/counts.hpp>
 #include <fuse/file_reply.hpp>
 #include <fuse/inheritance.hpp>
 #include <fuse/mount.hpp>
@@ -54,12 +53,12 @@ struct SessionConfig {
     std::function<void(const std::string& reason)> on_end;
     bool debug = false;  // every request on standard error
 
-    // A mount that somebody else holds, and what outlives this process together with it: what a
-    // predecessor left in it is taken over. Both outlive the session. Null: it mounts, and dies alone.
+    // A mount that a holder process keeps, and the memory that outlives this process with it: the session takes over
+    // what a predecessor left there. Both must outlive the session. Null: the session mounts by itself.
     const Mount* mount = nullptr;
     Inheritance* inheritance = nullptr;
-    // Where there was a predecessor: called once, in start(), before any request is handled. `left` is
-    // what it did not answer, in the order in which it came.
+    // Called once in start(), before any request is handled, if there was a predecessor. `left` has the requests that
+    // it did not answer, in their order.
     std::function<void(Session& session, std::span<const LeftRequest> left)> on_take_over;
 };
 
@@ -102,14 +101,14 @@ public:
 
     void* user() const noexcept { return user_; }
 
-    // On the thread that handles `request`, which the operation has taken, and before the operation is
-    // reachable for others: makes it findable for interrupts and for rotation until the request is
-    // answered. False: it was interrupted already; the caller answers EINTR itself.
+    // Makes an operation, which has taken `request`, findable for interrupts and for rotation until the request is
+    // answered. Call on the thread that handles the request, before others can reach the operation. False if it was
+    // interrupted already; then the caller answers EINTR.
     bool park(std::shared_ptr<Parked> op, ParkRank rank, Request& request);
 
-    // Interrupts parked operations whose interrupt the kernel lost (ParkedTable::unheard); to be called
+    // Interrupts parked operations whose interrupt the kernel lost (ParkedTable::lost_interrupts); to be called
     // every 100 ms or so. Returns how many. Any thread but the session's.
-    std::size_t end_unheard();
+    std::size_t end_lost_interrupts();
 
     // As fuse_lowlevel_notify_inval_inode; ENOTCONN from stop() on. It can wait for the inode's lock: not on
     // threads of the session. ENOENT (the kernel has nothing cached) is success.
@@ -140,14 +139,6 @@ private:
         std::thread thread;
         std::atomic<bool> done{false};
     };
-    // Lets notifications in until it is closed, and tells when all are out.
-    struct Gate {
-        std::mutex mutex;
-        std::condition_variable empty;
-        unsigned inside = 0;
-        bool closed = false;
-    };
-
     Session(SessionConfig config, const FileSystem& system, void* user)
         : config_(std::move(config)), system_(system), user_(user) {}
     static void on_init(void* self, fuse_conn_info* connection) noexcept;
@@ -164,6 +155,7 @@ private:
     std::string try_passthrough();                     // empty, or why not
     ssize_t write_init_reply(iovec* iov, int count) noexcept;
     Result<void> start_readers();
+    void stop_readers() noexcept;
     void read_requests(Reader& reader) noexcept;
     void interrupt(std::uint64_t unique) noexcept;
     void ended(const std::string& reason) noexcept;
@@ -179,17 +171,17 @@ private:
 
     std::uint64_t init_unique_ = 0;  // while INIT is being answered
     bool init_answered_ = false;
-    bool replaying_ = false;  // INIT was answered by a predecessor
-    bool must_ring_ = false;  // and by rings
+    bool replaying_ = false;  // a predecessor has answered INIT
+    bool must_ring_ = false;  // and has chosen io_uring
     ParkedTable parked_;
     std::vector<std::unique_ptr<OpcodeCounts>> ring_counts_;
     std::vector<std::unique_ptr<RingQueue>> rings_;
     std::vector<std::unique_ptr<Reader>> readers_;
     OpcodeCounts init_counts_;
 
-    Gate gate_;
+    std::shared_timed_mutex notifying_;  // shared: while a notification is sent
     std::atomic<bool> stopping_{false};
-    std::atomic<bool> end_told_{false};
+    std::atomic<bool> end_reported_{false};
     std::mutex stop_mutex_;  // held while stopping
     bool stopped_ = false;
 };

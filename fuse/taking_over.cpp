@@ -1,5 +1,5 @@
 // A door that takes over from a killed one: its open files, and what the requests it left need.
-// take_over() runs before any request is served; note() and the like on any thread.
+// take_over() runs before any request is served.
 #include <cerrno>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -8,7 +8,6 @@
 
 #include <fuse/operations.hpp>
 #include <fuse/uapi.hpp>
-#include <fuse/waiting.hpp>
 
 namespace ipcfs::fuse {
 
@@ -18,15 +17,11 @@ using tree::Outcome;
 
 namespace {
 
-// In place of what went with the daemon before: says so to whoever uses it, and never waits.
+// Stands for a file that was lost with the previous daemon: every use of it fails at once.
 class LostFile final : public tree::OpenFile {
 public:
     explicit LostFile(int error) : error_(error) {}
-    tree::Traits traits() const noexcept override {
-        tree::Traits traits;
-        traits.wants_flush = true;
-        return traits;
-    }
+    tree::Traits traits() const noexcept override { return {.wants_flush = true}; }
     Outcome try_flush(const access::Subject&, bool, queue::Batch&, int& error) noexcept override {
         error = error_;
         return Outcome::kDone;
@@ -52,27 +47,6 @@ private:
 };
 
 }  // namespace
-
-std::uint64_t Door::request_id(const Request& request) const noexcept {
-    return config_.inheritance ? config_.inheritance->request_id(request.unique()) : 0;
-}
-
-bool Door::already_done(const Request& request) const noexcept {
-    const std::uint64_t id = request_id(request);
-    return id != 0 && request.left() && config_.already_done && config_.already_done(id);
-}
-
-void Door::note(Handle& handle, std::uint64_t unique) noexcept {
-    HandleSlot& slot = *handle.slot;
-    const std::uint32_t marks = handle.file->marks();
-    const std::uint32_t before = slot.marks.load(std::memory_order_relaxed);
-    if (marks != before) {
-        // Store order matters: a resent request must see the previous marks.
-        slot.marks_before.store(before);
-        slot.marked_by.store(unique & ~kUniqueResent);
-        slot.marks.store(marks);
-    }
-}
 
 void Door::take_over(Session& session, std::span<const LeftRequest> left) {
     std::unordered_map<std::uint64_t, std::uint32_t> again;  // unique -> opcode

@@ -23,7 +23,7 @@ constexpr unsigned kMinorWithEpoch = 44;  // FUSE_NOTIFY_INC_EPOCH
 enum class Notification : std::int32_t {
     kPoll = 1,
     kResend = 7,    // requests that were read and not answered are to come again, marked:
-    kNewEpoch = 8,  // every name that the kernel keeps is to be looked up again
+    kNewEpoch = 8,  // makes the kernel look up again every name that it has cached
 };
 constexpr std::uint64_t kUniqueResent = 1ULL << 63;
 

@@ -1,199 +1,16 @@
-// One ring queue: its set-up, and the thread that serves it. Answers are in uring_reply.cpp, what waits in
-// its entries in uring_parked.cpp.
+// The thread that serves a ring queue, and answers: those of its own are submitted at once, those of other threads
+// come to it by mail. On the queue's thread, but for reply() and unpark().
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <exception>
-#include <pthread.h>
-#include <sched.h>
-#include <string>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <utility>
 
 #include <base/check.hpp>
-#include <fuse/inheritance.hpp>
 #include <fuse/session.hpp>
 #include <fuse/uring.hpp>
 
 namespace ipcfs::fuse {
-
-namespace {
-
-constexpr std::size_t kPage = RingEntry::kPage;
-constexpr unsigned kSubmissions = 512;  // SQEs; a full queue is flushed, so depth may exceed it
-constexpr std::uint64_t kWakeTag = 0;   // user_data of the eventfd's read; else a RingEntry*
-
-static_assert(kRingNoteAt >= sizeof(RingHeader));
-static_assert(kRingNoteAt + sizeof(RingNote) <= kPage - sizeof(fuse_in_header) - kRingHeaderBytes);
-
-enum class Left { kNothing, kReply, kRequest };
-Left left_in(const RingEntry& entry) {
-    const std::uint64_t id = entry.header().commit_id;
-    const RingNote& note = entry.note();
-    if (id == 0 || note.settled.load() == id) return Left::kNothing;
-    return note.answered.load() == id ? Left::kReply : Left::kRequest;
-}
-
-// Its headers lie in front of its payload, where handle() put them.
-std::byte* copied_request(RingEntry& entry) {
-    return entry.payload() - entry.note().op_bytes - sizeof(fuse_in_header);
-}
-
-// Large enough that one writer still gets through beside a crowd of readers, at any depth.
-unsigned reserve_of(unsigned depth) {
-    return std::max(1U, std::min(std::max(8U, depth / 8), depth / 4));
-}
-
-}  // namespace
-
-std::size_t ring_stride(std::size_t max_payload) noexcept {
-    return kPage + (max_payload + kPage - 1) / kPage * kPage;
-}
-
-RingQueue::RingQueue(RingSettings settings)
-    : settings_(std::move(settings)),
-      limit_(settings_.depth - reserve_of(settings_.depth)),
-      entries_(settings_.depth) {}
-
-RingQueue::~RingQueue() {
-    stop();
-    join();
-    if (region_ && !settings_.region) ::munmap(region_, region_bytes_);
-}
-
-Result<void> RingQueue::prepare() {
-    alarm_->event.reset(::eventfd(0, EFD_CLOEXEC));
-    if (!alarm_->event) return errno_fault("eventfd");
-    auto prepared = prepared_.get_future();
-    try {
-        thread_ = std::thread([this] { run(); });
-    } catch (const std::exception&) {
-        return Fault{EAGAIN, "start a ring's thread"};
-    }
-    return prepared.get();
-}
-
-void RingQueue::let_register() {
-    if (!gone_.exchange(true)) go_.set_value(true);
-}
-
-Result<void> RingQueue::await_registered() {
-    return registered_.get_future().get();
-}
-
-void RingQueue::stop() noexcept {
-    stop_.store(true);
-    if (!gone_.exchange(true)) go_.set_value(false);
-    alarm_->sleeping.store(true);
-    alarm_->wake();
-}
-
-void RingQueue::join() noexcept {
-    if (thread_.joinable()) thread_.join();
-}
-
-// On the queue's thread: the ring and the affinity belong to it.
-Result<void> RingQueue::create() {
-    const std::string name = "ipcfs-ring-" + std::to_string(settings_.queue);
-    ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    CPU_SET(settings_.queue, &cpus);
-    // Fails for a CPU that is possible but absent: then nobody calls from it either.
-    ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
-
-    const std::size_t stride = ring_stride(settings_.max_payload);
-    region_bytes_ = stride * settings_.depth;
-    void* region = settings_.region;
-    if (!region) {
-        region = ::mmap(nullptr, region_bytes_, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    }
-    if (region == MAP_FAILED) return errno_fault("map the ring's payload buffers");
-    region_ = static_cast<std::byte*>(region);
-    ::madvise(region_, region_bytes_, MADV_NOHUGEPAGE);  // a parked read costs a page, not 2 MiB
-    ::madvise(region_, region_bytes_, MADV_DONTDUMP);
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-        RingEntry& entry = entries_[i];
-        entry.queue = this;
-        entry.memory = region_ + i * stride;
-        entry.buffers[0] = {entry.memory, sizeof(RingHeader)};
-        entry.buffers[1] = {entry.payload(), stride - kPage};
-        // Its page is not looked at, and so not made, for nothing.
-        entry.left = settings_.inheritance && settings_.inheritance->used(entry.memory) &&
-                     left_in(entry) != Left::kNothing;
-    }
-
-    io_uring_params params{};
-    params.flags =
-        IORING_SETUP_SQE128 | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
-    params.cq_entries = std::max(settings_.depth + 8, kSubmissions);
-    if (const int error = ::io_uring_queue_init_params(kSubmissions, &ring_, &params); error < 0)
-        return Fault{-error, "io_uring_setup"};
-    ring_made_ = true;
-    if (const int error = ::io_uring_register_files(&ring_, &settings_.device, 1); error < 0)
-        return Fault{-error, "register /dev/fuse with io_uring"};
-    ::io_uring_register_ring_fd(&ring_);  // saves a look-up a call; works without
-    return {};
-}
-
-std::vector<LeftRequest> RingQueue::left() const {
-    std::vector<LeftRequest> all;
-    for (const RingEntry& entry : entries_) {
-        if (!entry.left || left_in(entry) != Left::kRequest) continue;
-        const auto& header = *reinterpret_cast<const RingHeader*>(entry.memory);
-        const RingNote& note = entry.note();
-        const bool copied = note.seen.load() == header.commit_id;
-        const std::byte* copy = entry.memory + kPage - note.op_bytes;
-        fuse_in_header in;
-        std::memcpy(&in, copied ? copy - sizeof in : header.in_out, sizeof in);
-        LeftRequest one{in.unique, in.opcode, 0};
-        std::memcpy(&one.handle, copied ? copy : header.op_in, sizeof one.handle);
-        all.push_back(one);
-    }
-    return all;
-}
-
-// An entry whose request was left keeps its place in the kernel, which takes the reply by the commit id
-// from whoever has the buffers at the same addresses (Linux 6.18). All others are registered anew: the
-// kernel has forgotten that they were free.
-Result<void> RingQueue::register_entries() {
-    await_mail();
-    std::vector<RingEntry*> again;
-    for (auto& entry : entries_) {
-        const Left what = entry.left ? left_in(entry) : Left::kNothing;
-        if (what == Left::kNothing) {
-            submit_command(entry, RingCommand::kRegister);
-            continue;
-        }
-        entry.adopted = true;
-        entry.commit_id = entry.header().commit_id;
-        if (what == Left::kReply) {
-            submit_command(entry, RingCommand::kCommitAndFetch);
-        } else {
-            again.push_back(&entry);
-        }
-    }
-    std::sort(again.begin(), again.end(),
-              [](auto* a, auto* b) { return a->commit_id < b->commit_id; });
-    int submitted = 0;
-    do submitted = submit();
-    while (submitted == -EINTR);
-    if (submitted < 0) return Fault{-submitted, "submit FUSE ring entries"};
-    // A refused registration completes at once, an accepted one with its first request.
-    io_uring_cqe* cqe = nullptr;
-    unsigned head = 0;
-    io_uring_for_each_cqe(&ring_, head, cqe) {
-        if (cqe->user_data == kWakeTag) continue;
-        if (reinterpret_cast<RingEntry*>(cqe->user_data)->adopted) continue;
-        if (cqe->res < 0 && cqe->res != -EAGAIN && cqe->res != -EINTR)
-            return Fault{-cqe->res, "register FUSE ring entries"};
-    }
-    for (RingEntry* entry : again) handle_again(*entry);
-    return {};
-}
 
 void RingQueue::run() noexcept {
     serve();
@@ -219,7 +36,7 @@ void RingQueue::serve() {
     while (running && !stop_.load(std::memory_order_relaxed) &&
            !ended_.load(std::memory_order_relaxed)) {
         drain_mail();
-        const Nanos due = next_tick();
+        const Nanos due = is_crowded() ? next_tick() : 0;
         int result = 0;
         // A poster that sees `sleeping` writes the eventfd; one that came before left its mail.
         alarm_->sleeping.store(true);
@@ -249,13 +66,19 @@ void RingQueue::serve() {
     }
 }
 
+// Whether more operations wait than the queue can spare entries for, or did just now.
+bool RingQueue::is_crowded() const noexcept {
+    return overloaded_since_.load(std::memory_order_relaxed) != 0 ||
+           parked_.load(std::memory_order_relaxed) > limit_;
+}
+
 int RingQueue::submit() {
     const int result = ::io_uring_submit(&ring_);
     settle();
     return result;
 }
 
-// Replies that the kernel has taken are nothing to a successor.
+// Marks the replies that the kernel has taken, so that a successor does not repeat them.
 void RingQueue::settle() {
     if (committing_.empty() || ::io_uring_sq_ready(&ring_) != 0) return;
     for (RingEntry* entry : committing_)
@@ -301,7 +124,8 @@ void RingQueue::handle(RingEntry& entry) {
     entry.commit_id = header.commit_id;
     entry.adopted = false;
     const std::size_t payload = header.payload_bytes;
-    IPCFS_CHECK(payload <= settings_.max_payload + kPage && in.len >= sizeof in + payload);
+    IPCFS_CHECK(payload <= settings_.max_payload + RingEntry::kPage &&
+                in.len >= sizeof in + payload);
     const std::size_t op_bytes = in.len - sizeof in - payload;
     IPCFS_CHECK(op_bytes <= kRingHeaderBytes);
 
@@ -316,21 +140,6 @@ void RingQueue::handle(RingEntry& entry) {
         note.seen.store(entry.commit_id, std::memory_order_release);
     }
     process(entry, start, false);
-}
-
-// One that a predecessor left, perhaps with a reply half written over it.
-void RingQueue::handle_again(RingEntry& entry) {
-    RingNote& note = entry.note();
-    if (note.seen.load() != entry.commit_id) {
-        handle(entry);
-        return;
-    }
-    if (note.replying.load() == entry.commit_id) {
-        std::memcpy(entry.payload(), note.saved,
-                    std::min<std::size_t>(note.saved_bytes, sizeof note.saved));
-        note.replying.store(0);
-    }
-    process(entry, copied_request(entry), true);
 }
 
 void RingQueue::process(RingEntry& entry, const std::byte* raw, bool left) {
@@ -383,6 +192,105 @@ void RingQueue::await_mail() {
 void RingQueue::end(const char* reason) {
     if (ended_.exchange(true)) return;
     if (settings_.on_end && !stop_.load()) settings_.on_end(reason);
+}
+
+ssize_t RingQueue::reply(RingEntry& entry, const iovec* iov, int count) noexcept {
+    fuse_out_header out;
+    std::memcpy(&out, iov[0].iov_base, sizeof out);
+    std::size_t bytes = 0;
+    for (int i = 1; i < count; ++i) bytes += iov[i].iov_len;
+    if (!begin_reply(entry, bytes)) return -1;
+    if (bytes > entry.buffers[1].iov_len) return end_reply(entry, out, -EMSGSIZE);
+    std::byte* to = entry.payload();
+    for (int i = 1; i < count; ++i) {
+        if (iov[i].iov_len == 0) continue;  // then there may be no base
+        std::memmove(to, iov[i].iov_base, iov[i].iov_len);
+        to += iov[i].iov_len;
+    }
+    return end_reply(entry, out, static_cast<ssize_t>(bytes));
+}
+
+ssize_t RingQueue::reply(RingEntry& entry, const fuse_out_header& header,
+                         const FileBytes& bytes) noexcept {
+    if (!begin_reply(entry, bytes.length)) return -1;
+    const bool fits = bytes.length <= entry.buffers[1].iov_len;
+    return end_reply(entry, header, fits ? read_bytes(bytes, entry.payload()) : -EMSGSIZE);
+}
+
+// Saves for a successor what the reply will overwrite of the request. That is little: READ and its like have no
+// payload, and requests with a payload get short replies.
+bool RingQueue::begin_reply(RingEntry& entry, std::size_t bytes) noexcept {
+    unpark(entry);
+    if (settings_.region) {
+        RingNote& note = entry.note();
+        const std::size_t lost =
+            std::min<std::size_t>({bytes, note.payload_bytes, sizeof note.saved});
+        std::memcpy(note.saved, entry.payload(), lost);
+        note.saved_bytes = static_cast<std::uint32_t>(lost);
+        note.replying.store(entry.commit_id, std::memory_order_release);
+    }
+    if (!ended_.load(std::memory_order_relaxed)) return true;
+    errno = ENOENT;
+    return false;
+}
+
+// `bytes` of payload are in place, or it is -errno: then the client gets EIO, and the result is -1.
+ssize_t RingQueue::end_reply(RingEntry& entry, fuse_out_header out, ssize_t bytes) noexcept {
+    RingHeader& header = entry.header();
+    if (bytes < 0) out.error = -EIO;
+    const std::size_t payload = bytes < 0 ? 0 : static_cast<std::size_t>(bytes);
+    out.len = static_cast<std::uint32_t>(sizeof out + payload);
+    std::memcpy(header.in_out, &out, sizeof out);
+    header.payload_bytes = static_cast<std::uint32_t>(payload);
+    if (settings_.region) entry.note().answered.store(entry.commit_id, std::memory_order_release);
+
+    if (served_by_.load(std::memory_order_relaxed) == std::this_thread::get_id()) {
+        submit_command(entry, RingCommand::kCommitAndFetch);
+    } else {
+        RingEntry* head = mail_.load(std::memory_order_relaxed);
+        do entry.next_mail = head;
+        while (!mail_.compare_exchange_weak(head, &entry));
+        Burst::wake(alarm_);
+    }
+    if (bytes < 0) {
+        errno = static_cast<int>(-bytes);
+        return -1;
+    }
+    return out.len;
+}
+
+void RingQueue::Alarm::wake() noexcept {
+    if (!sleeping.exchange(false)) return;
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto sent = ::write(event.get(), &one, sizeof one);
+}
+
+void RingQueue::drain_mail() {
+    if (mail_.load(std::memory_order_relaxed) == nullptr) return;
+    RingEntry* newest = mail_.exchange(nullptr);
+    RingEntry* oldest = nullptr;  // replies go out in the order they were made
+    while (newest) {
+        RingEntry* next = newest->next_mail;
+        newest->next_mail = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    while (oldest) {
+        RingEntry* next = oldest->next_mail;
+        submit_command(*oldest, RingCommand::kCommitAndFetch);
+        oldest = next;
+    }
+}
+
+void RingQueue::park(RingEntry& entry, std::uint64_t unique, ParkRank rank) noexcept {
+    entry.unique = unique;
+    entry.rank = rank;
+    parked_.fetch_add(1, std::memory_order_relaxed);
+    entry.parked_as.store(++parkings_, std::memory_order_release);
+}
+
+void RingQueue::unpark(RingEntry& entry) noexcept {
+    if (entry.parked_as.exchange(0)) parked_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 }  // namespace ipcfs::fuse

@@ -23,7 +23,6 @@
 #include <base/clock.hpp>
 #include <base/fd.hpp>
 #include <base/result.hpp>
-#include <fuse/counts.hpp>
 #include <fuse/file_reply.hpp>
 #include <fuse/inheritance.hpp>
 #include <fuse/parked.hpp>
@@ -53,12 +52,13 @@ struct RingEntry {
     iovec buffers[2] = {};
     RingCommand last = RingCommand::kRegister;
     std::uint64_t commit_id = 0;
-    bool left = false;     // a predecessor may have left a request or a reply in it
-    bool adopted = false;  // what the kernel knows of it may be over: then it is registered anew
+    bool left = false;  // a predecessor may have left a request or a reply in it
+    bool adopted =
+        false;  // from a predecessor; if the kernel does not know it any more, it is registered anew
     RingEntry* next_mail = nullptr;
-    // While its operation waits: which came first. 0: it does not. Whoever replies sets it to 0.
+    // The order among waiting operations; 0: it does not wait. Whoever replies sets it to 0.
     std::atomic<std::uint64_t> parked_as = 0;
-    std::uint64_t unique = 0;  // this one and the next: the queue's thread, while it waits
+    std::uint64_t unique = 0;  // valid while it waits, like `rank`; the queue's thread
     ParkRank rank = ParkRank::kRead;
 };
 
@@ -70,15 +70,14 @@ struct RingSettings {
     std::size_t max_payload = 1 << 20;
     OpcodeCounts* counts = nullptr;
     ParkedTable* parked = nullptr;
-    // Where successors find the buffers, and may have been left some: ring_stride() bytes an entry.
-    // Null: private memory.
+    // Memory for the buffers that successors inherit: ring_stride() bytes an entry. Null: private memory.
     std::byte* region = nullptr;
-    const Inheritance* inheritance = nullptr;  // that `region` is of, if there was a predecessor
+    const Inheritance* inheritance = nullptr;  // has `region`; set only if there was a predecessor
     std::atomic<std::uint64_t>* fetched = nullptr;   // counts requests, for others to see
     std::function<void(const char* reason)> on_end;  // the connection ended; on the queue's thread
 };
 
-// How far a queue, or all of a session's, is into its reserve of entries.
+// The use of the reserve of entries, of one queue or of all.
 struct Overload {
     Nanos since = 0;              // SystemClock::monotonic, 0: not overloaded
     std::uint64_t rotations = 0;  // operations asked to give up so far
@@ -112,20 +111,23 @@ public:
     // The same with what lies in a file, read to where the kernel looks for it.
     ssize_t reply(RingEntry& entry, const fuse_out_header& header, const FileBytes& bytes) noexcept;
 
-    // The operation of `entry` waits; on the queue's thread.
+    // Records that the operation of `entry` waits. On the queue's thread.
     void park(RingEntry& entry, std::uint64_t unique, ParkRank rank) noexcept;
-    // It does not wait any more. Any thread, any number of times.
+    // Records that it does not wait any more. Any thread; more calls do nothing.
     void unpark(RingEntry& entry) noexcept;
 
     Overload overload() const noexcept;
 
 private:
-    // Ends the sleep of the queue's thread, which looks for mail before it sleeps.
+    // Wakes the queue's thread, which looks for mail before it sleeps.
     struct Alarm final : Burst::Wakeable {
         void wake() noexcept override;
         Fd event;
         std::atomic<bool> sleeping{false};
     };
+
+    static constexpr std::uint64_t kWakeTag =
+        0;  // user_data of the eventfd's read; else a RingEntry*
 
     void run() noexcept;
     void serve();
@@ -145,6 +147,7 @@ private:
     void drain_mail();
     io_uring_sqe* take_sqe();
     void end(const char* reason);
+    bool is_crowded() const noexcept;
     Nanos next_tick();
     void tick(Nanos due);
     void rotate();

@@ -11,7 +11,6 @@
 #include <memory>
 #include <optional>
 #include <sys/types.h>
-#include <utility>
 
 #include <base/guarded.hpp>
 #include <insight/metric.hpp>
@@ -73,38 +72,25 @@ private:
 class [[nodiscard]] Charge {
 public:
     Charge() = default;
-    Charge(Charge&& other) noexcept
-        : account_(std::exchange(other.account_, nullptr)),
-          amount_(std::exchange(other.amount_, 0)),
-          resource_(other.resource_) {}
-    Charge& operator=(Charge&& other) noexcept {
-        if (this != &other) {
-            reset();
-            account_ = std::exchange(other.account_, nullptr);
-            amount_ = std::exchange(other.amount_, 0);
-            resource_ = other.resource_;
-        }
-        return *this;
-    }
-    ~Charge() { reset(); }
 
     // Empty if the account's limit would be exceeded, or for bytes the machine-wide total.
     static std::optional<Charge> take(Account& account, Resource r, std::uint64_t amount) noexcept;
     // Charges even beyond the limit, for what the user holds already.
     static Charge force(Account& account, Resource r, std::uint64_t amount) noexcept;
 
-    void reset() noexcept {
-        if (account_) std::exchange(account_, nullptr)->refund(resource_, amount_);
-    }
-    std::uint64_t amount() const noexcept { return amount_; }
-    uid_t uid() const noexcept { return account_ ? account_->uid() : 0; }
+    void reset() noexcept { held_.reset(); }
+    std::uint64_t amount() const noexcept { return held_ ? held_.get_deleter().amount : 0; }
+    uid_t uid() const noexcept { return held_ ? held_->uid() : 0; }
 
 private:
+    struct Refund {
+        std::uint64_t amount;
+        Resource resource;
+        void operator()(Account* account) const noexcept { account->refund(resource, amount); }
+    };
     Charge(Account& account, Resource r, std::uint64_t amount)
-        : account_(&account), amount_(amount), resource_(r) {}
-    Account* account_ = nullptr;
-    std::uint64_t amount_ = 0;
-    Resource resource_ = Resource::kMessages;
+        : held_(&account, Refund{amount, r}) {}
+    std::unique_ptr<Account, Refund> held_;
 };
 
 // All accounts. Accounts live as long as the ledger, so references to them may be kept.

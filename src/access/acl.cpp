@@ -1,6 +1,8 @@
 // The attribute's format is that of linux/posix_acl_xattr.h; the rules are those of acl(5). The
 // bytes are a client's and are not trusted.
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -11,8 +13,14 @@ namespace {
 
 constexpr std::uint32_t kVersion = 2;
 constexpr std::uint32_t kNoId = 0xffffffff;
-constexpr std::size_t kHeaderSize = 4;
-constexpr std::size_t kEntrySize = 8;
+
+// As in the attribute.
+struct Entry {
+    std::uint16_t tag;
+    std::uint16_t permissions;
+    std::uint32_t id;
+};
+static_assert(std::endian::native == std::endian::little && sizeof(Entry) == 8);
 
 // Values ascend in the order in which entries must appear.
 enum Tag : std::uint16_t {
@@ -23,20 +31,6 @@ enum Tag : std::uint16_t {
     kMask = 0x10,
     kOther = 0x20,
 };
-
-template <class T>
-T load_le(std::span<const std::byte> from) {
-    std::uint32_t value = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i)
-        value |= static_cast<std::uint32_t>(from[i]) << (8 * i);
-    return static_cast<T>(value);
-}
-
-template <class T>
-void store_le(std::vector<std::byte>& to, T value) {
-    for (std::size_t i = 0; i < sizeof(T); ++i)
-        to.push_back(static_cast<std::byte>(static_cast<std::uint32_t>(value) >> (8 * i) & 0xff));
-}
 
 Fault invalid(const char* why) {
     return Fault{EINVAL, std::string("acl: ") + why};
@@ -57,19 +51,22 @@ constexpr std::uint8_t bits(mode_t mode, unsigned shift) {
 }  // namespace
 
 Result<Acl> parse_acl(std::span<const std::byte> attribute) {
-    if (attribute.size() < kHeaderSize) return invalid("too short for its header");
-    if (load_le<std::uint32_t>(attribute) != kVersion) return invalid("unknown version");
-    auto rest = attribute.subspan(kHeaderSize);
-    if (rest.size() % kEntrySize != 0) return invalid("the length is not a multiple of an entry's");
-    if (rest.size() / kEntrySize > kMaxAclEntries) return invalid("too many entries");
+    std::uint32_t version = 0;
+    if (attribute.size() < sizeof version) return invalid("too short for its header");
+    std::memcpy(&version, attribute.data(), sizeof version);
+    if (version != kVersion) return invalid("unknown version");
+    auto rest = attribute.subspan(sizeof version);
+    if (rest.size() % sizeof(Entry) != 0)
+        return invalid("the length is not a multiple of an entry's");
+    if (rest.size() / sizeof(Entry) > kMaxAclEntries) return invalid("too many entries");
 
     Acl acl;
     unsigned seen = 0;  // tags, or'ed together
     unsigned last = 0;
-    for (; !rest.empty(); rest = rest.subspan(kEntrySize)) {
-        const auto tag = load_le<std::uint16_t>(rest);
-        const auto wide = load_le<std::uint16_t>(rest.subspan(2));
-        const auto id = load_le<std::uint32_t>(rest.subspan(4));
+    for (; !rest.empty(); rest = rest.subspan(sizeof(Entry))) {
+        Entry entry;
+        std::memcpy(&entry, rest.data(), sizeof entry);
+        const auto [tag, wide, id] = entry;
         if (wide > 7) return invalid("permissions other than rwx");
         const auto permissions = static_cast<std::uint8_t>(wide);
         const bool named = tag == kUser || tag == kGroup;
@@ -96,20 +93,19 @@ Result<Acl> parse_acl(std::span<const std::byte> attribute) {
 }
 
 std::vector<std::byte> serialize(const Acl& acl) {
-    std::vector<std::byte> out;
-    out.reserve(kHeaderSize + kEntrySize * (4 + acl.users.size() + acl.groups.size()));
-    store_le(out, kVersion);
-    const auto entry = [&](Tag tag, std::uint8_t permissions, std::uint32_t id) {
-        store_le(out, static_cast<std::uint16_t>(tag));
-        store_le(out, static_cast<std::uint16_t>(permissions));
-        store_le(out, id);
+    const auto bytes = std::as_bytes(std::span(&kVersion, 1));
+    std::vector<std::byte> out(bytes.begin(), bytes.end());
+    const auto add = [&](Tag tag, std::uint8_t permissions, std::uint32_t id) {
+        const Entry entry{tag, permissions, id};
+        const auto more = std::as_bytes(std::span(&entry, 1));
+        out.insert(out.end(), more.begin(), more.end());
     };
-    entry(kOwner, acl.owner, kNoId);
-    for (const Acl::Named& each : acl.users) entry(kUser, each.permissions, each.id);
-    entry(kGroupOwner, acl.group, kNoId);
-    for (const Acl::Named& each : acl.groups) entry(kGroup, each.permissions, each.id);
-    if (acl.mask) entry(kMask, *acl.mask, kNoId);
-    entry(kOther, acl.other, kNoId);
+    add(kOwner, acl.owner, kNoId);
+    for (const Acl::Named& each : acl.users) add(kUser, each.permissions, each.id);
+    add(kGroupOwner, acl.group, kNoId);
+    for (const Acl::Named& each : acl.groups) add(kGroup, each.permissions, each.id);
+    if (acl.mask) add(kMask, *acl.mask, kNoId);
+    add(kOther, acl.other, kNoId);
     return out;
 }
 

@@ -46,28 +46,4 @@ bool permits(mode_t mode, uid_t owner, gid_t group, const Acl* acl, uid_t uid, g
     return has(mode >> (in_group(group) ? 3 : 0) & 7);
 }
 
-bool may_change_settings(uid_t owner, uid_t who) noexcept {
-    return who == owner || who == kRoot;
-}
-
-bool may_close_pool(uid_t owner, uid_t who) noexcept {
-    return who == owner || who == kRoot;
-}
-
-bool may_send_chunk(uid_t owner, uid_t who) noexcept {
-    return who == owner;
-}
-
-bool may_map_pool(uid_t owner, uid_t who, bool may_read_queue) noexcept {
-    return who == owner || may_read_queue;
-}
-
-bool may_claim_region(pid_t receiver, pid_t who) noexcept {
-    return who != 0 && who == receiver;
-}
-
-bool may_register_signal(uid_t opener, uid_t writer) noexcept {
-    return opener == writer;
-}
-
 }  // namespace ipcfs::access

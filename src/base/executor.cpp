@@ -1,5 +1,6 @@
 // One mutex an executor. Of the idle threads one, the leader, waits for the next point in time at which something may
-// start; the others wait to be woken, so that a timer wakes one thread and not all.
+// start; the others wait to be woken, so that a timer wakes one thread and not all. While no thread is idle, a
+// timer of the daemon's looks whether another one has to be started.
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -14,8 +15,13 @@
 #include <base/thread.hpp>
 
 namespace ipcfs {
+namespace {
 
-struct Executor::State : std::enable_shared_from_this<Executor::State> {
+constexpr Nanos kStartAfter = 5 * kMillisecond;  // that a job waits for the threads that there are
+
+}  // namespace
+
+struct Executor::State final : Timed, std::enable_shared_from_this<Executor::State> {
     struct Job {
         std::function<void()> work;
         Nanos since = 0;  // it waits
@@ -44,6 +50,7 @@ struct Executor::State : std::enable_shared_from_this<Executor::State> {
     unsigned threads = 0;
     unsigned idle = 0;
     Nanos leader_until = kNever;
+    Nanos armed = kNever;  // the timer, for that time
     bool ends = false;
 
     bool is_stuck(const Running& job, Nanos now) const {
@@ -77,22 +84,50 @@ struct Executor::State : std::enable_shared_from_this<Executor::State> {
     bool may_start(Nanos now) const {
         return running.size() - count_stuck(now, nullptr) < limits.concurrency;
     }
+    // When the next running job will be stuck.
+    Nanos next_stuck(Nanos now) const {
+        if (limits.patience == kNever) return kNever;
+        for (const Running& job : running)
+            if (!is_stuck(job, now)) return job.since + limits.patience;
+        return kNever;
+    }
     // When a job may start though nothing is added or ends; kNever: never.
     Nanos next_change(Nanos now) const {
-        Nanos when = later.empty() ? kNever : later.begin()->first;
-        if (!turns.empty() && limits.patience != kNever) {
-            for (const Running& job : running)
-                if (!is_stuck(job, now)) return std::min(when, job.since + limits.patience);
-        }
-        return when;
+        const Nanos due = later.empty() ? kNever : later.begin()->first;
+        return turns.empty() ? due : std::min(due, next_stuck(now));
     }
-    // That somebody looks at what waits.
+    // When another thread has to be started if none of those that there are takes what waits; kNever: never.
+    Nanos next_start(Nanos now) const {
+        if (idle > 0 || threads >= limits.threads) return kNever;
+        Nanos since = later.empty() ? kNever : later.begin()->first;
+        for (const uid_t uid : turns) since = std::min(since, users.at(uid).waiting.front().since);
+        if (since == kNever) return kNever;
+        return std::max(since + kStartAfter, may_start(now) ? 0 : next_stuck(now));
+    }
+    // Makes a thread look for jobs.
     void wake() {
         if (idle > 0) {
             changed.notify_one();
-        } else if (threads < limits.threads) {
+        } else if (threads < limits.threads && (threads == 0 || ends || !limits.timers)) {
             start_thread();
         }
+    }
+    // Unlocks, and sets the timer if it is to start a thread, not before `earliest`.
+    void unlock(std::unique_lock<std::mutex>& hold, Nanos earliest = 0) {
+        Nanos when = kNever;
+        if (limits.timers && !ends) when = std::max(next_start(clock.monotonic()), earliest);
+        const bool is_sooner = when < armed;
+        if (is_sooner) armed = when;
+        hold.unlock();
+        if (is_sooner) limits.timers->arm(weak_from_this(), when);
+    }
+    void on_time(Nanos now) noexcept override {
+        std::unique_lock hold(mutex);
+        if (now < armed) return;
+        armed = kNever;
+        const bool is_late = !ends && next_start(now) <= now;
+        if (is_late) start_thread();
+        unlock(hold, is_late ? now + kStartAfter : 0);
     }
 
     void start_thread();
@@ -121,7 +156,7 @@ void Executor::State::run_next(std::list<uid_t>::iterator turn,
     ++user.running;
     const auto me = running.insert(running.end(), {uid, clock.monotonic()});
     if (!turns.empty() || !later.empty()) wake();
-    hold.unlock();
+    unlock(hold);
     job.work();
     job.work = nullptr;  // what it owns is destroyed here, too
     hold.lock();
@@ -169,7 +204,7 @@ Executor::~Executor() {
 }
 
 void Executor::add(uid_t user, std::function<void()> job, Nanos due) {
-    std::scoped_lock hold(state_->mutex);
+    std::unique_lock hold(state_->mutex);
     if (state_->ends) return;
     const Nanos now = state_->clock.monotonic();
     if (due > now) {
@@ -178,6 +213,7 @@ void Executor::add(uid_t user, std::function<void()> job, Nanos due) {
         state_->enqueue(user, {std::move(job), now});
     }
     state_->wake();
+    state_->unlock(hold);
 }
 
 void Executor::finish() noexcept {
@@ -203,7 +239,7 @@ void Executor::end(bool dropping) noexcept {
         hold.unlock();
         dropped.clear();
         hold.lock();
-    } else if (!state_->later.empty()) {
+    } else if (!state_->turns.empty() || !state_->later.empty()) {
         state_->wake();
     }
     state_->changed.notify_all();

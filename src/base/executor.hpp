@@ -8,13 +8,14 @@
 #include <sys/types.h>
 
 #include <base/clock.hpp>
+#include <base/timer_queue.hpp>
 
 namespace ipcfs {
 
-// One lane of jobs, with threads of its own that are started as they are needed. Jobs of one user start in the order
-// in which they were added; users take turns. A job that runs for longer than `patience` is stuck: it keeps its
-// thread, and another thread takes over. All functions may be called from any thread, but a job must not end its
-// own executor.
+// One lane of jobs, with threads of its own that are started as they are needed: the first for the first job, another
+// one when a job has waited for some milliseconds. Jobs of one user start in the order in which they were added; users
+// take turns. A job that runs for longer than `patience` is stuck: it keeps its thread, and another thread takes over.
+// All functions may be called from any thread, but a job must not end its own executor.
 class Executor {
 public:
     struct Limits {
@@ -23,6 +24,8 @@ public:
         unsigned user_jobs = 1;    // jobs of one user at a time, stuck ones included
         Nanos patience = kNever;
         bool may_abandon = false;  // the end does not wait for stuck jobs: they own all they use
+        // Tells when a job has waited; outlives the executor. Null: another thread starts at once.
+        TimerQueue* timers = nullptr;
     };
     // Waiting jobs of one user from which on it is overloaded: when the first has waited for over `patience`, and in
     // any case. Many may only be many on a busy machine.

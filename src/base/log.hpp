@@ -8,7 +8,6 @@
 #include <charconv>
 #include <concepts>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -19,17 +18,6 @@ enum class Level : std::uint8_t { kTrace, kDebug, kInfo, kWarn, kError, kCritica
 // The names used in the configuration, in the order of Level.
 constexpr std::array<std::string_view, 7> kLevelNames{"trace", "debug",    "info", "warn",
                                                       "error", "critical", "off"};
-
-constexpr std::string_view level_name(Level level) {
-    return kLevelNames[static_cast<std::size_t>(level)];
-}
-
-constexpr std::optional<Level> parse_level(std::string_view name) {
-    for (std::size_t i = 0; i < kLevelNames.size(); ++i) {
-        if (kLevelNames[i] == name) return static_cast<Level>(i);
-    }
-    return std::nullopt;
-}
 
 // Thread-safe. Pass lines without a newline. The implementation escapes newlines inside a line, so
 // that text from a client cannot forge a log line.
@@ -62,10 +50,6 @@ public:
         } catch (...) {
             emit(level, "(a log line was lost: out of memory)");
         }
-    }
-    template <class... Parts>
-    void trace(const Parts&... parts) noexcept {
-        log(Level::kTrace, parts...);
     }
     template <class... Parts>
     void debug(const Parts&... parts) noexcept {

@@ -58,38 +58,34 @@ constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD, 6.9
 constexpr std::uint64_t kPidfdInfoPid = 1;
 constexpr unsigned long kPidfdGetInfo = _IOWR(0xFF, 11, PidfdInfo);
 
-// The thread group by PIDFD_GET_INFO; 0 on a kernel without it, or if the thread is gone.
-pid_t thread_group_by_pidfd(pid_t tid) noexcept {
-    const Fd thread(static_cast<int>(::syscall(SYS_pidfd_open, tid, kPidfdThread)));
-    PidfdInfo info{};
-    info.mask = kPidfdInfoPid;
-    if (!thread || ::ioctl(thread.get(), kPidfdGetInfo, &info) != 0) return 0;
-    return (info.mask & kPidfdInfoPid) != 0 ? static_cast<pid_t>(info.tgid) : 0;
+// Reads the start of a file in /proc; empty if it is gone or may not be read.
+std::string_view read_proc(const char* path, std::span<char> into) noexcept {
+    Fd file(::open(path, O_RDONLY | O_CLOEXEC));
+    ssize_t size = file ? ::read(file.get(), into.data(), into.size()) : 0;
+    return {into.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
+}
+
+// The number behind `key`; 0 without it.
+std::uint64_t info_field(std::string_view info, std::string_view key) noexcept {
+    auto at = info.find(key);
+    if (at == std::string_view::npos) return 0;
+    std::uint64_t value = 0;
+    std::from_chars(info.data() + at + key.size(), info.data() + info.size(), value);
+    return value;
 }
 
 }  // namespace
 
 pid_t thread_group(pid_t tid) noexcept {
     if (tid <= 0) return 0;
-    if (const pid_t group = thread_group_by_pidfd(tid)) return group;
-    // pidfd_open accepts only a thread-group leader, so success means that `tid` is the process id.
-    long fd = ::syscall(SYS_pidfd_open, tid, 0);
-    if (fd >= 0) {
-        ::close(static_cast<int>(fd));
-        return tid;
-    }
-    char path[40];
+    const Fd thread(static_cast<int>(::syscall(SYS_pidfd_open, tid, kPidfdThread)));
+    PidfdInfo info{};
+    info.mask = kPidfdInfoPid;
+    if (thread && ::ioctl(thread.get(), kPidfdGetInfo, &info) == 0 && (info.mask & kPidfdInfoPid))
+        return static_cast<pid_t>(info.tgid);
+    char path[40], text[1024];
     std::snprintf(path, sizeof path, "/proc/%d/status", tid);
-    Fd status(::open(path, O_RDONLY | O_CLOEXEC));
-    if (!status) return 0;
-    char text[1024];
-    ssize_t size = ::read(status.get(), text, sizeof text);
-    std::string_view rest(text, size > 0 ? static_cast<std::size_t>(size) : 0);
-    auto at = rest.find("\nTgid:\t");
-    if (at == std::string_view::npos) return 0;
-    pid_t group = 0;
-    std::from_chars(rest.data() + at + 7, rest.data() + rest.size(), group);
-    return group;
+    return static_cast<pid_t>(info_field(read_proc(path, text), "\nTgid:\t"));
 }
 
 pid_t recent_thread_group(pid_t tid) noexcept {
@@ -113,13 +109,6 @@ pid_t recent_thread_group(pid_t tid) noexcept {
 }
 
 namespace {
-
-// Reads the start of a file in /proc; empty if it is gone or may not be read.
-std::string_view read_proc(const char* path, std::span<char> into) noexcept {
-    Fd file(::open(path, O_RDONLY | O_CLOEXEC));
-    ssize_t size = file ? ::read(file.get(), into.data(), into.size()) : 0;
-    return {into.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
-}
 
 // Field `n` of stat(5), numbered from 1 as in the man page. `stat` starts after the command name.
 std::uint64_t stat_field(std::string_view stat, int n) noexcept {
@@ -145,14 +134,6 @@ void for_each_entry(const char* path, Use&& use) {
         const dirent* entry = ::readdir(directory.get());
         if (!entry || !use(entry->d_name)) return;
     }
-}
-
-std::uint64_t info_field(std::string_view info, std::string_view key) {
-    auto at = info.find(key);
-    if (at == std::string_view::npos) return 0;
-    std::uint64_t value = 0;
-    std::from_chars(info.data() + at + key.size(), info.data() + info.size(), value);
-    return value;
 }
 
 // Whether mount `id` exists and has another type than `type`. Uses this process's own mountinfo,

@@ -16,8 +16,7 @@ bool process_ended(const Fd& pidfd) noexcept;
 // Sends `signal` with si_code SI_QUEUE and `value` as si_value; see pidfd_send_signal(2).
 Result<void> signal_process(const Fd& pidfd, int signal, std::uint64_t value);
 // Returns the thread-group id ("pid") of thread `tid`; 0 if the thread has ended or is in another
-// pid namespace. Takes about 1 us since Linux 6.13; before, a thread that is not the leader costs a
-// read from /proc.
+// pid namespace. Takes about 1 us since Linux 6.13, and before that a read from /proc.
 pid_t thread_group(pid_t tid) noexcept;
 // Like thread_group(), cached per calling thread for 100 ms, within which the kernel does not reuse
 // a thread id. Some 10 ns, for callers that ask at every request.

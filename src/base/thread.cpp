@@ -9,12 +9,15 @@
 namespace ipcfs {
 namespace {
 
+// Within its scope the calling thread, and what it starts, takes no signal but those of its own faults.
 class SignalsBlocked {
 public:
     SignalsBlocked() {
-        sigset_t all;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+        sigset_t others;
+        ::sigfillset(&others);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP})
+            ::sigdelset(&others, fault);
+        ::pthread_sigmask(SIG_SETMASK, &others, &before_);
     }
     SignalsBlocked(const SignalsBlocked&) = delete;
     SignalsBlocked& operator=(const SignalsBlocked&) = delete;
@@ -26,14 +29,15 @@ private:
 
 }  // namespace
 
-std::thread start_thread(const char* name, std::function<void()> run) {
+std::thread start_thread(const std::string& name, std::function<void()> run) {
     const SignalsBlocked blocked;
-    std::thread thread(std::move(run));
-    ::pthread_setname_np(thread.native_handle(), name);
-    cpu_set_t cpus;
-    if (::sched_getaffinity(::getpid(), sizeof cpus, &cpus) == 0)
-        ::pthread_setaffinity_np(thread.native_handle(), sizeof cpus, &cpus);
-    return thread;
+    return std::thread([name = name.substr(0, 15), run = std::move(run)] {
+        ::pthread_setname_np(::pthread_self(), name.c_str());
+        cpu_set_t cpus;
+        if (::sched_getaffinity(::getpid(), sizeof cpus, &cpus) == 0)
+            ::pthread_setaffinity_np(::pthread_self(), sizeof cpus, &cpus);
+        run();
+    });
 }
 
 }  // namespace ipcfs

@@ -83,7 +83,7 @@ public:
     // After messages came, or time has passed: lets them out if there are enough (never more than `most`),
     // or the first has waited for long enough. Whether it did.
     bool open_gate_if_due(Nanos now, std::uint64_t most) noexcept;
-    // Lets out what is there. Whether that was anything.
+    // Releases all that it holds back. Whether there was anything.
     bool open_gate() noexcept;
 
     // ---- what expires ----
@@ -99,10 +99,35 @@ public:
     bool may_expire() const noexcept { return earliest_expiry_ != kNever; }
     // Calls drop(message) for what is over at the front of the line. How many there were.
     template <class F>
-    std::uint64_t drop_expired_front(queue::Schedule schedule, Nanos now, F&& drop);
+    std::uint64_t drop_expired_front(queue::Schedule schedule, Nanos now, F&& drop) {
+        std::uint64_t lost = 0;
+        for (queue::Message* front = queue_.front(schedule);
+             front && front->envelope.expires <= now; front = queue_.front(schedule)) {
+            ++lost;
+            drop(remove(*front));
+        }
+        return lost;
+    }
     // The same for all that is over, when it is time for that.
     template <class F>
-    std::uint64_t drop_all_expired(Nanos now, F&& drop);
+    std::uint64_t drop_all_expired(Nanos now, F&& drop) {
+        if (earliest_expiry_ > now) return 0;
+        std::uint64_t lost = 0;
+        earliest_expiry_ = kNever;
+        queue_.for_each([&](queue::Message& message) {
+            if (message.envelope.expires <= now) {
+                ++lost;
+                drop(remove(message));
+            } else {
+                note_expiry(message.envelope);
+            }
+            return true;
+        });
+        // A steady flow with a ttl must not sweep for every single message.
+        if (earliest_expiry_ != kNever)
+            earliest_expiry_ = std::max(earliest_expiry_, now + kSweepPeriod);
+        return lost;
+    }
 
     // When time has something to do here; kNever: nothing waits for it. May be in the past.
     Nanos next_event() const noexcept {
@@ -122,36 +147,5 @@ private:
     Nanos holding_back_since_ = kNever;  // if gated: since when it holds back others
     Nanos earliest_expiry_ = kNever;     // when to look; a message may have ended before
 };
-
-template <class F>
-std::uint64_t Backlog::drop_expired_front(queue::Schedule schedule, Nanos now, F&& drop) {
-    std::uint64_t lost = 0;
-    for (queue::Message* front = queue_.front(schedule); front && front->envelope.expires <= now;
-         front = queue_.front(schedule)) {
-        ++lost;
-        drop(remove(*front));
-    }
-    return lost;
-}
-
-template <class F>
-std::uint64_t Backlog::drop_all_expired(Nanos now, F&& drop) {
-    if (earliest_expiry_ > now) return 0;
-    std::uint64_t lost = 0;
-    earliest_expiry_ = kNever;
-    queue_.for_each([&](queue::Message& message) {
-        if (message.envelope.expires <= now) {
-            ++lost;
-            drop(remove(message));
-        } else {
-            note_expiry(message.envelope);
-        }
-        return true;
-    });
-    // A steady flow with a ttl must not sweep for every single message.
-    if (earliest_expiry_ != kNever)
-        earliest_expiry_ = std::max(earliest_expiry_, now + kSweepPeriod);
-    return lost;
-}
 
 }  // namespace ipcfs::channel

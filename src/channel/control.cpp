@@ -81,7 +81,7 @@ void Channel::run(Locked& locked, const Command& command) noexcept {
                 flow.end_hold(locked.now());
                 locked.emit(State::kOk);
                 reading::offer(locked);
-                // Who waits for inotify could not have drained it during the pause.
+                // A reader that waits for inotify could not read during the pause.
                 if (!core_.backlog.empty()) locked.ring();
             }
             if (std::exchange(core_.is_degraded, false)) locked.emit(State::kOk);

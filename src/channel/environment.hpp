@@ -37,7 +37,7 @@ public:
     virtual void refresh(Channel& channel) noexcept = 0;
 };
 
-// Where a door hangs its doorbell, while there is one: until then, and after it, nobody hears it.
+// The connection to a door's doorbell. Rings are lost while no door is connected.
 class BellWire {
 public:
     void connect(Doorbell* bell) noexcept { bell_.store(bell, std::memory_order_release); }
@@ -65,7 +65,7 @@ private:
     Guarded<std::vector<std::weak_ptr<Channel>>> channels_;
 };
 
-// Recursive subscriptions that there are, and how often what they reach may have changed.
+// The number of recursive subscriptions, and a version of what they may reach.
 struct Recursion {
     std::atomic<std::uint64_t> subscriptions{0};
     // Grows with whatever may change it: names, rights, filters, types.

@@ -9,7 +9,7 @@ namespace ipcfs::channel {
 
 constexpr unsigned kHangUp = ~0U;  // wakes every poll, whatever it asked for
 
-// How a write ends that waited, by what became of it.
+// How a waiting write ends, by the result of its push.
 inline queue::Wake ending_of(Push push) noexcept {
     switch (push) {
         case Push::kQueued: return queue::Wake::kServed;

@@ -21,11 +21,6 @@ Registry::~Registry() {
     env_.registry.store(nullptr, std::memory_order_release);
 }
 
-// After names or rights have changed: what recursive subscriptions reach is to be asked anew.
-void Registry::changed() noexcept {
-    env_.recursion.changed();
-}
-
 Registry::Entry* Registry::entry(std::uint64_t id) const {
     if (id == kRootId) return root_.get();
     auto at = entries_.find(id);
@@ -112,7 +107,7 @@ Result<std::shared_ptr<Channel>> Registry::create(std::uint64_t parent, std::str
     std::shared_ptr<Channel> subscription = made->channel;
     auto added = enter(parent, std::move(made));
     if (!added && subscription) subscription->subscription()->end();
-    changed();
+    env_.recursion.changed();
     return added;
 }
 
@@ -174,7 +169,7 @@ Result<void> Registry::remove(std::uint64_t parent, std::string_view name, Role 
     order_.erase(owned);
     hold.unlock();
     if (Subscription* subscription = channel->subscription()) subscription->end();
-    changed();
+    env_.recursion.changed();
     return {};
 }
 
@@ -203,7 +198,7 @@ Result<void> Registry::rename(std::uint64_t parent, std::string_view name, std::
                 moved->made.changed = env_.clock.realtime();
                 link(*to, *moved);
                 keep_again(*moved);
-                changed();
+                env_.recursion.changed();
                 return {};
             }
             if (keep) return Fault{EEXIST, "rename"};
@@ -343,7 +338,7 @@ bool Registry::change(std::uint64_t id, std::uint8_t kind, const Initial& initia
     use(known->second);
     keep_again(*at);
     hold.unlock();
-    changed();
+    env_.recursion.changed();
     return true;
 }
 

@@ -91,8 +91,8 @@ public:
     // The record of a durable channel, with these settings or those that it has, goes to the store, and
     // those above it; of one that is not durable any more, it goes away. ENOSPC, EIO.
     Result<void> keep_record(std::uint64_t id, const Settings* settings);
-    // For recursive subscriptions: whether whoever that is may read what is sent to the channel of that id.
-    // Called on any thread without locks of channels. Until one is given nobody may.
+    // For recursive subscriptions: whether `who` may read messages of the channel with that id.
+    // Called on any thread without locks of channels. Until one is set, nobody may.
     using MayReceive = std::function<bool(std::uint64_t channel, const access::Identity& who)>;
     void let_receive(MayReceive may) { may_receive_ = std::move(may); }
     bool may_receive(std::uint64_t channel, const access::Identity& who) const {
@@ -123,7 +123,6 @@ private:
 
     Entry* entry(std::uint64_t id) const;
     Result<std::shared_ptr<Channel>> enter(std::uint64_t parent, std::unique_ptr<Entry> made);
-    void changed() noexcept;
     Result<void> keep(Entry& entry, const Settings& settings);
     void keep_again(Entry& entry) noexcept;
     std::string path_of(const Entry& entry) const;

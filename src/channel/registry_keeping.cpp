@@ -10,7 +10,7 @@
 
 namespace ipcfs::channel {
 
-// Those above it first: a channel comes back where it was.
+// Parents first, so that a channel is restored where it was.
 Result<void> Registry::keep(Entry& entry, const Settings& settings) {
     std::vector<Entry*> missing{&entry};
     for (Entry* up = entry.parent; up && up != root_.get() && !up->kept; up = up->parent) {
@@ -35,8 +35,8 @@ Result<void> Registry::keep(Entry& entry, const Settings& settings) {
     return {};
 }
 
-// Something of it has changed. The record that is there stays if there is no room for another: an erased
-// message makes some, and the next change writes it.
+// Writes a changed record. Without room for it the old record stays: an erased message makes room, and the next
+// change writes the record again.
 void Registry::keep_again(Entry& entry) noexcept {
     if (!entry.kept || !entry.channel) return;
     try {

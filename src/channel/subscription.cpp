@@ -99,7 +99,7 @@ void Subscription::follow(const Settings& settings) noexcept {
 bool Subscription::has_room(Locked& topic, const queue::BatchFigures& like) noexcept {
     Locked locked(core_, topic);
     if (core_.removed() || !blocks()) return true;
-    // What can never fit is lost here and nowhere else.
+    // A batch that can never fit is lost for this subscriber only.
     if (like.count > core_.settings.capacity || like.bytes > core_.settings.bytes) return true;
     if (core_.backlog.empty() && core_.waiters.can_take(like.count) && !core_.backlog.gated()) {
         return true;
@@ -110,7 +110,7 @@ bool Subscription::has_room(Locked& topic, const queue::BatchFigures& like) noex
     return false;
 }
 
-// Identity and time are the topic's, and so is the number, unless publishers may be several topics.
+// A share keeps the topic's number, unless several topics may publish to it.
 void Subscription::number(Locked& locked, Envelope& envelope) noexcept {
     const bool is_ours = !in_recursive_group_ && envelope.sequence > core_.sequence;
     core_.sequence = is_ours ? envelope.sequence : core_.sequence + 1;
@@ -187,7 +187,7 @@ void Subscription::release_publishers(Locked& locked) noexcept {
 std::shared_ptr<Subscription> Channel::subscribe(const access::Identity& subscriber,
                                                  access::Account& account) {
     if (!is_topic()) return nullptr;
-    // Whoever has the subscription has its channel; the last one to let go ends it.
+    // A reference to the subscription keeps its channel; the last reference ends it.
     struct Handle {
         std::shared_ptr<Channel> channel;
         ~Handle() { channel->subscription()->end(); }

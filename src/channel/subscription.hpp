@@ -65,7 +65,7 @@ public:
     void follow(const Settings& settings) noexcept;
     // Gives a share the number that its subscriber sees.
     void number(Locked& locked, queue::Envelope& envelope) noexcept;
-    // Whoever publishes may look again, if there is room.
+    // Publishers that wait may try again, if there is room.
     void release_publishers(Locked& locked) noexcept;
 
 private:
@@ -75,9 +75,9 @@ private:
     // ---- under the topic's lock ----
     // Whether it has room for a batch with these figures. If not, `topic` is told when it has.
     bool has_room(Locked& topic, const queue::BatchFigures& like) noexcept;
-    // Whether it was put into the queue. What is lost here, and was `lost` before, is lost for this subscriber alone.
+    // Whether it was put into the queue. `lost`: messages that this subscriber has lost already.
     bool receive(Locked& topic, queue::Batch& shares, std::uint64_t lost) noexcept;
-    // It was given what is retained before it had its filter: what it has not delivered of that has to match.
+    // Drops retained messages that it was given before it had its filter and that do not match it.
     void drop_replayed(Locked& topic, bool is_multicast) noexcept;
     void install(std::shared_ptr<const Filter>& filter, access::Charge& charge) noexcept;
     // Publishers of `topic` wait for room here.

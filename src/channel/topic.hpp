@@ -55,9 +55,9 @@ public:
             look_above(core);
         }
     }
-    // A subscription that blocked it has room: for all (`has_room_for_all`), or for critical messages. Without locks.
+    // A subscription that blocked publishers has room: for all messages, or for critical ones only. Without locks.
     static void retry(Core& core, bool has_room_for_all) noexcept;
-    // Those whose filter changes are not in the lists meanwhile. Afterwards `filter` and `charge` are those before.
+    // Takes `of` out of the lists while its filter changes. Afterwards `filter` and `charge` are the previous ones.
     static void change_filter(Core& core, Subscription& of, std::shared_ptr<const Filter>& filter,
                               access::Charge& charge) noexcept;
 
@@ -85,7 +85,7 @@ public:
     std::uint64_t size() const noexcept { return direct.size() + recursive; }
     // Keeps it for newcomers, with its charges, as long as the settings allow.
     void retain(Locked& locked, queue::MessageRef message) noexcept;
-    // Gives a newcomer what is retained and matches.
+    // Gives a new subscription the retained messages that match.
     void replay(Locked& locked, Subscription& to) noexcept;
 
     std::vector<Subscription*> direct;  // those that are not recursive

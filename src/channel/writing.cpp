@@ -194,7 +194,7 @@ bool open_gate_if_due(Locked& locked) noexcept {
 }
 
 bool gate_opened(Locked& locked) noexcept {
-    // Readers may take more than what has just come.
+    // Readers may take more than what has just arrived.
     const std::uint64_t before = locked->backlog.load();
     reading::offer(locked);
     locked->has_made_room |= locked->backlog.load() < before;

@@ -1,5 +1,6 @@
 // A connection's transport and its end; operations.cpp performs the requests. On the loop, except
 // Mailbox.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <exception>
@@ -64,19 +65,12 @@ void Connection::close(std::string_view why) noexcept {
 void Connection::read_packets() {
     static thread_local std::array<std::byte, kMaxControlPacket> buffer;
     for (std::size_t count = 0; count < kPacketsPerTurn; ++count) {
-        Received got = receive(socket_.native_handle(), buffer);
-        std::vector<ReceivedFd> fds;
-        fds.reserve(got.fds.size());
-        bool foreign = false;
-        for (Fd& fd : got.fds) {
-            fds.emplace_back(std::move(fd), around_.executor, caller_.subject.uid);
-            if (!fds.back().is_foreign()) continue;
-            foreign = true;
-            ++around_.counters.foreign;
-        }
+        Received got =
+            receive(socket_.native_handle(), buffer, around_.executor, caller_.subject.uid);
+        const auto foreign = std::ranges::count_if(got.fds, &ReceivedFd::is_foreign);
+        around_.counters.foreign += static_cast<std::uint64_t>(foreign);
         if (got.what == Received::What::kNothing) break;
         if (got.what == Received::What::kEnd) return close({});
-        ++around_.counters.packets;
         const auto packet = std::span<const std::byte>(buffer).first(got.size);
         if (got.truncated) {
             refuse(reply_to(packet), Fault{EMSGSIZE, "control packet: too long"});
@@ -86,10 +80,10 @@ void Connection::read_packets() {
                          "control packet: some descriptors were lost; the daemon may have too many "
                          "open files"});
         } else {
-            handle_packet(packet, fds);
+            handle_packet(packet, got.fds);
         }
-        fds.clear();
-        if (foreign && open() && around_.executor->is_overloaded(caller_.subject.uid)) {
+        got.fds.clear();
+        if (foreign > 0 && open() && around_.executor->is_overloaded(caller_.subject.uid)) {
             return close("this user's descriptors take too long to close");
         }
         if (!open() || sealing_) return;

@@ -16,8 +16,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <control/packet.hpp>
-#include <control/received_fd.hpp>
 #include <control/server.hpp>
+#include <control/socket.hpp>
 #include <payload/memory.hpp>
 
 #include <access/account.hpp>

@@ -1,6 +1,5 @@
 // Performs the requests of a connection. On the loop.
 #include <algorithm>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <boost/asio/dispatch.hpp>
@@ -9,20 +8,6 @@
 
 namespace ipcfs::control {
 namespace asio = boost::asio;
-
-namespace {
-
-// Whether all seals are set already; the question takes no lock.
-bool has_seals(int memory, payload::Sealing sealing) {
-    const auto seals = static_cast<unsigned>(::fcntl(memory, F_GET_SEALS));
-    constexpr unsigned kSize = F_SEAL_SHRINK | F_SEAL_GROW;
-    constexpr unsigned kFutureWrite = 0x0010;  // F_SEAL_FUTURE_WRITE
-    if ((seals & kSize) != kSize) return false;
-    if ((seals & F_SEAL_WRITE) != 0) return true;
-    return sealing == payload::Sealing::kPool && (seals & kFutureWrite) != 0;
-}
-
-}  // namespace
 
 void Connection::handle_packet(std::span<const std::byte> packet, std::vector<ReceivedFd>& fds) {
     const auto request = parse_request(packet, fds.size());
@@ -34,7 +19,6 @@ void Connection::handle_packet(std::span<const std::byte> packet, std::vector<Re
 }
 
 void Connection::refuse(ReplyTo to, const Fault& why) {
-    ++around_.counters.refused;
     around_.log.debug("control: pid ", caller_.subject.pid, ", operation ", to.op, ": ",
                       why.operation);
     if (to.op == static_cast<std::uint16_t>(ControlOp::kLazyReport)) return;  // has no reply
@@ -87,7 +71,7 @@ Result<void> Connection::perform(const Arrived& at, const Hello&) {
 // executor does it.
 std::optional<Result<void>> Connection::seal_first(const Arrived& at, payload::Sealing sealing) {
     if (at.fds[0].kind() != FdKind::kMemory) return Fault{EPERM, "the descriptor is not a memfd"};
-    if (has_seals(at.fds[0].get(), sealing)) return std::nullopt;
+    if (payload::is_sealed(at.fds[0].get(), sealing)) return std::nullopt;
     if (around_.executor->is_overloaded(caller_.subject.uid)) {
         return Fault{EBUSY, "this user's descriptors take too long to seal"};
     }

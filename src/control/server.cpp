@@ -108,13 +108,11 @@ void Server::State::admit(Fd socket) {
     auto made = std::make_shared<Connection>(around, std::move(socket), std::move(process),
                                              std::move(*peer), std::move(*charge));
     connections.emplace(made.get(), made);
-    ++around.counters.accepted;
     ++around.counters.connections;
     made->start();
 }
 
 void Server::State::reject(Fd socket, uid_t uid, const Fault& why) {
-    ++around.counters.rejected;
     around.log.debug("control: a connection of uid ", uid, " rejected: ", why.operation);
     send(socket.get(), make_error({}, why), {});
     around.close(std::move(socket), uid);

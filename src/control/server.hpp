@@ -35,12 +35,8 @@ struct ServerConfig {
 // Readable on any thread.
 struct Counters {
     std::atomic<std::uint64_t> connections{0};  // open now
-    std::atomic<std::uint64_t> accepted{0};
-    std::atomic<std::uint64_t> rejected{0};  // connections refused at a limit
-    std::atomic<std::uint64_t> packets{0};   // requests received
-    std::atomic<std::uint64_t> refused{0};   // requests answered with an error
-    std::atomic<std::uint64_t> foreign{0};   // descriptors received whose close(2) may block
-    std::atomic<std::uint64_t> aborted{0};   // connections that the daemon closed
+    std::atomic<std::uint64_t> foreign{0};      // descriptors received whose close(2) may block
+    std::atomic<std::uint64_t> aborted{0};      // connections that the daemon closed
 };
 
 class Server {

@@ -97,7 +97,8 @@ Fd peer_process(int connection, pid_t pid) noexcept {
     return Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
 }
 
-Received receive(int connection, std::span<std::byte> buffer) {
+Received receive(int connection, std::span<std::byte> buffer,
+                 const std::shared_ptr<Executor>& executor, uid_t uid) {
     // Room for all that can come: the kernel closes surplus descriptors in this thread, and closing
     // may block.
     alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kMaxFds * sizeof(int)) + 128> ancillary;
@@ -120,7 +121,7 @@ Received receive(int connection, std::span<std::byte> buffer) {
         for (std::size_t i = 0; i < count; ++i) {
             int fd = -1;
             std::memcpy(&fd, CMSG_DATA(each) + i * sizeof(int), sizeof fd);
-            got.fds.emplace_back(fd);
+            got.fds.emplace_back(Fd(fd), executor, uid);
         }
     }
     got.truncated = (message.msg_flags & MSG_TRUNC) != 0;

@@ -1,5 +1,6 @@
 // Reading, writing and comparing configurations. Only this file uses toml++.
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <pwd.h>
@@ -18,20 +19,11 @@ namespace ipcfs::daemon {
 namespace {
 
 constexpr std::string_view kUserSection = "limits.user.";
+constexpr std::array<std::string_view, 7> kSections{"fuse",  "log",     "limits",     "payload",
+                                                    "store", "channel", "limits.user"};
 
-std::optional<std::uint32_t> uid_of(const std::string& name) {
-    if (auto number = parse_number(name)) {
-        // The kernel reserves 2^32-1 for "no user".
-        if (*number >= UINT32_MAX) return std::nullopt;
-        return static_cast<std::uint32_t>(*number);
-    }
-    std::vector<char> buffer(16'384);
-    passwd entry{};
-    passwd* found = nullptr;
-    if (getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || !found) {
-        return std::nullopt;
-    }
-    return found->pw_uid;
+bool is_section(std::string_view name) {
+    return std::find(kSections.begin(), kSections.end(), name) != kSections.end();
 }
 
 Value value_from_node(const toml::node& node) {
@@ -91,18 +83,19 @@ public:
 
 private:
     void defaults() {
-        const ProcessEnvironment& around = source_.around;
+        const ProcessEnvironment& process = source_.process;
         Config& config = parsed_.config;
-        if (around.uid == 0) {
+        if (process.uid == 0) {
             config.mount = "/ipc";
             config.state = "/var/lib/ipcfs";
             return;
         }
-        const std::string home =
-            around.home.starts_with('/') ? around.home : "/tmp/ipcfs-" + std::to_string(around.uid);
-        config.mount = (around.runtime_dir.starts_with('/') ? around.runtime_dir : home) + "/ipc";
+        const std::string home = process.home.starts_with('/')
+                                     ? process.home
+                                     : "/tmp/ipcfs-" + std::to_string(process.uid);
+        config.mount = (process.runtime_dir.starts_with('/') ? process.runtime_dir : home) + "/ipc";
         config.state =
-            (around.state_home.starts_with('/') ? around.state_home : home + "/.local/state") +
+            (process.state_home.starts_with('/') ? process.state_home : home + "/.local/state") +
             "/ipcfs";
     }
 
@@ -133,9 +126,7 @@ private:
     void table(const toml::table& content, const std::string& prefix) {
         for (auto&& [name, node] : content) {
             std::string key = prefix + std::string(name.str());
-            const bool section = key == "fuse" || key == "log" || key == "limits" ||
-                                 key == "payload" || key == "store" || key == "channel" ||
-                                 key == "limits.user";
+            const bool section = is_section(key);
             const bool of_user = prefix == kUserSection;
             if (node.is_table() && (section || of_user)) {
                 table(*node.as_table(), key + '.');
@@ -159,7 +150,7 @@ private:
         Value value = value_from_text(setting.value);
         if (setting.key == "mount" || setting.key == "state" || setting.key == "log.file") {
             if (!setting.value.empty() && !setting.value.starts_with('/')) {
-                value.text = source_.around.cwd + '/' + setting.value;
+                value.text = source_.process.cwd + '/' + setting.value;
             }
         }
         set(setting.key, value, setting.origin);
@@ -174,10 +165,7 @@ private:
             if (!allowed.empty()) refuse(where, name, value, allowed);
             return;
         }
-        for (std::string_view section :
-             {"fuse", "log", "limits", "payload", "store", "channel", "limits.user"}) {
-            if (name == section) return refuse(where, name, value, "a section, [" + name + "]");
-        }
+        if (is_section(name)) return refuse(where, name, value, "a section, [" + name + "]");
         std::string_view section = section_of(name);
         std::string allowed = known_keys_in(section);
         if (allowed.empty()) allowed = known_keys_in(section = "");
@@ -265,24 +253,39 @@ std::string environment(const char* name) {
 
 }  // namespace
 
+std::optional<std::uint32_t> uid_of(const std::string& user) {
+    if (auto number = parse_number(user)) {
+        // The kernel reserves 2^32-1 for "no user".
+        if (*number >= UINT32_MAX) return std::nullopt;
+        return static_cast<std::uint32_t>(*number);
+    }
+    std::vector<char> buffer(16'384);
+    passwd entry{};
+    passwd* found = nullptr;
+    if (getpwnam_r(user.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || !found) {
+        return std::nullopt;
+    }
+    return found->pw_uid;
+}
+
 ProcessEnvironment process_environment() {
-    ProcessEnvironment around;
-    around.uid = geteuid();
-    around.home = environment("HOME");
-    if (around.home.empty()) {
+    ProcessEnvironment process;
+    process.uid = geteuid();
+    process.home = environment("HOME");
+    if (process.home.empty()) {
         std::vector<char> buffer(16'384);
         passwd entry{};
         passwd* found = nullptr;
-        if (getpwuid_r(around.uid, &entry, buffer.data(), buffer.size(), &found) == 0 && found) {
-            around.home = found->pw_dir;
+        if (getpwuid_r(process.uid, &entry, buffer.data(), buffer.size(), &found) == 0 && found) {
+            process.home = found->pw_dir;
         }
     }
-    around.runtime_dir = environment("XDG_RUNTIME_DIR");
-    around.state_home = environment("XDG_STATE_HOME");
+    process.runtime_dir = environment("XDG_RUNTIME_DIR");
+    process.state_home = environment("XDG_STATE_HOME");
     std::error_code failed;
     auto cwd = std::filesystem::current_path(failed);
-    if (!failed) around.cwd = cwd.string();
-    return around;
+    if (!failed) process.cwd = cwd.string();
+    return process;
 }
 
 Parsed read_config(const ConfigSource& source) {
@@ -321,20 +324,13 @@ std::string reference(const Config& defaults) {
     return text;
 }
 
-UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid) {
-    UserLimits limits = config.limits.user;
-    if (uid == 0 || uid == own_uid) {
-        limits = {kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited, kUnlimited};
-    }
+access::Limits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid) {
+    access::Limits limits = uid == 0 || uid == own_uid ? access::kNoLimits : config.limits.user;
     auto found = config.limits.by_user.find(uid);
     if (found == config.limits.by_user.end()) return limits;
-    const UserOverride& given = found->second;
-    limits.messages = given.messages.value_or(limits.messages);
-    limits.bytes = given.bytes.value_or(limits.bytes);
-    limits.channels = given.channels.value_or(limits.channels);
-    limits.open_files = given.open_files.value_or(limits.open_files);
-    limits.waiters = given.waiters.value_or(limits.waiters);
-    limits.payload_bytes = given.payload_bytes.value_or(limits.payload_bytes);
+    for (std::size_t i = 0; i < limits.size(); ++i) {
+        limits[i] = found->second[i].value_or(limits[i]);
+    }
     return limits;
 }
 

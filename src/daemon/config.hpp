@@ -6,6 +6,7 @@
 // Pure functions over values; any thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -13,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include <access/account.hpp>
 #include <base/clock.hpp>
 #include <base/log.hpp>
 #include <channel/settings.hpp>
@@ -24,8 +26,7 @@ enum class Passthrough : std::uint8_t { kAuto, kOff };
 enum class AllowOther : std::uint8_t { kAuto, kYes, kNo };
 enum class LogTarget : std::uint8_t { kAuto, kStderr, kFile, kJournald };
 
-// No limit; written "unlimited".
-constexpr std::uint64_t kUnlimited = UINT64_MAX;
+using access::kUnlimited;  // written "unlimited"
 
 struct FuseConfig {
     Transport transport = Transport::kAuto;
@@ -49,24 +50,11 @@ struct LogConfig {
     bool operator==(const LogConfig&) const = default;
 };
 
-struct UserLimits {
-    std::uint64_t messages = 200'000;
-    std::uint64_t bytes = 1ULL << 30;
-    std::uint64_t channels = 20'000;
-    std::uint64_t open_files = 65'536;
-    std::uint64_t waiters = 16'384;
-    std::uint64_t payload_bytes = 8ULL << 30;  // of payloads, pools and regions
-    bool operator==(const UserLimits&) const = default;
-};
-
-// [limits.user.NAME]; unset values are inherited.
-struct UserOverride {
-    std::optional<std::uint64_t> messages, bytes, channels, open_files, waiters, payload_bytes;
-    bool operator==(const UserOverride&) const = default;
-};
+// [limits.user.NAME], by access::Resource; unset values are inherited.
+using UserOverride = std::array<std::optional<std::uint64_t>, access::kResources>;
 
 struct LimitsConfig {
-    UserLimits user;
+    access::Limits user{200'000, 1ULL << 30, 20'000, 65'536, 16'384, 8ULL << 30};
     std::uint64_t total_bytes = 4ULL << 30;         // of all users together
     std::map<std::uint32_t, UserOverride> by_user;  // by uid
     bool operator==(const LimitsConfig&) const = default;
@@ -97,6 +85,9 @@ struct Config {
     bool operator==(const Config&) const = default;
 };
 
+// The uid of a user's name or number.
+std::optional<std::uint32_t> uid_of(const std::string& user);
+
 // What the defaults depend on. Passed in, so that tests can set it.
 struct ProcessEnvironment {
     std::uint32_t uid = 0;  // effective
@@ -114,7 +105,7 @@ struct Setting {
 };
 
 struct ConfigSource {
-    ProcessEnvironment around;
+    ProcessEnvironment process;
     std::string file;                 // the name used in errors
     std::optional<std::string> text;  // the contents; empty if there is no file
     std::vector<Setting> settings;    // applied after the file, in order
@@ -134,7 +125,7 @@ std::string reference(const Config& defaults);
 
 // The limits of `uid` in a daemon that runs as `own_uid`: the user's override, else the defaults.
 // Root and the daemon's own user are unlimited unless an override names them.
-UserLimits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid);
+access::Limits limits_for(const Config& config, std::uint32_t uid, std::uint32_t own_uid);
 
 // What a reload would change. A running daemon can take over log.*, limits.*, payload.reserve and
 // channel.* (for new channels); other keys need a restart.
@@ -145,7 +136,6 @@ struct Reload {
 };
 Reload plan_reload(const Config& running, const Config& wanted);
 
-std::string_view name_of(Transport value);
 std::string_view name_of(LogTarget value);
 
 }  // namespace ipcfs::daemon

@@ -1,7 +1,6 @@
 // Builds and connects all parts: clock, timers, accounts, registry, tree, FUSE door, doorbell. Main
 // thread; the doors' own threads run in between.
 #include <algorithm>
-#include <pwd.h>
 #include <unistd.h>
 
 #include <daemon/instance.hpp>
@@ -15,24 +14,14 @@ constexpr Nanos kWatchPeriod = kSecond;
 constexpr Nanos kSweepPeriod = 100 * kMillisecond;
 constexpr Nanos kLostInterruptPeriod = 50 * kMillisecond;
 
-access::Limits to_limits(const UserLimits& limits) {
-    return {limits.messages,   limits.bytes,   limits.channels,
-            limits.open_files, limits.waiters, limits.payload_bytes};
-}
-
 // Translates limits.user.NAME.x to limits.user.UID.x, the form of the running configuration.
 std::string by_uid(std::string key) {
     constexpr std::string_view kUser = "limits.user.";
     if (!key.starts_with(kUser)) return key;
     std::size_t end = key.find('.', kUser.size());
     if (end == std::string::npos) return key;
-    std::string name = key.substr(kUser.size(), end - kUser.size());
-    passwd entry{};
-    passwd* found = nullptr;
-    std::vector<char> buffer(16384);
-    if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == 0 && found) {
-        key.replace(kUser.size(), name.size(), std::to_string(found->pw_uid));
-    }
+    const std::string name = key.substr(kUser.size(), end - kUser.size());
+    if (auto uid = uid_of(name)) key.replace(kUser.size(), name.size(), std::to_string(*uid));
     return key;
 }
 
@@ -46,19 +35,20 @@ std::string control_path(const std::string& mount, uid_t uid) {
 }  // namespace
 
 Daemon::State::State(const Config& wanted, Logger& logger, Loop& event_loop,
-                     const Succession& given)
+                     const Succession& given, OnEnd ended)
     : succession(given),
+      on_end(std::move(ended)),
       log(logger),
       loop(event_loop),
       own_uid(::geteuid()),
       config(std::in_place, wanted),
       mount(wanted.mount),
-      ledger([wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
+      ledger([wanted, own = own_uid](uid_t uid) { return limits_for(wanted, uid, own); },
              wanted.limits.total_bytes),
       budget(clock, payload::available_memory),
       kept(make_store(wanted, given.inheritance ? given.inheritance->life() : 1, logger)),
       payloads(ledger, budget),
-      worker("ipcfs-memory", {.threads = 4, .patience = kSecond}),
+      worker("ipcfs-memory", {.threads = 4, .patience = kSecond, .timers = &timers}),
       environment(clock, timers, pool, ledger, kept.get(), &worker,
                   wanted.fuse.transport != Transport::kClassic),
       registry(environment, wanted.channel, wanted.mount.size() + 16),
@@ -126,7 +116,7 @@ Result<void> Daemon::State::start() {
     session_config.on_take_over = [this](fuse::Session& taken, auto left) {
         door->take_over(taken, left);
     };
-    session_config.on_end = [this](const std::string& why) { ended(why); };
+    session_config.on_end = [this](const std::string& why) { on_end(!ipcfs_mounted(mount), why); };
 
     auto opened =
         fuse::Session::open(std::move(session_config), fuse::Door::operations(), door.get());
@@ -170,8 +160,8 @@ Result<void> Daemon::State::restore(const Config& wanted) {
     return {};
 }
 
-// Where channels are durable when they are made, its files are made before: mkdir(2) does not wait for
-// them. Should that fail, mkdir tries again and says so.
+// If new channels are durable by default, the store's files are made in advance, so that mkdir(2) does not wait for them.
+// If that fails, mkdir tries again and reports the error.
 void Daemon::State::open_store(const Config& wanted) {
     if (!kept || wanted.channel.durable == channel::Durable::kOff) return;
     worker.add(own_uid, [this] {
@@ -228,15 +218,6 @@ void Daemon::State::stop() noexcept {
     holding = nullptr;
 }
 
-void Daemon::State::ended(const std::string& why) {
-    auto tell = end.with([&](End& e) {
-        e.over = true;
-        e.why = why;
-        return e.tell;
-    });
-    if (tell) tell(!ipcfs_mounted(mount), why);
-}
-
 tree::System Daemon::State::system() {
     tree::System system;
     system.version = [this] { return version(); };
@@ -278,23 +259,17 @@ Result<void> Daemon::State::set_config(std::string_view text) {
         }
     }
     log.set_level(plan.config.log.level);
-    return take_over(plan.config);
+    apply(plan.config);
+    return {};
 }
 
-Result<void> Daemon::State::take_over(const Config& wanted) {
-    ledger.reload(
-        [wanted, own = own_uid](uid_t uid) { return to_limits(limits_for(wanted, uid, own)); },
-        wanted.limits.total_bytes);
+void Daemon::State::apply(const Config& wanted) {
+    ledger.reload([wanted, own = own_uid](uid_t uid) { return limits_for(wanted, uid, own); },
+                  wanted.limits.total_bytes);
     registry.set_defaults(wanted.channel);
     open_store(wanted);
     budget.set_reserve(wanted.payload.reserve);
-    config.with([&](Config& running) {
-        running.log = wanted.log;
-        running.limits = wanted.limits;
-        running.payload = wanted.payload;
-        running.channel = wanted.channel;
-    });
-    return {};
+    config.with([&](Config& running) { running = wanted; });
 }
 
 // On the loop, every second: logs when the io_uring queues overflow, and when that ends.
@@ -323,10 +298,10 @@ void Daemon::State::sweep() {
     loop.after(kSweepPeriod, [this] { sweep(); });
 }
 
-// On the loop: see Session::end_unheard.
+// On the loop: see Session::end_lost_interrupts.
 void Daemon::State::end_lost_interrupts() {
     if (stopped) return;
-    if (std::size_t ended = session->end_unheard()) {
+    if (std::size_t ended = session->end_lost_interrupts()) {
         log.debug(ended, " operations ended because the kernel lost their interrupts");
     }
     loop.after(kLostInterruptPeriod, [this] { end_lost_interrupts(); });
@@ -336,9 +311,9 @@ Daemon::Daemon() = default;
 Daemon::~Daemon() = default;
 
 Result<std::unique_ptr<Daemon>> Daemon::create(const Config& config, Logger& log, Loop& loop,
-                                               const Succession& succession) {
+                                               const Succession& succession, OnEnd on_end) {
     std::unique_ptr<Daemon> daemon(new Daemon);
-    daemon->state_ = std::make_unique<State>(config, log, loop, succession);
+    daemon->state_ = std::make_unique<State>(config, log, loop, succession, std::move(on_end));
     if (auto started = daemon->state_->start(); !started) return started.error();
     return daemon;
 }
@@ -347,16 +322,8 @@ std::vector<std::string> Daemon::report() const {
     return state_->report();
 }
 
-void Daemon::on_end(std::function<void(bool, const std::string&)> ended) {
-    auto [over, why] = state_->end.with([&](State::End& end) {
-        end.tell = ended;
-        return std::pair{end.over, end.why};
-    });
-    if (over) ended(!ipcfs_mounted(state_->mount), why);
-}
-
-Result<void> Daemon::reload(const Config& config) {
-    return state_->take_over(config);
+void Daemon::reload(const Config& config) {
+    state_->apply(config);
 }
 
 void Daemon::stop() {

@@ -24,8 +24,11 @@ public:
     // point exists and is free, its lock is held, config.mount is canonical. `log` and `loop` must
     // outlive the daemon. Main thread, before the loop runs; starts threads. With a succession, the
     // mount exists already, and the daemon takes over what its killed predecessor left.
+    // Calls `on_end` once, on any thread, when the mount ends other than by stop(). `plain` means that
+    // it was unmounted; otherwise `why` gives the reason.
+    using OnEnd = std::function<void(bool plain, const std::string& why)>;
     static Result<std::unique_ptr<Daemon>> create(const Config& config, Logger& log, Loop& loop,
-                                                  const Succession& succession = {});
+                                                  const Succession& succession, OnEnd on_end);
 
     // Call after stop(), on the main thread.
     ~Daemon();
@@ -36,13 +39,9 @@ public:
     // features are off for lack of privilege or of a newer kernel or libfuse.
     std::vector<std::string> report() const;
 
-    // Calls `ended` once, on any thread, when the mount ends other than by stop(); at once if it
-    // has ended already. `plain` means that it was unmounted; otherwise `why` gives the reason.
-    void on_end(std::function<void(bool plain, const std::string& why)> ended);
-
-    // Applies limits.*, payload.reserve and channel.* of `config`, and records log.*, which main
-    // has applied to the log. Ignores other keys. On the loop.
-    Result<void> reload(const Config& config);
+    // Takes over the configuration, of which only limits.*, payload.reserve, channel.* and log.*, which
+    // main has applied to the log, may have changed. On the loop.
+    void reload(const Config& config);
 
     // Ends waiting operations, unmounts and joins the threads. May block, so main calls it, once,
     // on its own thread while the loop goes on.

@@ -97,7 +97,7 @@ Result<std::unique_ptr<Holder>> Holder::make(const fuse::SessionConfig& config) 
     return made;
 }
 
-void Holder::say_ready(int line) noexcept {
+void Holder::report_ready(int line) noexcept {
     while (send(line, &kReady, 1, MSG_NOSIGNAL) < 0 && errno == EINTR) {
     }
 }

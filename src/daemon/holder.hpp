@@ -51,10 +51,10 @@ public:
     Fd take_line() noexcept { return std::move(line_); }
     // How the daemon before this one ended; empty in the first.
     const std::string& predecessor() const noexcept { return predecessor_; }
-    // say_ready() tells the holder, through the socket `line`, that requests are served;
-    // say_ending() that the daemon ends on purpose.
-    static void say_ready(int line) noexcept;
-    void say_ending() noexcept { inheritance_->say_ending(); }
+    // report_ready() tells the holder, through the socket `line`, that requests are served;
+    // set_ending() that the daemon ends on purpose.
+    static void report_ready(int line) noexcept;
+    void set_ending() noexcept { inheritance_->set_ending(); }
 
     // ---- called in the holder, after run()
 

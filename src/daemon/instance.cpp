@@ -3,12 +3,9 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <spawn.h>
 #include <sstream>
 #include <sys/file.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <base/units.hpp>
@@ -16,31 +13,12 @@
 #include <fuse/mount.hpp>
 #include <fuse/probe.hpp>
 
-extern char** environ;
-
 namespace ipcfs::daemon {
 namespace {
 
 constexpr std::string_view kFsType = "fuse.ipcfs";
 constexpr int kLockAttempts = 20;
 constexpr useconds_t kRetryMicroseconds = 5'000;
-
-Result<void> run_fusermount(const std::string& mount) {
-    std::string program = "fusermount3", u = "-u", z = "-z", q = "-q", end = "--", path = mount;
-    char* arguments[] = {program.data(), u.data(),    z.data(), q.data(),
-                         end.data(),     path.data(), nullptr};
-    pid_t pid = 0;
-    int failed = posix_spawnp(&pid, program.c_str(), nullptr, nullptr, arguments, environ);
-    if (failed != 0) return Fault{failed, "run fusermount3"};
-    int status = 0;
-    while (waitpid(pid, &status, 0) < 0) {
-        if (errno != EINTR) return errno_fault("wait for fusermount3");
-    }
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        return Fault{EPERM, "unmount " + mount + " by fusermount3"};
-    }
-    return {};
-}
 
 // Others could have created the directory in /tmp: it must be ours, and writable only for us.
 Result<void> check_private(const std::string& directory) {
@@ -75,25 +53,6 @@ int lock(int fd, int kind) {
 
 }  // namespace
 
-std::string canonical_mount(const std::string& mount) {
-    namespace fs = std::filesystem;
-    std::error_code failed;
-    fs::path path = fs::path(mount).lexically_normal();
-    for (int links = 0; links < 40; ++links) {
-        if (!path.has_filename()) path = path.parent_path();
-        if (path == path.root_path()) return "/";
-        fs::path parent = fs::weakly_canonical(path.parent_path(), failed);
-        if (failed) parent = path.parent_path();
-        path = parent / path.filename();
-        // Use readlink: stat fails with ENOTCONN on a dead mount and never returns on a stopped one.
-        char target[PATH_MAX];
-        ssize_t size = readlink(path.c_str(), target, sizeof target);
-        if (size <= 0) break;
-        path = (parent / std::string(target, static_cast<std::size_t>(size))).lexically_normal();
-    }
-    return path.string();
-}
-
 std::string lock_path(const std::string& mount, uid_t uid, std::string_view runtime_dir) {
     std::string path;
     if (uid == 0) {
@@ -116,12 +75,6 @@ std::string lock_path(const std::string& mount, uid_t uid, std::string_view runt
         }
     }
     return path += ".lock";
-}
-
-std::optional<pid_t> lock_holder(const std::string& lock_file) {
-    Fd fd(open(lock_file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (!fd || lock(fd.get(), LOCK_SH) == 0 || errno != EWOULDBLOCK) return std::nullopt;
-    return read_pid(fd.get()).value_or(0);
 }
 
 Result<InstanceLock> InstanceLock::take(const std::string& lock_file, pid_t* holder) {
@@ -176,12 +129,6 @@ Result<int> clear_dead_mounts(const std::string& mount) {
         }
     }
     return {boost::system::in_place_value, cleared};
-}
-
-Result<void> detach_mount(const std::string& mount) {
-    if (umount2(mount.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return {};
-    if (errno == EPERM && geteuid() != 0) return run_fusermount(mount);
-    return errno_fault("unmount " + mount);
 }
 
 bool ipcfs_mounted(const std::string& mount) {

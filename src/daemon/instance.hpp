@@ -12,26 +12,20 @@
 // decimal and a newline. A file that is not locked means nothing, whatever it contains.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
 
 #include <base/fd.hpp>
 #include <base/result.hpp>
+#include <fuse/mount.hpp>
 
 namespace ipcfs::daemon {
 
-// The canonical path of a mount point, which names the instance; see above. Components that do not
-// exist stay unchanged.
-std::string canonical_mount(const std::string& mount);
+using fuse::canonical_mount;  // which names the instance; see above
 
 // The lock file of `mount` (canonical) for user `uid`; `runtime_dir` is XDG_RUNTIME_DIR, or empty.
 std::string lock_path(const std::string& mount, uid_t uid, std::string_view runtime_dir);
-
-// The pid of the daemon that holds the lock now, read from the lock file. Empty if nobody holds it;
-// 0 if the holder has not written its pid yet.
-std::optional<pid_t> lock_holder(const std::string& lock_file);
 
 // The lock, held while the daemon lives. Its destructor removes the file, while still locked.
 class InstanceLock {
@@ -57,10 +51,6 @@ private:
 // the lock held. EBUSY if a live ipcfs is mounted there whose daemon does not hold this lock
 // (another user's, or one in another container).
 Result<int> clear_dead_mounts(const std::string& mount);
-
-// Detaches the topmost mount on `mount` lazily, by umount2(2) as root, else by fusermount3. The
-// last resort of a daemon that must end.
-Result<void> detach_mount(const std::string& mount);
 
 // Whether a file system of type fuse.ipcfs is mounted on `mount` (canonical).
 bool ipcfs_mounted(const std::string& mount);

@@ -15,6 +15,24 @@ constexpr std::array<std::string_view, 2> kPassthroughs{"auto", "off"};
 constexpr std::array<std::string_view, 4> kTargets{"auto", "stderr", "file", "journald"};
 
 constexpr std::array<std::string_view, 2> kStores{"disk", "off"};
+constexpr std::array<std::string_view, 3> kAllowOther{"auto", "true", "false"};
+
+struct UserLimit {
+    const char* name;
+    bool bytes;
+    const char* help;
+};
+// By access::Resource.
+constexpr std::array<UserLimit, access::kResources> kUserLimits{{
+    {"messages", false, "messages that one user may have queued"},
+    {"bytes", true, "bytes of one user's queued messages"},
+    {"channels", false, "channels that one user may own"},
+    {"open-files", false, "files of the tree that one user may have open"},
+    {"waiters", false, "operations of one user that may wait"},
+    {"payload-bytes", true,
+     "memory of one user's large messages (queued, or received and still open or mapped), pools "
+     "and shared regions"},
+}};
 
 constexpr std::uint64_t kMaxInteger = INT64_MAX;  // the largest TOML integer
 
@@ -120,8 +138,9 @@ Key word(std::string name, bool reloadable, std::span<const std::string_view> wo
     return key<Config>(
         std::move(name), join_words(words), reloadable, help,
         [=](Config& config, const Value& value) {
-            if (!value.text) return false;
-            auto found = std::find(words.begin(), words.end(), *value.text);
+            std::string_view given = value.text ? *value.text : std::string_view();
+            if (value.boolean) given = *value.boolean ? "true" : "false";
+            auto found = std::find(words.begin(), words.end(), given);
             if (found == words.end()) return false;
             at(config) = static_cast<std::decay_t<decltype(at(config))>>(found - words.begin());
             return true;
@@ -161,53 +180,23 @@ std::optional<std::uint64_t> limit_of(const Value& value, bool bytes) {
     return static_cast<std::uint64_t>(*value.integer);
 }
 
-std::string render_limit(std::uint64_t value, bool bytes) {
-    if (value == kUnlimited) return toml_string("unlimited");
-    return bytes ? toml_string(format_size(value)) : std::to_string(value);
+std::string render_limit(std::optional<std::uint64_t> value, bool bytes) {
+    if (!value) return {};
+    if (*value == kUnlimited) return toml_string("unlimited");
+    return bytes ? toml_string(format_size(*value)) : std::to_string(*value);
 }
 
-template <class At>
-Key limit(std::string name, bool bytes, At at, std::string_view help) {
-    return key<Config>(
+// `at` returns a reference to a limit, or to an optional one.
+template <class Target, class At>
+KeyOf<Target> limit(std::string name, bool bytes, At at, std::string_view help) {
+    return key<Target>(
         std::move(name), limit_allowed(bytes), true, help,
-        [=](Config& config, const Value& value) {
+        [=](Target& target, const Value& value) {
             auto found = limit_of(value, bytes);
-            if (found) at(config) = *found;
+            if (found) at(target) = *found;
             return found.has_value();
         },
-        [=](const Config& config) { return render_limit(at(config), bytes); });
-}
-
-UserKey user_limit(std::string name, bool bytes,
-                   std::optional<std::uint64_t> UserOverride::*member) {
-    return key<UserOverride>(
-        std::move(name), limit_allowed(bytes), true, {},
-        [=](UserOverride& target, const Value& value) {
-            auto found = limit_of(value, bytes);
-            if (found) target.*member = found;
-            return found.has_value();
-        },
-        [=](const UserOverride& target) {
-            return target.*member ? render_limit(*(target.*member), bytes) : std::string();
-        });
-}
-
-Key allow_other(std::string_view help) {
-    return key<Config>(
-        "fuse.allow-other", "true, false or \"auto\"", false, help,
-        [](Config& config, const Value& value) {
-            if (value.boolean) {
-                config.fuse.allow_other = *value.boolean ? AllowOther::kYes : AllowOther::kNo;
-                return true;
-            }
-            if (value.text != "auto") return false;
-            config.fuse.allow_other = AllowOther::kAuto;
-            return true;
-        },
-        [](const Config& config) -> std::string {
-            if (config.fuse.allow_other == AllowOther::kAuto) return toml_string("auto");
-            return config.fuse.allow_other == AllowOther::kYes ? "true" : "false";
-        });
+        [=](const Target& target) { return render_limit(at(target), bytes); });
 }
 
 template <class At>
@@ -268,8 +257,9 @@ std::vector<Key> build() {
         word("fuse.passthrough", false, kPassthroughs, AT(fuse.passthrough),
              "whether clients get the memory of `put`, payloads and regions directly (FUSE "
              "passthrough); auto: where kernel and privileges let it, as `kern/ipc/version` says"),
-        allow_other("whether other users may use the tree; auto: yes for root, otherwise if "
-                    "`/etc/fuse.conf` lets it"),
+        word("fuse.allow-other", false, kAllowOther, AT(fuse.allow_other),
+             "whether other users may use the tree; auto: yes for root, otherwise if "
+             "`/etc/fuse.conf` lets it"),
         flag("fuse.survive", AT(fuse.survive), "whether the mount outlives a killed daemon"),
         duration("fuse.entry-timeout", false, 0, kYear, AT(fuse.entry_timeout),
                  "how long the kernel may remember names; changes are invalidated, so long times "
@@ -285,28 +275,24 @@ std::vector<Key> build() {
              "the file is rotated before it grows over this"),
         number("log.max-files", true, 1, 1000, AT(log.max_files),
                "how many rotated files are kept"),
-
-        limit("limits.messages", false, AT(limits.user.messages),
-              "messages that one user may have queued"),
-        limit("limits.bytes", true, AT(limits.user.bytes), "bytes of one user's queued messages"),
-        limit("limits.channels", false, AT(limits.user.channels), "channels that one user may own"),
-        limit("limits.open-files", false, AT(limits.user.open_files),
-              "files of the tree that one user may have open"),
-        limit("limits.waiters", false, AT(limits.user.waiters),
-              "operations of one user that may wait"),
-        limit("limits.payload-bytes", true, AT(limits.user.payload_bytes),
-              "memory of one user's large messages (queued, or received and still open or mapped), "
-              "pools and shared regions"),
-        limit("limits.total-bytes", true, AT(limits.total_bytes),
-              "bytes queued by all users together"),
-        size("payload.reserve", true, 0, kMaxInteger, AT(payload.reserve),
-             "what payloads leave of the machine's memory (MemAvailable): beyond it ENOSPC, for "
-             "everybody, root too"),
-        word("store.kind", false, kStores, AT(store.kind),
-             "where durable channels are kept: on disk, or nowhere: `durable` is refused then"),
-        size("store.max-size", false, 1ULL << 20, 1ULL << 44, AT(store.max_size),
-             "of its segments together; payloads' files come on top"),
     };
+    for (std::size_t i = 0; i < kUserLimits.size(); ++i) {
+        const auto at = [i](auto& config) -> auto& {
+            return config.limits.user[i];
+        };
+        const UserLimit& row = kUserLimits[i];
+        table.push_back(limit<Config>(std::string("limits.") + row.name, row.bytes, at, row.help));
+    }
+    const auto add = [&table](Key key) { table.push_back(std::move(key)); };
+    add(limit<Config>("limits.total-bytes", true, AT(limits.total_bytes),
+                      "bytes queued by all users together"));
+    add(size("payload.reserve", true, 0, kMaxInteger, AT(payload.reserve),
+             "what payloads leave of the machine's memory (MemAvailable): beyond it ENOSPC, for "
+             "everybody, root too"));
+    add(word("store.kind", false, kStores, AT(store.kind),
+             "where durable channels are kept: on disk, or nowhere: `durable` is refused then"));
+    add(size("store.max-size", false, 1ULL << 20, 1ULL << 44, AT(store.max_size),
+             "of its segments together; payloads' files come on top"));
     for (const auto& row : channel::setting_rows()) table.push_back(channel_key(row));
     return table;
 }
@@ -331,14 +317,16 @@ const std::vector<Key>& keys() {
 }
 
 const std::vector<UserKey>& user_keys() {
-    static const std::vector<UserKey> table{
-        user_limit("messages", false, &UserOverride::messages),
-        user_limit("bytes", true, &UserOverride::bytes),
-        user_limit("channels", false, &UserOverride::channels),
-        user_limit("open-files", false, &UserOverride::open_files),
-        user_limit("waiters", false, &UserOverride::waiters),
-        user_limit("payload-bytes", true, &UserOverride::payload_bytes),
-    };
+    static const std::vector<UserKey> table = [] {
+        std::vector<UserKey> rows;
+        for (std::size_t i = 0; i < kUserLimits.size(); ++i) {
+            const auto at = [i](auto& given) -> auto& {
+                return given[i];
+            };
+            rows.push_back(limit<UserOverride>(kUserLimits[i].name, kUserLimits[i].bytes, at, {}));
+        }
+        return rows;
+    }();
     return table;
 }
 
@@ -359,9 +347,6 @@ std::string toml_string(std::string_view text) {
     return quoted += '"';
 }
 
-std::string_view name_of(Transport value) {
-    return kTransports[static_cast<std::size_t>(value)];
-}
 std::string_view name_of(LogTarget value) {
     return kTargets[static_cast<std::size_t>(value)];
 }

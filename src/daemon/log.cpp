@@ -13,6 +13,7 @@
 #endif
 
 #include <daemon/log.hpp>
+#include <insight/table.hpp>
 
 namespace ipcfs::daemon {
 namespace {
@@ -57,26 +58,6 @@ std::shared_ptr<spdlog::logger> make(const LogConfig& config) {
     logger->set_pattern(pattern);
     logger->set_error_handler([](const std::string&) {});
     return logger;
-}
-
-// Escapes control bytes, so that one entry stays one line.
-std::string escape(std::string_view line) {
-    constexpr char kHex[] = "0123456789abcdef";
-    std::string safe;
-    safe.reserve(line.size());
-    for (char c : line) {
-        auto byte = static_cast<unsigned char>(c);
-        if (c == '\n') {
-            safe += "\\n";
-        } else if (c == '\t') {
-            safe += "\\t";
-        } else if (byte < 0x20 || byte == 0x7f) {
-            ((safe += "\\x") += kHex[byte >> 4]) += kHex[byte & 15];
-        } else {
-            safe += c;
-        }
-    }
-    return safe;
 }
 
 }  // namespace
@@ -146,7 +127,7 @@ LogConfig DaemonLogger::current() const {
 void DaemonLogger::emit(Level level, std::string_view line) noexcept {
     try {
         auto logger = target_.with([](const Target& target) { return target.logger; });
-        logger->log(spd_level(level), escape(line));
+        logger->log(spd_level(level), insight::escaped(line));
     } catch (...) {
         // There is nowhere to report this.
     }

@@ -11,6 +11,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include <base/thread.hpp>
 #include <base/units.hpp>
 #include <daemon/config.hpp>
 #include <daemon/daemon.hpp>
@@ -55,10 +56,10 @@ class Run {
 public:
     // `background` is set if this process has gone to the background. That must happen before a Run
     // exists, since a loop does not survive a fork.
-    Run(Options options, ProcessEnvironment around, Config config,
+    Run(Options options, ProcessEnvironment process, Config config,
         std::optional<Background> background)
         : options_(std::move(options)),
-          around_(std::move(around)),
+          process_(std::move(process)),
           config_(std::move(config)),
           background_(std::move(background)) {}
 
@@ -86,7 +87,7 @@ private:
         const char* runtime = std::getenv("XDG_RUNTIME_DIR");
         pid_t holder = 0;
         auto lock = InstanceLock::take(
-            lock_path(config_.mount, around_.uid, runtime ? runtime : ""), &holder);
+            lock_path(config_.mount, process_.uid, runtime ? runtime : ""), &holder);
         if (!lock && lock.error().code == EBUSY) return already_served(holder);
         if (!lock) return fail(lock.error().message());
         lock_.emplace(std::move(*lock));
@@ -137,7 +138,7 @@ private:
         manager_ = ServiceManager(holder_->take_line());
         if (holder_->predecessor().empty()) return;
         // Reads the configuration as a daemon started now would.
-        Parsed wanted = load_config(options_, around_);
+        Parsed wanted = load_config(options_, process_);
         wanted.config.mount = canonical_mount(wanted.config.mount);
         if (wanted.errors.empty()) config_ = plan_reload(config_, wanted.config).config;
     }
@@ -153,16 +154,16 @@ private:
         loop_.emplace();
         loop_->on_signal([this](int signal) { on_signal(signal); });
         auto daemon =
-            Daemon::create(config_, *log_, *loop_, holder_ ? holder_->succession() : Succession{});
+            Daemon::create(config_, *log_, *loop_, holder_ ? holder_->succession() : Succession{},
+                           [this](bool plain, const std::string& why) {
+                               loop_->post([this, plain, why] { on_end(plain, why); });
+                           });
         if (!daemon) return fail(daemon.error().message());
         daemon_ = std::move(*daemon);
         for (const std::string& line : daemon_->report()) log_->info(line);
-        daemon_->on_end([this](bool plain, const std::string& why) {
-            loop_->post([this, plain, why] { on_end(plain, why); });
-        });
         log_->info("ready: ", config_.mount);
         if (background_) background_->ready();
-        if (holder_) Holder::say_ready(manager_.line());
+        if (holder_) Holder::report_ready(manager_.line());
         manager_.ready("serving " + config_.mount);
         return kExitOk;
     }
@@ -198,18 +199,20 @@ private:
         utsname kernel{};
         uname(&kernel);
         const bool file = ::access(options_.config_file.c_str(), R_OK) == 0;
-        log_->info("ipcfsd ", IPCFS_VERSION, ", pid ", getpid(), ", uid ", around_.uid, ", ",
+        log_->info("ipcfsd ", IPCFS_VERSION, ", pid ", getpid(), ", uid ", process_.uid, ", ",
                    kernel.sysname, ' ', kernel.release, ", configuration ",
                    file ? options_.config_file : "built in");
-        const UserLimits& user = config_.limits.user;
-        log_->info("limits of a user: messages ", show(user.messages), ", bytes ",
-                   show(user.bytes, true), ", channels ", show(user.channels), ", open files ",
-                   show(user.open_files), ", waiters ", show(user.waiters), ", payload bytes ",
-                   show(user.payload_bytes, true), "; of all users: bytes ",
+        std::string limits;
+        for (std::size_t i = 0; i < access::kResources; ++i) {
+            const std::string_view name = access::kResourceRows[i].name;
+            limits.append(name) += ' ' + show(config_.limits.user[i], name.ends_with("bytes"));
+            limits += i + 1 < access::kResources ? ", " : "; ";
+        }
+        log_->info("limits of a user: ", limits, "of all users: bytes ",
                    show(config_.limits.total_bytes, true), "; ", config_.limits.by_user.size(),
                    " users with overrides");
-        if (around_.uid != 0) {
-            log_->info("unprivileged: mounting through fusermount3 for uid ", around_.uid,
+        if (process_.uid != 0) {
+            log_->info("unprivileged: mounting through fusermount3 for uid ", process_.uid,
                        "; other users ",
                        fuse_conf_allows_other()
                            ? "can have access (user_allow_other is in /etc/fuse.conf)"
@@ -248,9 +251,9 @@ private:
 
     void stop() {
         stopping_ = true;
-        if (holder_) holder_->say_ending();
+        if (holder_) holder_->set_ending();
         manager_.stopping("unmounting " + config_.mount);
-        stopper_ = std::thread([this] {
+        stopper_ = start_thread("ipcfs-stopper", [this] {
             daemon_->stop();
             loop_->stop();
         });
@@ -273,11 +276,10 @@ private:
 
     // Exits when stopping hangs: detaches the mount, so that no dead mount stays, and destroys nothing.
     [[noreturn]] void force_exit(int code) {
-        if (holder_) holder_->say_ending();
+        if (holder_) holder_->set_ending();
         if (ipcfs_mounted(config_.mount)) {
-            if (auto detached = detach_mount(config_.mount); !detached) {
-                log_->error(detached.error().message());
-            }
+            if (!fuse::detach_mount(config_.mount, false))
+                log_->error("cannot unmount ", config_.mount);
         }
         lock_.reset();
         _exit(code);
@@ -285,7 +287,7 @@ private:
 
     void reload() {
         manager_.reloading();
-        Parsed wanted = load_config(options_, around_);
+        Parsed wanted = load_config(options_, process_);
         wanted.config.mount = canonical_mount(wanted.config.mount);
         if (!wanted.errors.empty()) {
             for (const std::string& error : wanted.errors) log_->error("reload: ", error);
@@ -298,9 +300,7 @@ private:
             log_->error("reload: ", reopened.error().message(), "; the log is unchanged");
             plan.config.log = config_.log;
         }
-        if (auto done = daemon_->reload(plan.config); !done) {
-            log_->error("reload: ", done.error().message());
-        }
+        daemon_->reload(plan.config);
         config_ = std::move(plan.config);
         log_->info("reloaded: ", plan.changed.empty() ? "nothing changed" : joined(plan.changed));
         if (!plan.restart.empty()) {
@@ -310,7 +310,7 @@ private:
     }
 
     const Options options_;
-    const ProcessEnvironment around_;
+    const ProcessEnvironment process_;
     Config config_;
     std::optional<Background> background_;
     ServiceManager manager_;
@@ -329,8 +329,8 @@ int main_of(int argc, char** argv) {
     int code = kExitOk;
     auto options = parse_options(argc, argv, &code);
     if (!options) return code;
-    const ProcessEnvironment around = process_environment();
-    Parsed parsed = load_config(*options, around);
+    const ProcessEnvironment process = process_environment();
+    Parsed parsed = load_config(*options, process);
     if (!parsed.errors.empty()) {
         for (const std::string& error : parsed.errors) {
             std::fprintf(stderr, "ipcfsd: %s\n", error.c_str());
@@ -359,7 +359,7 @@ int main_of(int argc, char** argv) {
         }
         background.emplace(std::move(*entered));
     }
-    return Run(std::move(*options), around, std::move(parsed.config), std::move(background)).run();
+    return Run(std::move(*options), process, std::move(parsed.config), std::move(background)).run();
 }
 
 }  // namespace

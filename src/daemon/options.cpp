@@ -127,9 +127,9 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int* exi
     return options;
 }
 
-Parsed load_config(const Options& options, const ProcessEnvironment& around) {
+Parsed load_config(const Options& options, const ProcessEnvironment& process) {
     ConfigSource source;
-    source.around = around;
+    source.process = process;
     source.file = options.config_file;
     auto text = read_file(options.config_file);
     if (text) {

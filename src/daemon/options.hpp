@@ -34,6 +34,6 @@ struct Options {
 std::optional<Options> parse_options(int argc, const char* const* argv, int* exit_code);
 
 // Reads the file (which must exist if it was given explicitly) and applies IPCFS_MOUNT and the options.
-Parsed load_config(const Options& options, const ProcessEnvironment& around);
+Parsed load_config(const Options& options, const ProcessEnvironment& process);
 
 }  // namespace ipcfs::daemon

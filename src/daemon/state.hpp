@@ -26,7 +26,8 @@
 namespace ipcfs::daemon {
 
 struct Daemon::State {
-    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given);
+    State(const Config& wanted, Logger& logger, Loop& event_loop, const Succession& given,
+          OnEnd ended);
     ~State();
 
     Result<void> start();
@@ -38,17 +39,17 @@ struct Daemon::State {
     std::string degraded() const;
     void resources(insight::Table& table) const;
     Result<void> set_config(std::string_view text);
-    Result<void> take_over(const Config& wanted);
+    void apply(const Config& wanted);
     void watch();
     void end_lost_interrupts();
     void sweep();
-    void ended(const std::string& why);
     std::vector<std::string> report() const;
 
     void forget_names();
     void claim_ids();
 
     const Succession succession;
+    const OnEnd on_end;
     Logger& log;
     Loop& loop;
     const uid_t own_uid;
@@ -77,13 +78,6 @@ struct Daemon::State {
     std::atomic<bool> stopped{false};
     std::uint64_t watched_rotations = 0;
     bool was_overloaded = false;
-
-    struct End {
-        std::function<void(bool, const std::string&)> tell;
-        bool over = false;
-        std::string why;
-    };
-    Guarded<End> end;
 };
 
 }  // namespace ipcfs::daemon

@@ -13,7 +13,6 @@ namespace {
 
 using insight::member;
 using insight::Metric;
-using insight::Value;
 using enum insight::Unit;
 
 struct Process {
@@ -24,22 +23,22 @@ struct Fuse {
     fuse::Overload overload = session.overload();
 };
 
-Value resident_bytes(const Process&) {
+insight::Value resident_bytes(const Process&) {
     std::ifstream statm("/proc/self/statm");
     std::uint64_t size = 0, resident = 0;
     statm >> size >> resident;
     return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
-Value channels(const Process& of) {
+insight::Value channels(const Process& of) {
     return of.registry.size();
 }
-Value parked(const Fuse& of) {
+insight::Value parked(const Fuse& of) {
     return of.session.parked();
 }
-Value rotations(const Fuse& of) {
+insight::Value rotations(const Fuse& of) {
     return of.overload.rotations;
 }
-Value is_overloaded(const Fuse& of) {
+insight::Value is_overloaded(const Fuse& of) {
     return of.overload.since ? 1U : 0U;
 }
 std::uint64_t ring_entries(const Fuse& of) {

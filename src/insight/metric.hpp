@@ -15,18 +15,6 @@
 namespace ipcfs::insight {
 
 enum class Unit : std::uint8_t { kCount, kBytes, kNanos, kTime, kFlag, kText };
-// As the documentation names it.
-constexpr std::string_view name_of(Unit unit) noexcept {
-    switch (unit) {
-        case Unit::kCount: return "count";
-        case Unit::kBytes: return "bytes";
-        case Unit::kNanos: return "ns";
-        case Unit::kTime: return "ns since 1970";
-        case Unit::kFlag: return "0 or 1";
-        case Unit::kText: return "text";
-    }
-    return {};
-}
 
 struct Described {
     std::string_view name;

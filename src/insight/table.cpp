@@ -6,7 +6,8 @@
 
 namespace ipcfs::insight {
 
-void append_escaped(std::string& out, std::string_view field) {
+std::string escaped(std::string_view field) {
+    std::string out;
     static constexpr char kHex[] = "0123456789abcdef";
     for (const char c : field) {
         const auto byte = static_cast<unsigned char>(c);
@@ -25,11 +26,6 @@ void append_escaped(std::string& out, std::string_view field) {
                 }
         }
     }
-}
-
-std::string escaped(std::string_view field) {
-    std::string out;
-    append_escaped(out, field);
     return out;
 }
 
@@ -52,7 +48,7 @@ Table& Table::row() {
 Table& Table::cell(std::string_view value) {
     IPCFS_CHECK(cells_ < columns_);
     if (cells_ != 0) text_ += '\t';
-    append_escaped(text_, value);
+    text_ += escaped(value);
     ++cells_;
     return *this;
 }

@@ -15,9 +15,8 @@
 
 namespace ipcfs::insight {
 
-// Appends `field` to `out`, with backslashes and control bytes escaped: \t, \n, \r, \\, and \xNN (two
-// lower-case hex digits) for others. Bytes from 0x80 stay, so that UTF-8 names remain readable.
-void append_escaped(std::string& out, std::string_view field);
+// `field` with backslashes and control bytes escaped: \t, \n, \r, \\, and \xNN (two lower-case hex
+// digits) for others. Bytes from 0x80 stay, so that UTF-8 names remain readable.
 std::string escaped(std::string_view field);
 
 class Table {

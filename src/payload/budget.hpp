@@ -29,7 +29,6 @@ public:
     Result<void> check(std::uint64_t more);
 
     void set_reserve(std::uint64_t bytes) noexcept { reserve_ = bytes; }
-    std::uint64_t reserve() const noexcept { return reserve_; }
     std::uint64_t refused() const noexcept { return refused_; }
 
 private:

@@ -26,6 +26,13 @@ Result<std::uint64_t> size_of(int file) {
                                  static_cast<std::uint64_t>(st.st_size));
 }
 
+unsigned missing_seals(int file, Sealing sealing) {
+    const auto seals = static_cast<unsigned>(::fcntl(file, F_GET_SEALS));
+    const unsigned missing = (sealing == Sealing::kWhole ? kContent : kPool) & ~seals;
+    // F_SEAL_WRITE implies the other one.
+    return sealing == Sealing::kPool && (seals & F_SEAL_WRITE) ? missing & ~kFutureWrite : missing;
+}
+
 Result<void> copy_piece(int from, std::uint64_t offset, int to, std::uint64_t at,
                         std::uint64_t length) {
     if (::lseek(to, static_cast<off_t>(at), SEEK_SET) < 0)
@@ -72,14 +79,13 @@ bool is_memory(int file) noexcept {
     return ::fcntl(file, F_GET_SEALS) >= 0;
 }
 
+bool is_sealed(int file, Sealing sealing) noexcept {
+    return missing_seals(file, sealing) == 0;
+}
+
 Result<std::uint64_t> check_sealed(int file, Sealing sealing) {
-    int seals = ::fcntl(file, F_GET_SEALS);
-    if (seals < 0) return Fault{EPERM, "not a memfd"};
-    unsigned wanted = sealing == Sealing::kWhole ? kContent : kPool;
-    unsigned missing = wanted & ~static_cast<unsigned>(seals);
-    if (sealing == Sealing::kPool && (static_cast<unsigned>(seals) & F_SEAL_WRITE)) {
-        missing &= ~kFutureWrite;  // F_SEAL_WRITE implies it
-    }
+    if (!is_memory(file)) return Fault{EPERM, "not a memfd"};
+    const unsigned missing = missing_seals(file, sealing);
     if (missing != 0 && ::fcntl(file, F_ADD_SEALS, missing) != 0) {
         return Fault{EPERM, errno == EBUSY
                                 ? "the memfd is still mapped for writing: unmap it, then send it"

@@ -25,6 +25,8 @@ enum class Sealing {
 };
 // Whether `file` is a memory file. Never blocks.
 bool is_memory(int file) noexcept;
+// Whether a memory file misses no seal. Takes no lock of the file.
+bool is_sealed(int file, Sealing sealing) noexcept;
 // Checks a client's descriptor and adds missing seals. EPERM unless it is a memfd that has or
 // accepts them. Calls nothing that could block on the file: it may belong to a file system that
 // never answers, or to our own mount. Returns the size in bytes.

@@ -1,6 +1,8 @@
 // Payloads and their store. Any thread; a payload is never destroyed under the store's lock.
 #include <algorithm>
+#include <array>
 #include <signal.h>
+#include <tuple>
 
 #include <payload/memory.hpp>
 #include <payload/payload.hpp>
@@ -122,13 +124,18 @@ void Store::let_go(Fd read_only, std::uint64_t size, access::Charge charge) noex
     });
 }
 
-PayloadPtr Store::add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
-                             access::Charge charge) {
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kSealed, size));
+std::unique_ptr<Payload> Store::make(std::uint64_t channel, PayloadKind kind, std::uint64_t size,
+                                     uid_t uid) {
+    std::unique_ptr<Payload> made(new Payload(*this, next_id_++, channel, kind, size));
+    made->uid_ = uid;
+    return made;
+}
+
+PayloadPtr Store::add_memory(std::uint64_t channel, PayloadKind kind, Fd memory, std::uint64_t size,
+                             uid_t uid, access::Charge charge) {
+    auto made = make(channel, kind, size, uid);
     made->memory_ = std::move(memory);
     made->charge_ = std::move(charge);
-    made->uid_ = uid;
     return add(std::move(made));
 }
 
@@ -162,31 +169,17 @@ Result<PayloadPtr> Store::add_pooled(std::uint64_t channel, const PayloadRef& re
     if (auto queued = from->enqueue(ref.chunk, ref.generation, ref.size); !queued) {
         return queued.error();
     }
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kPooled, ref.size));
+    auto made = make(channel, PayloadKind::kPooled, ref.size, uid);
     made->pool_ = std::move(from);
     made->chunk_ = ref.chunk;
     made->generation_ = ref.generation;
-    made->uid_ = uid;
     return add(std::move(made));
 }
 
 PayloadPtr Store::add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
                            std::weak_ptr<Producer> producer) {
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kLazy, size));
+    auto made = make(channel, PayloadKind::kLazy, size, uid);
     made->producer_ = std::move(producer);
-    made->uid_ = uid;
-    return add(std::move(made));
-}
-
-PayloadPtr Store::add_region(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
-                             access::Charge charge) {
-    std::unique_ptr<Payload> made(
-        new Payload(*this, next_id_++, channel, PayloadKind::kHandoff, size));
-    made->memory_ = std::move(memory);
-    made->charge_ = std::move(charge);
-    made->uid_ = uid;
     return add(std::move(made));
 }
 
@@ -337,53 +330,42 @@ std::span<const insight::Metric<CounterFigures>> counter_metrics() noexcept {
 }
 
 std::vector<Usage> Store::usage() const {
+    constexpr std::array<std::string_view, 4> kObjects{"payload", "pool", "chunk", "chunk"};
     struct Sum {
         std::uint64_t count = 0, bytes = 0;
     };
-    std::map<std::pair<std::string_view, uid_t>, Sum> sums;
-    std::vector<Usage> lines;
-    std::uint64_t hits = 0, misses = 0;
+    std::map<std::tuple<std::size_t, std::string_view, uid_t>, Sum> sums;
+    const auto add = [&](std::size_t object, std::string_view state, uid_t uid, std::uint64_t count,
+                         std::uint64_t bytes) {
+        Sum& sum = sums[{object, state, uid}];
+        sum.count += count;
+        sum.bytes += bytes;
+    };
+    CounterFigures figures{counters, 0, 0, budget_.refused()};
     tables_.with([&](const Tables& tables) {
-        auto add = [&](const char* state, uid_t uid, std::uint64_t bytes) {
-            Sum& sum = sums[{state, uid}];
-            ++sum.count;
-            sum.bytes += bytes;
-        };
         for (const auto& [id, payload] : tables.payloads) {
-            bool open = payload->opens.load(std::memory_order_relaxed) > 0;
-            add(open                      ? "open"
-                : payload->is_delivered() ? "held"
-                                          : "queued",
-                payload->uid(), payload->size);
+            const bool is_open = payload->opens.load(std::memory_order_relaxed) > 0;
+            const char* const state = payload->is_delivered() ? "held" : "queued";
+            add(0, is_open ? "open" : state, payload->uid(), 1, payload->size);
         }
-        for (const Mapped& each : tables.mapped) add("mapped", each.uid, each.size);
-        for (const auto& [key, sum] : sums) {
-            lines.push_back({"payload", key.first, key.second, sum.count, sum.bytes});
-        }
-        std::map<uid_t, Sum> pools, queued, lent;
-        hits += tables.hits;
-        misses += tables.misses;
+        for (const Mapped& each : tables.mapped) add(0, "mapped", each.uid, 1, each.size);
+        figures.pool_hits = tables.hits;
+        figures.pool_misses = tables.misses;
         for (const auto& [id, pool] : tables.pools) {
-            Pool::Use use = pool->use();
-            Sum& sum = pools[pool->owner];
-            ++sum.count;
-            sum.bytes += pool->shape.stride * pool->shape.chunk_count;
-            queued[pool->owner].count += use.queued;
-            queued[pool->owner].bytes += use.queued * pool->shape.chunk_size;
-            lent[pool->owner].count += use.lent;
-            lent[pool->owner].bytes += use.lent * pool->shape.chunk_size;
-            hits += use.hits;
-            misses += use.misses;
+            const Pool::Use use = pool->use();
+            const PoolShape& shape = pool->shape;
+            add(1, "open", pool->owner, 1, shape.stride * shape.chunk_count);
+            add(2, "queued", pool->owner, use.queued, use.queued * shape.chunk_size);
+            add(3, "lent", pool->owner, use.lent, use.lent * shape.chunk_size);
+            figures.pool_hits += use.hits;
+            figures.pool_misses += use.misses;
         }
-        for (const auto& [uid, sum] : pools)
-            lines.push_back({"pool", "open", uid, sum.count, sum.bytes});
-        for (const auto& [uid, sum] : queued) {
-            lines.push_back({"chunk", "queued", uid, sum.count, sum.bytes});
-        }
-        for (const auto& [uid, sum] : lent)
-            lines.push_back({"chunk", "lent", uid, sum.count, sum.bytes});
     });
-    const CounterFigures figures{counters, hits, misses, budget_.refused()};
+    std::vector<Usage> lines;
+    for (const auto& [key, sum] : sums) {
+        const auto& [object, state, uid] = key;
+        lines.push_back({kObjects[object], state, uid, sum.count, sum.bytes});
+    }
     for (const auto& row : kCounters) {
         lines.push_back({"counter", row.name, 0, std::get<std::uint64_t>(row.get(figures)), 0});
     }

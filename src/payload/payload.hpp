@@ -137,7 +137,10 @@ public:
 
     // `memory` must be a read-only descriptor of sealed memory.
     PayloadPtr add_sealed(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
-                          access::Charge charge);
+                          access::Charge charge) {
+        return add_memory(channel, PayloadKind::kSealed, std::move(memory), size, uid,
+                          std::move(charge));
+    }
     // Recreates sealed payload `id` from the first `size` bytes of `file` after a restart.
     Result<PayloadPtr> restore(std::uint64_t id, std::uint64_t channel, int file,
                                std::uint64_t size, uid_t uid);
@@ -150,7 +153,10 @@ public:
     PayloadPtr add_lazy(std::uint64_t channel, std::uint64_t size, uid_t uid,
                         std::weak_ptr<Producer> producer);
     PayloadPtr add_region(std::uint64_t channel, Fd memory, std::uint64_t size, uid_t uid,
-                          access::Charge charge);
+                          access::Charge charge) {
+        return add_memory(channel, PayloadKind::kHandoff, std::move(memory), size, uid,
+                          std::move(charge));
+    }
 
     PayloadPtr find(std::uint64_t id) const;
     // Ids above `after` of a channel's sealed and pooled payloads, ascending.
@@ -204,7 +210,11 @@ private:
         std::uint64_t hits = 0, misses = 0;  // of closed pools
     };
 
+    std::unique_ptr<Payload> make(std::uint64_t channel, PayloadKind kind, std::uint64_t size,
+                                  uid_t uid);
     PayloadPtr add(std::unique_ptr<Payload> payload);
+    PayloadPtr add_memory(std::uint64_t channel, PayloadKind kind, Fd memory, std::uint64_t size,
+                          uid_t uid, access::Charge charge);
     void free(Fd memory, std::uint64_t size) noexcept;
     void retire(Payload& payload) noexcept;
     static void close(Tables& tables, const std::shared_ptr<Pool>& pool);

@@ -6,7 +6,7 @@
 namespace ipcfs::queue {
 
 std::uint64_t Leases::add(MessageRef message, Nanos deadline, pid_t holder) {
-    // Numbers of their own: nobody can name a delayed one.
+    // Delayed messages have numbers of their own, which no client can name.
     if (!index_) index_ = std::make_unique<Index>();
     const std::uint64_t id = holder == kNobody ? ~++index_->last_delayed : ++index_->last;
     Lease& lease = index_->by_id[id];

@@ -150,8 +150,8 @@ private:
     static void destroy(Message* message) noexcept;
     static void destroy_all(Free& free) noexcept;
 
-    // Of the CPUs that share it: who recycles a message is often not where the next one is taken, so an empty shelf
-    // takes over all that another one has.
+    // One for each CPU (or a few). Messages are often recycled on another CPU than they are taken on, so an empty shelf
+    // takes over the list of another shelf.
     struct alignas(64) Shelf {
         Guarded<Lists> free;
     };

@@ -10,14 +10,13 @@ namespace ipcfs::store {
 
 namespace {
 
-// So many syncs in a row that fail are a broken disk.
-constexpr unsigned kMostFailures = 3;
-constexpr unsigned kManyInARow = 16;
+constexpr unsigned kMostFailures = 3;  // of syncs in a row: more are a broken disk
+constexpr unsigned kManyInARow = 16;   // commits without sleep between them
 
 }  // namespace
 
-// Moves the commit thread, which sleeps, to the CPU of the caller: a wake-up within a CPU takes a tenth
-// of one across, and the thread that is going to answer the caller's client is on this CPU, too.
+// Moves the sleeping commit thread to the CPU of the caller. A wake-up on the same CPU takes a tenth of one
+// across CPUs, and the ring's thread that will send the answer is on this CPU, too.
 void SegmentStore::follow() {
     const int cpu = ::sched_getcpu();
     if (cpu < 0 || std::exchange(commit_cpu_, cpu) == cpu) return;
@@ -51,7 +50,7 @@ void SegmentStore::commit_loop() {
         const bool behind = durable_ < journal_.end() && !health_.failed;
         const bool asked = !waiting_.empty() || !victims_.empty() || wanted_ > durable_;
         if (behind && (asked || stopping_)) {
-            // Busy all the time, it would be in the way of others on that CPU.
+            // A thread that is always busy must not be bound to a CPU that others use.
             if (++in_a_row == kManyInARow) run_anywhere();
             commit(lock);
             continue;

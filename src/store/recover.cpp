@@ -112,13 +112,10 @@ Result<void> SegmentStore::start(Recovery* to) {
         options_.segment_bytes != 0 ? options_.segment_bytes : suggested_segment(options_);
 
     for (bool again = false;; again = true) {
-        if (!exists(current) && exists(current + ".new/salvaged")) {
-            // Killed when the damaged one had been put aside.
-            if (auto done = rename_file(current + ".new", current); !done) return done;
-            if (auto done = sync_directory(home); !done) return done;
-        }
         if (!exists(current)) {
-            if (auto made = make_fresh(current); !made) return made;
+            // A salvaged one is there if the process was killed after it had moved the damaged one.
+            if (!exists(current + ".new/salvaged"))
+                if (auto made = make_fresh(current); !made) return made;
             if (auto done = rename_file(current + ".new", current); !done) return done;
             if (auto done = sync_directory(home); !done) return done;
         }

@@ -12,8 +12,8 @@ constexpr std::size_t kLongestName = 255;  // NAME_MAX
 
 // The rights of those who may read, for reading (and searching) alone.
 mode_t readable(mode_t mode, bool directory) noexcept;
-// The attributes of a file as payload/ and what is in it show them: those who may read it may read
-// (and search) here.
+// Reduces a message file's attributes to those of payload/ and its files: users who may read it may read (and search)
+// there.
 void derive_readable(channel::Attributes& attributes, bool directory);
 
 // What is kept in the extended attributes, if anything.

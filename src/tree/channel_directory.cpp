@@ -79,7 +79,7 @@ protected:
         }
         return std::nullopt;
     }
-    // The same of a channel that is to be moved there.
+    // The same for moving a channel there.
     virtual std::optional<Fault> refusal(NodeId to, std::string_view to_name) const {
         if (to.kind == Kind::kSubsDir) {
             return Fault{EXDEV, "rename: a subscription stays at its topic"};

@@ -1,14 +1,48 @@
-// What the open files through which a channel's messages go have in common: that they are open is
-// counted by the channel and charged to whoever opened them, and what is written through them waits at
+// Sending to a channel, as every file and door does it, and what the open files through which its messages go have
+// in common: the channel counts them, their openers are charged for them, and what is written through them waits at
 // the gate, for room or for a disk as the channel says. Any thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <poll.h>
 
+#include <channel/endpoint.hpp>
 #include <tree/operation.hpp>
 
 namespace ipcfs::tree {
+
+// An errno: 0 when it is queued; EAGAIN where it would wait.
+int error_of(channel::Push push) noexcept;
+
+// A push that no client's request waits for: it does not wait for room. `done` is called once with an
+// errno, on any thread, possibly before this returns; by then the batch is queued or gone.
+void push_detached(const std::shared_ptr<channel::Endpoint>& channel, queue::Batch batch,
+                   std::function<void(int error)> done) noexcept;
+
+// ---- a message as its reader sees it: its bytes, in framed/ with its header before them ----
+
+// `envelope` is the message's, or what it was when the message was given out.
+FrameHeader header_of(const queue::Envelope& envelope, const queue::Message& message);
+
+inline std::uint64_t shown_size(const queue::Message& message, bool framed) noexcept {
+    return framed ? sizeof(FrameHeader) + message.content().size() : message.content_size();
+}
+// At most `size` bytes from `from` on, which is inside it; with `header` those of the frame.
+void show(const queue::MessageRef& message, const FrameHeader* header, std::uint64_t from,
+          std::size_t size, Delivery& to);
+
+// Of consecutive pieces, what lies at most `size` bytes behind `from`.
+class Cut {
+public:
+    Cut(std::uint64_t from, std::size_t size) : from_(from), size_(size) {}
+    std::span<const std::byte> operator()(std::span<const std::byte> piece) noexcept;
+
+private:
+    std::uint64_t from_;
+    std::size_t size_;
+};
 
 // The right to have a file of a channel open, until it is destroyed. Moved, never copied.
 class Entry {
@@ -39,6 +73,15 @@ public:
     std::optional<access::Charge> charge_waiter() noexcept override;
 
 protected:
+    // The account of a sender, who is mostly the opener.
+    access::Account& account_of(const access::Subject& sender) const {
+        return sender.uid == account_.uid() ? account_ : channel_->account(sender.uid);
+    }
+    // The events in `ready` that the open mode can use.
+    unsigned usable(unsigned ready) const noexcept {
+        return ready & ~((mode_.reads ? 0U : POLLIN) | (mode_.writes ? 0U : POLLOUT));
+    }
+
     explicit ChannelFile(Entry entry)
         : entry_(std::move(entry)),
           channel_(entry_.channel),

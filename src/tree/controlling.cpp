@@ -25,6 +25,16 @@ Result<std::vector<std::string>> revocations(const Shares& shares, const Endpoin
     return names;
 }
 
+// Logs a refusal.
+Result<void> reported(Tree& tree, const char* file, const ChannelPtr& channel,
+                      const access::Subject& by, Result<void> done) {
+    if (!done) {
+        tree.log().info(file, " of ", tree.registry().path(channel->id()), " by uid ", by.uid,
+                        " refused: ", done.error().operation);
+    }
+    return done;
+}
+
 }  // namespace
 
 // These may take long: a region's mappings, names in the kernel's cache, the store's first files.
@@ -49,21 +59,12 @@ Result<void> take_ctl(Tree& tree, const ChannelPtr& channel, std::string_view te
         tree.log().info("share/", (*names)[i], " of ", tree.registry().path(channel->id()),
                         " revoked by uid ", by.uid);
     }
-    if (!done) {
-        tree.log().info("ctl of ", tree.registry().path(channel->id()), " by uid ", by.uid,
-                        " refused: ", done.error().operation);
-    }
-    return done;
+    return reported(tree, "ctl", channel, by, done);
 }
 
 Result<void> take_filter(Tree& tree, const ChannelPtr& channel, std::string_view text,
                          const access::Subject& by) {
-    auto done = channel->set_filter(text);
-    if (!done) {
-        tree.log().info("filter of ", tree.registry().path(channel->id()), " by uid ", by.uid,
-                        " refused: ", done.error().operation);
-    }
-    return done;
+    return reported(tree, "filter", channel, by, channel->set_filter(text));
 }
 
 Result<void> take_config(Tree& tree, const ChannelPtr&, std::string_view text,
@@ -91,7 +92,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
     for (const FileKind& kind : file_kinds()) {
         if (kind.name.empty() || !kind.is_shown(before) || kind.is_shown(after)) continue;
         const FileKind& above = *file_kind(kind.parent);
-        if (!above.is_shown(after)) continue;  // goes with its directory
+        if (!above.is_shown(after)) continue;  // its directory is hidden, too
         hidden.push_back(
             (above.name.empty() ? std::string() : std::string(above.name) + "/").append(kind.name));
     }
@@ -101,7 +102,7 @@ Result<void> Tree::control(const ChannelPtr& channel, std::string_view text, boo
 
 Tree::Listing Tree::listing(NodeId directory) {
     if (!this->directory(directory)->may_be_cached()) return Listing::kNeverKept;
-    // Who opened it just before may still fill the cache with the names of the old type.
+    // A process that opened it just before may still fill the cache with names of the old type.
     constexpr Nanos kSettled = kSecond;
     return relisted_.with([&](auto& relisted) {
         auto at = relisted.find(directory.raw());

@@ -7,9 +7,9 @@
 #include <access/acl.hpp>
 #include <access/guard.hpp>
 #include <ipcfs/frame.hpp>
+#include <tree/channel_file.hpp>
 #include <tree/exchange.hpp>
 #include <tree/listeners.hpp>
-#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 

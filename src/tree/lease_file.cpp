@@ -5,7 +5,6 @@
 #include <base/process.hpp>
 #include <base/units.hpp>
 #include <tree/lease_file.hpp>
-#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 
@@ -31,8 +30,8 @@ LeaseFile::~LeaseFile() {
     channel_->forget(poll_slot_);
 }
 
-// Who must live for a lease to last: the process that opened the file, since the programs that a shell
-// lends it to come and go. Where that is gone already (a daemon's parent) or not to be seen, nobody.
+// The process whose end ends the lease: the one that opened the file, since the programs to which a shell passes it come
+// and go. 0 if that process is gone already (a daemon's parent) or not visible.
 pid_t LeaseFile::holder() const noexcept {
     return opener_ > 0 && thread_group(opener_) == opener_ ? opener_ : 0;
 }
@@ -181,7 +180,7 @@ int LeaseFile::obey(const Order& order) noexcept {
         switch (order.word) {
             case Order::Word::kAck:
                 done = channel_->ack(lease);
-                // Who has mapped what it was is charged for it from now on; a chunk goes back to its pool.
+                // From now on the payload is charged to whoever has it mapped; a chunk goes back to its pool.
                 if (done && message->payload) message->payload->delivered(account_, opener_, false);
                 break;
             case Order::Word::kNack: done = channel_->nack(lease, order.time); break;
@@ -206,10 +205,8 @@ int LeaseFile::obey(const Order& order) noexcept {
 
 Outcome LeaseFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
     constexpr std::size_t kLongest = 256;
-    const std::string_view text(reinterpret_cast<const char*>(request.data.data()),
-                                std::min(request.data.size(), kLongest));
     std::optional<Order> order;
-    if (request.data.size() <= kLongest) order = parse(text);
+    if (request.data.size() <= kLongest) order = parse(request.text());
     if (order) {
         error = obey(*order);
     } else {

@@ -1,8 +1,7 @@
-// An open `lease`: takes one message after the other on trial. A read takes the next one and gives its
-// bytes; at its end, end of file, until the holder has said what became of it by a write: `ack`, `nack
-// [DELAY]`, `extend DURATION`, `dead`. Closed without, the message goes back. Whether its time ran out
-// the holder learns from that write (ESTALE), so what it reads is never of two messages. Any thread;
-// its own short lock guards the message.
+// An open `lease`: takes one message after the other on trial. A read takes the next message and gives its bytes, then
+// end of file, until the holder settles it by a write: `ack`, `nack [DELAY]`, `extend DURATION` or `dead`. At a close
+// without that the message goes back. If its time has run out, that write fails (ESTALE), so a read never mixes two
+// messages. Any thread; its own short lock guards the message.
 #pragma once
 
 #include <mutex>
@@ -59,10 +58,10 @@ private:
 
     mutable std::mutex mutex_;
     Current current_;
-    bool taking_ = false;  // a read is about to get one
-    bool torn_ = false;    // the rest of one went with the daemon before,
-    bool lost_ = false;    // and the lease with it
-    // Kept here while a message is held, since only its end makes the file readable again.
+    bool taking_ = false;  // a read is about to take one
+    bool torn_ = false;    // the rest of a message was lost with the previous daemon
+    bool lost_ = false;    // and so was the lease
+    // Kept here while a message is held: only the end of the lease makes the file readable again.
     std::unique_ptr<channel::PollTicket> ticket_;
 };
 

@@ -1,4 +1,5 @@
 // Any thread.
+#include <functional>
 #include <signal.h>
 #include <string.h>
 
@@ -12,71 +13,37 @@ namespace {
 
 constexpr std::size_t kMostSignals = 64;  // registrations a channel
 
-// Hears what its filter lets through, charged to the user who asked for it.
-class FilteredListener : public channel::EventListener {
+// Tells of what its filter lets through. Charged to the user who asked for it.
+class FilteredListener final : public channel::EventListener {
 public:
-    FilteredListener(channel::EventFilter filter, access::Charge charge)
-        : filter_(filter), charge_(std::move(charge)) {}
-    bool on_event(const channel::Event& event) noexcept final {
-        return passes(event) ? tell(event) : alive();
-    }
+    using Call = std::function<bool()>;  // false: it is over
 
-protected:
-    virtual bool tell(const channel::Event& event) noexcept = 0;  // false: it is over
+    FilteredListener(channel::EventFilter filter, access::Charge charge, Call tell, Call alive)
+        : filter_(filter),
+          charge_(std::move(charge)),
+          tell_(std::move(tell)),
+          alive_(std::move(alive)) {}
+    bool on_event(const channel::Event& event) noexcept override {
+        return filter_.matches(event) && rate_.admits(event, filter_) ? tell_() : alive_();
+    }
+    bool alive() const noexcept override { return alive_(); }
 
 private:
-    bool passes(const channel::Event& event) noexcept {
-        if (!filter_.matches(event)) return false;
-        if (filter_.rate == 0) return true;
-        const auto second = static_cast<std::uint64_t>(event.time / kSecond);
-        if (window_.exchange(second, std::memory_order_relaxed) != second) in_window_ = 0;
-        return in_window_.fetch_add(1, std::memory_order_relaxed) < filter_.rate;
-    }
-
     const channel::EventFilter filter_;
     const access::Charge charge_;
-    std::atomic<std::uint64_t> window_{0}, in_window_{0};
+    const Call tell_, alive_;
+    EventRate rate_;
 };
 
-class SignalListener final : public FilteredListener {
-public:
-    SignalListener(Fd process, int signal, std::uint64_t value, channel::EventFilter filter,
-                   access::Charge charge)
-        : FilteredListener(filter, std::move(charge)),
-          process_(std::move(process)),
-          signal_(signal),
-          value_(value) {}
-    bool alive() const noexcept override { return !process_ended(process_); }
-
-private:
-    bool tell(const channel::Event&) noexcept override {
-        // EAGAIN: its queue of real-time signals is full, and one is pending then anyway.
-        auto sent = signal_process(process_, signal_, value_);
-        return sent || sent.error().code == EAGAIN;
-    }
-
-    const Fd process_;
-    const int signal_;
-    const std::uint64_t value_;
-};
-
-class EventCounter final : public FilteredListener {
-public:
-    EventCounter(Fd counter, std::shared_ptr<EventAdder> adder, channel::EventFilter filter,
-                 access::Charge charge)
-        : FilteredListener(filter, std::move(charge)),
-          counter_(std::move(counter)),
-          adder_(std::move(adder)) {}
-
-private:
-    bool tell(const channel::Event&) noexcept override {
-        adder_->add(counter_.get());
-        return true;
-    }
-
-    const Fd counter_;
-    const std::shared_ptr<EventAdder> adder_;
-};
+MadeListener listen(std::string_view filter, access::Account& account, FilteredListener::Call tell,
+                    FilteredListener::Call alive) {
+    auto parsed = channel::parse_filter(filter);
+    if (!parsed) return parsed.error();
+    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
+    if (!charge) return Fault{EDQUOT, "notify: the user's limit of open files is reached"};
+    return std::make_shared<FilteredListener>(*parsed, std::move(*charge), std::move(tell),
+                                              std::move(alive));
+}
 
 // SIGUSR1, USR1, SIGRTMIN+3, SIGRTMAX-1, 34; 0 when there is none.
 int signal_number(std::string_view name) {
@@ -109,22 +76,23 @@ MadeListener make_signal(channel::Endpoint& channel, int signal, std::string_vie
     if (signal == SIGKILL || signal == SIGSTOP) {
         return Fault{EPERM, "notify: signal: not SIGKILL and not SIGSTOP"};
     }
-    auto parsed = channel::parse_filter(filter);
-    if (!parsed) return parsed.error();
     if (subject.pid == 0) {
         return Fault{ESRCH, "notify: signal: the process is not visible to the daemon"};
     }
     if (channel.events().sweep() >= kMostSignals) {
         return Fault{EDQUOT, "notify: signal: 64 listeners are registered at this channel"};
     }
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "notify: signal: the user's limit of open files is reached"};
-    auto process = open_process(subject.pid);
-    if (!process) return process.error();
+    auto opened = open_process(subject.pid);
+    if (!opened) return opened.error();
+    const auto process = std::make_shared<const Fd>(std::move(*opened));
     // The channel as siginfo shows it: the inode number of its directory.
     const std::uint64_t inode = NodeId{channel.id(), Kind::kChannel}.raw();
-    return std::make_shared<SignalListener>(std::move(*process), signal, inode, *parsed,
-                                            std::move(*charge));
+    const auto tell = [process, signal, inode] {
+        // EAGAIN: its queue of real-time signals is full, and one is pending then anyway.
+        auto sent = signal_process(*process, signal, inode);
+        return sent || sent.error().code == EAGAIN;
+    };
+    return listen(filter, account, tell, [process] { return !process_ended(*process); });
 }
 
 Result<void> register_signal(channel::Endpoint& channel, std::string_view text,
@@ -148,12 +116,11 @@ Result<void> register_signal(channel::Endpoint& channel, std::string_view text,
 
 MadeListener make_counter(Fd counter, std::shared_ptr<EventAdder> adder, std::string_view filter,
                           access::Account& account) {
-    auto parsed = channel::parse_filter(filter);
-    if (!parsed) return parsed.error();
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "the user's limit of open files is reached"};
-    return std::make_shared<EventCounter>(std::move(counter), std::move(adder), *parsed,
-                                          std::move(*charge));
+    const auto tell = [adder, fd = std::make_shared<const Fd>(std::move(counter))] {
+        adder->add(fd->get());
+        return true;
+    };
+    return listen(filter, account, tell, [] { return true; });
 }
 
 }  // namespace ipcfs::tree

@@ -2,6 +2,7 @@
 // signal, or a count in a client's eventfd. Private to src/tree. Any thread.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string_view>
 
@@ -13,6 +14,21 @@
 #include <channel/endpoint.hpp>
 
 namespace ipcfs::tree {
+
+// How many events came in this second. Any thread.
+class EventRate {
+public:
+    // Counts it. False: it is more than the filter lets through in a second.
+    bool admits(const channel::Event& event, const channel::EventFilter& filter) noexcept {
+        if (filter.rate == 0) return true;
+        const auto second = static_cast<std::uint64_t>(event.time / kSecond);
+        if (second_.exchange(second, std::memory_order_relaxed) != second) count_ = 0;
+        return count_.fetch_add(1, std::memory_order_relaxed) < filter.rate;
+    }
+
+private:
+    std::atomic<std::uint64_t> second_{0}, count_{0};
+};
 
 using MadeListener = Result<std::shared_ptr<channel::EventListener>>;
 

@@ -1,6 +1,5 @@
 // Memory as files. Any thread.
 #include <algorithm>
-#include <poll.h>
 
 #include <payload/memory.hpp>
 
@@ -14,8 +13,8 @@ Result<std::shared_ptr<OpenFile>> PayloadFile::open(payload::PayloadPtr payload,
                                                     payload::Store& payloads, Executor& worker,
                                                     const access::Subject& subject) {
     access::Account& account = payloads.ledger().account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    auto charge = charge_open(account);
+    if (!charge) return charge.error();
     access::Charge memory;
     if (payload->kind == PayloadKind::kPooled) {
         auto room = payloads.budget().take(account, payload->size);
@@ -76,10 +75,6 @@ Traits PayloadFile::traits() const noexcept {
     return traits;
 }
 
-unsigned PayloadFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
-    return POLLIN | POLLOUT;
-}
-
 Outcome PayloadFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
     if (request.offset < payload_->size) {
         std::uint64_t left = payload_->size - request.offset;
@@ -124,10 +119,6 @@ Outcome RegionFile::try_write(const WriteRequest& request, queue::Batch&, int& e
     auto written = shares_.write(*region_, request.data, at, channel_->settings().max_payload);
     error = written ? 0 : written.error().code;
     return Outcome::kDone;
-}
-
-unsigned RegionFile::poll(std::unique_ptr<channel::PollTicket>) noexcept {
-    return POLLIN | POLLOUT;
 }
 
 }  // namespace ipcfs::tree

@@ -12,8 +12,7 @@
 
 namespace ipcfs::tree {
 
-// A sealed payload: read-only, for ever the same. Of a pooled one a sealed copy is made at open, by the
-// worker (the open waits at its gate).
+// A sealed payload, read-only and constant. The open of a pooled one waits until the worker has made a sealed copy.
 class PayloadFile final : public WaitingFile, public std::enable_shared_from_this<PayloadFile> {
 public:
     // EDQUOT; ENOSPC for a copy.
@@ -26,7 +25,6 @@ public:
 
     Traits traits() const noexcept override;
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
-    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     Outcome try_gate(int& error) noexcept override;
     void start_gate(GateOperation& operation) noexcept override;
 
@@ -59,7 +57,6 @@ public:
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
                       int& error) noexcept override;
-    unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept override;
     int allocate(std::uint64_t size) noexcept override {
         return size > region_->size() ? resize(size) : 0;
     }

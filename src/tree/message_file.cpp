@@ -5,7 +5,6 @@
 
 #include <ipcfs/frame.hpp>
 #include <tree/message_file.hpp>
-#include <tree/render.hpp>
 
 namespace ipcfs::tree {
 
@@ -96,7 +95,7 @@ void MessageFile::adopt(MessageRef message, std::uint64_t offset, std::size_t si
     // What was current before is freed here, outside the lock.
 }
 
-// A lazy payload is not here to be streamed: its producer fills a receiver's memory. It stays queued.
+// A lazy payload cannot be read as bytes: its producer fills a receiver's memory. It stays queued.
 bool MessageFile::refuses(MessageRef& message, Delivery& to) noexcept {
     if (style_.framed || !message->payload || message->payload->kind != PayloadKind::kLazy)
         return false;
@@ -147,7 +146,7 @@ int MessageFile::may_send() const noexcept {
 
 std::uint32_t MessageFile::marks() const noexcept {
     std::scoped_lock hold(mutex_);
-    // What was published between two daemons nobody can tell.
+    // A successor cannot know what was published between the two daemons.
     if (subscription_) return kTouched;
     const bool midway = torn_ || (current_.message && current_.done < current_.size);
     return (midway ? kMidway : 0U) |
@@ -192,15 +191,15 @@ void MessageFile::settle(Delivery& delivery, bool sent) noexcept {
     }
     settle_one(*message);
     for (const MessageRef& each : delivery.more) settle_one(*each);
-    // Before the kernel is told, which may take its time: the reader may have the next one already, and
-    // a payload is gone then.
+    // Before the refresh, which may take long: the reader may have the next message already, and then the payload
+    // must be gone.
     message.reset();
     delivery.more.clear();
     delivery.payload.reset();
     if (style_.via != queue::Via::kQueueFile) channel_->refresh_attributes();
 }
 
-// From here on the reader keeps it, for re-reading; the sender owes nothing any more.
+// From now on the reader keeps the message, for re-reading, and is charged for it in place of the sender.
 void MessageFile::settle_one(queue::Message& message) noexcept {
     source_.delivered(message);
     message.charged_message.reset();
@@ -312,8 +311,7 @@ int MessageFile::parse_frames(const WriteRequest& request, access::Account& acco
 
 int MessageFile::parse(const WriteRequest& request, queue::Batch& batch) {
     if (request.data.size() > channel::kMaxWrite) return EMSGSIZE;
-    access::Account& account =
-        request.subject.uid == account_.uid() ? account_ : channel_->account(request.subject.uid);
+    access::Account& account = account_of(request.subject);
     if (style_.framed) return parse_frames(request, account, batch);
     MessageRef message = channel_->make_message({}, request.data);
     if (message) message->envelope.priority = style_.priority;
@@ -340,9 +338,7 @@ unsigned MessageFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept
         if (current_.message && current_.done < current_.size) ready |= POLLIN;
         if (style_.read == Read::kOne && current_.one_taken) ready |= POLLIN;
     }
-    if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
-    if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);
-    return ready;
+    return usable(ready);
 }
 
 }  // namespace ipcfs::tree

@@ -23,11 +23,7 @@ public:
                 const MessageStyle& style, pid_t opener, payload::Store& payloads);
     ~MessageFile() override;
 
-    Traits traits() const noexcept override {
-        Traits traits;
-        traits.is_positionless = positionless();
-        return traits;
-    }
+    Traits traits() const noexcept override { return {.is_positionless = positionless()}; }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -70,7 +66,7 @@ private:
     int parse_frames(const WriteRequest& request, access::Account& account, queue::Batch& batch);
     int lend(const FrameView& frame, const access::Subject& sender, queue::Message& message);
 
-    // On a topic, a reader's own; what is published goes there.
+    // On a topic, a reader's own subscription.
     std::shared_ptr<channel::Endpoint> subscription_;
     channel::Endpoint& source_;  // what is read comes from here
     const MessageStyle style_;
@@ -80,7 +76,8 @@ private:
     channel::PollSlot poll_slot_;
     mutable std::mutex mutex_;
     Current current_;
-    bool torn_ = false;  // the rest of a message was lost with the daemon before: to be told, once
+    bool torn_ =
+        false;  // the rest of a message was lost with the previous daemon; the next read fails once
 };
 
 }  // namespace ipcfs::tree

@@ -29,8 +29,8 @@ Result<std::shared_ptr<NotifyFile>> NotifyFile::open(
     const std::shared_ptr<channel::Endpoint>& channel, OpenMode mode,
     const access::Subject& subject) {
     access::Account& account = channel->account(subject.uid);
-    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    auto charge = charge_open(account);
+    if (!charge) return charge.error();
     if (channel->removed()) return Fault{EPIPE, "open: the channel is gone"};
     auto file = std::make_shared<NotifyFile>(channel, mode, account, std::move(*charge));
     if (mode.reads) {
@@ -48,19 +48,12 @@ NotifyFile::~NotifyFile() {
     if (listener_) channel_->events().remove(listener_.get());
 }
 
-// Under the lock. False: nobody wants it.
+// Under the lock. False if the event is not kept.
 bool NotifyFile::buffer(const Event& event) {
     if (!filter_.matches(event)) return false;
-    if (filter_.rate > 0) {
-        auto second = static_cast<std::uint64_t>(event.time / kSecond);
-        if (second != window_) {
-            window_ = second;
-            in_window_ = 0;
-        }
-        if (in_window_++ >= filter_.rate) {
-            ++lost_;
-            return false;
-        }
+    if (!rate_.admits(event, filter_)) {
+        ++lost_;
+        return false;
     }
     if (events_.size() >= kBuffered) {
         auto least = std::min_element(
@@ -193,7 +186,7 @@ void NotifyFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
 }
 
 Outcome NotifyFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
-    std::string_view text(reinterpret_cast<const char*>(request.data.data()), request.data.size());
+    const std::string_view text = request.text();
     Result<void> done;
     if (text.size() > 4096) {
         done = Fault{EINVAL, "notify: more than 4096 bytes"};
@@ -210,7 +203,7 @@ Outcome NotifyFile::try_write(const WriteRequest& request, queue::Batch&, int& e
     } else {
         done = filter.error();
     }
-    if (done) told_.store(true, std::memory_order_relaxed);
+    if (done) was_written_.store(true, std::memory_order_relaxed);
     error = done ? 0 : done.error().code;
     if (!done) channel_->note_error(done.error().operation);
     return Outcome::kDone;

@@ -1,19 +1,18 @@
-// An open `notify`: the channel's events as text lines, one a read, from the open on. A slow reader
-// loses the least urgent ones first and is told how many. Writing sets the filter of this open file,
-// or registers a signal for the writing process. Any thread.
+// An open `notify`: the channel's events since the open as text lines, one a read. A slow reader loses the least urgent
+// events first and learns how many. A write sets the filter of this open file, or registers a signal for the writing
+// process. Any thread.
 #pragma once
 
 #include <deque>
 #include <mutex>
 
 #include <base/fd.hpp>
+#include <tree/listeners.hpp>
 #include <tree/operation.hpp>
 
 namespace ipcfs::tree {
 
-class NotifyFile final : public WaitingFile,
-                         public channel::EventListener,
-                         public std::enable_shared_from_this<NotifyFile> {
+class NotifyFile final : public WaitingFile, public std::enable_shared_from_this<NotifyFile> {
 public:
     static Result<std::shared_ptr<NotifyFile>> open(
         const std::shared_ptr<channel::Endpoint>& channel, OpenMode mode,
@@ -22,13 +21,9 @@ public:
                access::Charge charge);
     ~NotifyFile() override;
 
-    Traits traits() const noexcept override {
-        Traits traits;
-        traits.is_positionless = positionless();
-        return traits;
-    }
+    Traits traits() const noexcept override { return {.is_positionless = positionless()}; }
     std::uint32_t marks() const noexcept override {
-        return told_.load(std::memory_order_relaxed) ? kTouched : 0U;
+        return was_written_.load(std::memory_order_relaxed) ? kTouched : 0U;
     }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,
@@ -39,7 +34,7 @@ public:
     void finish_read(ReadOperation& operation, Delivery& to) noexcept override;
     std::optional<access::Charge> charge_waiter() noexcept override;
 
-    bool on_event(const channel::Event& event) noexcept override;
+    bool on_event(const channel::Event& event) noexcept;
 
     // The hub holds this, so that the file itself can go when the door lets go of it.
     class Listener;
@@ -57,12 +52,12 @@ private:
     access::Charge charge_;
     std::shared_ptr<Listener> listener_;
 
-    std::atomic<bool> told_{false};  // a filter or a signal
+    std::atomic<bool> was_written_{false};  // a filter or a signal
     std::mutex mutex_;
     channel::EventFilter filter_;
     std::deque<channel::Event> events_;
     std::uint64_t lost_ = 0;
-    std::uint64_t window_ = 0, in_window_ = 0;  // of the filter's rate: the second, and its count
+    EventRate rate_;
     bool gone_ = false;
     queue::WaiterList waiting_;
     std::unique_ptr<channel::PollTicket> ticket_;

@@ -1,6 +1,5 @@
-// An open file as a door sees it. A door first tries; where that answers kWait it makes an operation
-// (operation.hpp), makes it findable for its interrupts, and starts it.
-// Every method may be called from any thread, also for one file at once.
+// An open file as a door sees it. A door first tries. If the answer is kWait, it makes an operation (operation.hpp),
+// makes it findable for interrupts, and starts it. Methods may be called from several threads at once.
 #pragma once
 
 #include <array>
@@ -8,11 +7,15 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <poll.h>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include <access/account.hpp>
 #include <access/subject.hpp>
+#include <base/result.hpp>
 #include <channel/endpoint.hpp>
 #include <ipcfs/frame.hpp>
 #include <queue/waiter.hpp>
@@ -30,6 +33,13 @@ struct OpenMode {
     bool nonblocking = false;
     bool truncates = false;
 };
+
+// What every open file holds. EDQUOT over the user's limit.
+inline Result<access::Charge> charge_open(access::Account& account) {
+    auto charge = access::Charge::take(account, access::Resource::kOpenFiles, 1);
+    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
+    return std::move(*charge);
+}
 
 enum class Outcome : std::uint8_t { kDone, kWait };
 
@@ -77,9 +87,13 @@ struct WriteRequest {
     std::uint64_t offset = 0;
     std::uint64_t request = 0;  // as queue::Batch::request, which the door sets too
     bool appends = false;       // at the end, wherever `offset` says
+
+    std::string_view text() const noexcept {
+        return {reinterpret_cast<const char*>(data.data()), data.size()};
+    }
 };
 
-// Memory that a door may let the client use directly, past the daemon.
+// Memory that a door may let the client use directly, without the daemon.
 struct Backing {
     int file = -1;
     // Reads and writes too; otherwise mappings only, and reads and writes come here.
@@ -93,7 +107,7 @@ struct Traits {
     enum class Caching : std::uint8_t { kNone, kWhileOpen, kConstant } caching = Caching::kNone;
     // It has no position at all: reads and writes may wait at the same time (type and access decide).
     bool is_positionless = false;
-    bool wants_flush = false;  // each close(2) is to be told, see try_flush
+    bool wants_flush = false;  // try_flush is called at each close(2)
 };
 
 // The base of files that never wait; what they cannot do they refuse.
@@ -117,8 +131,8 @@ public:
         error = EBADF;
         return Outcome::kDone;
     }
-    // A process is closing a descriptor of it. kDone with an errno for that close, or kWait with what is
-    // to be enqueued in `pending`: then a WriteOperation follows.
+    // A process closes a descriptor of it. kDone with an errno for that close, or kWait with messages to enqueue in
+    // `pending`; then a WriteOperation follows.
     virtual Outcome try_flush(const access::Subject&, bool /*nonblocking*/, queue::Batch&,
                               int& error) noexcept {
         error = 0;
@@ -137,17 +151,19 @@ public:
     virtual int may_send() const noexcept { return ENOTTY; }
 
     // POLLIN POLLOUT POLLHUP as they are now; `ticket`, if any, is notified at the next change.
-    virtual unsigned poll(std::unique_ptr<channel::PollTicket> ticket) noexcept = 0;
+    virtual unsigned poll(std::unique_ptr<channel::PollTicket> /*ticket*/) noexcept {
+        return POLLIN | POLLOUT;
+    }
 
-    // What a successor has to know of it when this daemon is killed (the door keeps it; asked before
-    // each answer to a read or write). Of any number of bits.
+    // What a successor has to know of the file when this daemon is killed: a set of Mark bits, which the door asks
+    // for and records before each answer to a read or write.
     enum Mark : std::uint32_t {
         kMidway = 1,   // a message has been delivered in part: the rest of it is lost
-        kServed = 2,   // it has had the one message that it gives
-        kTouched = 4,  // it holds what a successor cannot know
+        kServed = 2,   // it has delivered its only message
+        kTouched = 4,  // it has state that a successor cannot restore
     };
     virtual std::uint32_t marks() const noexcept { return 0; }
-    // In the successor, of the file opened in its place. An errno that is all it can answer, or 0.
+    // Called in the successor, on the reopened file. 0, or an errno with which it will answer everything.
     virtual int resume(std::uint32_t marks) noexcept { return marks & kTouched ? ESTALE : 0; }
 };
 

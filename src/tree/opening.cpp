@@ -15,13 +15,6 @@ namespace ipcfs::tree {
 
 namespace {
 
-Result<access::Charge> charge_open(const OpenRequest& request) {
-    auto charge = access::Charge::take(request.tree.ledger().account(request.subject.uid),
-                                       access::Resource::kOpenFiles, 1);
-    if (!charge) return Fault{EDQUOT, "open: the user's limit of open files is reached"};
-    return std::move(*charge);
-}
-
 template <class File>
 Opened as_open_file(Result<std::shared_ptr<File>> file) {
     if (!file) return file.error();
@@ -63,7 +56,7 @@ Opened open_payload(const OpenRequest& r) {
 Opened open_region(const OpenRequest& r) {
     auto region = r.tree.shares().find(r.node.channel);
     if (!region) return Fault{ESTALE, "open: the region is gone"};
-    auto charge = charge_open(r);
+    auto charge = charge_open(r.tree.ledger().account(r.subject.uid));
     if (!charge) return charge.error();
     auto file = std::make_shared<RegionFile>(std::move(region), r.tree.shares(), r.channel,
                                              std::move(*charge));
@@ -74,7 +67,7 @@ Opened open_region(const OpenRequest& r) {
 }
 
 Opened open_text(const OpenRequest& r) {
-    auto charge = charge_open(r);
+    auto charge = charge_open(r.tree.ledger().account(r.subject.uid));
     if (!charge) return charge.error();
     return std::shared_ptr<OpenFile>(
         std::make_shared<TextFile>(r.tree, r.kind.text, r.channel, std::move(*charge)));

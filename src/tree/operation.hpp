@@ -12,12 +12,28 @@
 #include <access/account.hpp>
 #include <queue/waiter.hpp>
 #include <tree/open_file.hpp>
-#include <tree/pushing.hpp>
 
 namespace ipcfs::tree {
 
-// `Waiter` is what a channel knows of it, `Owner` is who answered kWait. `Self` says what starts and
-// cancels it there (begin, give_up), and replies (complete).
+// An errno for how a write or an open ended that waited; `cancelled` is what an interrupted one ends with.
+constexpr int error_of(queue::Wake why, int cancelled, bool is_sync) noexcept {
+    using queue::Wake;
+    switch (why) {
+        case Wake::kServed: return 0;
+        case Wake::kRemoved: return EPIPE;
+        case Wake::kTimedOut: return is_sync ? ETIMEDOUT : EAGAIN;
+        case Wake::kInterrupted: return cancelled;
+        case Wake::kShutdown: return ENOTCONN;
+        case Wake::kPurged: return is_sync ? ECANCELED : ENOBUFS;
+        case Wake::kNoSpace: return ENOSPC;
+        case Wake::kDiskFailed:
+        case Wake::kEnded: break;  // of readers
+    }
+    return EIO;
+}
+
+// `Waiter` is the channel's view of it, `Owner` has answered kWait. `Self` starts it there (begin), cancels it
+// (give_up) and replies (complete).
 template <class Self, class Waiter, class Owner = WaitingFile>
 class Operation : public Waiter, public std::enable_shared_from_this<Self> {
 public:
@@ -75,7 +91,12 @@ public:
 
     const ReadRequest& request() const noexcept { return request_; }
     // What it ends with if it was not served: an errno, or 0 at the end of the file.
-    int error() const noexcept;
+    int error() const noexcept {
+        using queue::Wake;
+        const bool has_ended = why == Wake::kServed || why == Wake::kEnded || why == Wake::kRemoved;
+        if (has_ended) return 0;
+        return why == Wake::kShutdown ? ENOTCONN : cancel_error_.load(std::memory_order_relaxed);
+    }
 
     // A notify file's answer, in place of a message.
     std::shared_ptr<const std::string> text;
@@ -88,7 +109,16 @@ private:
     friend Operation;
     void begin(WaitingFile& file) noexcept { file.start_read(*this); }
     void give_up(WaitingFile& file) noexcept { file.cancel_read(*this, queue::Wake::kInterrupted); }
-    void complete() noexcept;
+    void complete() noexcept {
+        Delivery delivery;
+        if (result_) {
+            delivery.error = *result_;
+        } else {
+            owner_->finish_read(*this, delivery);
+        }
+        const bool sent = reply(delivery);
+        owner_->settle(delivery, sent);
+    }
 
     const ReadRequest request_;
 };
@@ -111,7 +141,12 @@ private:
     void give_up(WaitingFile& file) noexcept {
         file.cancel_write(*this, queue::Wake::kInterrupted);
     }
-    void complete() noexcept;
+    void complete() noexcept {
+        const int error = error_of_ending(enqueued);
+        if (error) batch.withdraw();
+        batch.clear();
+        reply(error, error ? 0 : size_);
+    }
 
     const std::size_t size_;
 };
@@ -129,7 +164,7 @@ private:
     friend Operation;
     void begin(WaitingFile& file) noexcept { file.start_gate(*this); }
     void give_up(WaitingFile& file) noexcept { file.cancel_gate(*this, queue::Wake::kInterrupted); }
-    void complete() noexcept;
+    void complete() noexcept { reply(error_of_ending(false), owner_); }
 };
 
 }  // namespace ipcfs::tree

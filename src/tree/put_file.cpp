@@ -10,7 +10,6 @@
 
 #include <base/process.hpp>
 #include <ipcfs/frame.hpp>
-#include <tree/pushing.hpp>
 #include <tree/put_file.hpp>
 
 namespace ipcfs::tree {
@@ -83,7 +82,7 @@ PutFile::PutFile(Entry entry, NodeId node, bool framed, const access::Subject& o
 PutFile::~PutFile() {
     if (state_ == State::kFilling && !killed_) {
         queue::Batch batch;
-        // Nobody is there to hear of an error; the channel's status keeps it.
+        // Nobody can get an error any more; the channel's status keeps it.
         if (make_message(batch) == 0 && batch.count > 0) {
             push_detached(channel_, std::move(batch), [channel = channel_](int failed) {
                 if (failed) {
@@ -116,7 +115,7 @@ void PutFile::backed() noexcept {
 int PutFile::grow(std::uint64_t size) {
     if (size <= size_) return 0;
     if (size > channel_->settings().max_payload) return spoil(EMSGSIZE, too_long().operation);
-    // What was written past the daemon is there already.
+    // Bytes that were written past the daemon use memory already.
     auto more = backed_ ? payloads_.budget().adopt(account_, size - size_)
                         : payloads_.budget().take(account_, size - size_);
     if (!more) return spoil(more.error().code, more.error().operation);
@@ -292,7 +291,7 @@ int PutFile::make_message(queue::Batch& batch) {
     return 0;
 }
 
-// What has been written so far is in memory that goes with the daemon.
+// The bytes written so far are lost with the daemon.
 std::uint32_t PutFile::marks() const noexcept {
     std::scoped_lock hold(mutex_);
     const bool begun = backed_ || size_ > 0 || !head_.empty() || header_;

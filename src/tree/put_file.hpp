@@ -1,10 +1,9 @@
 // An open `put`: what is written between open and close is one message. The bytes go into a memory
 // file, past the daemon where the door can do that (Traits::backing); the close seals it and enqueues it.
 //
-// A close is seen once for every descriptor that goes (FLUSH), also for those that a shell or a child
-// had only borrowed. The message is made at the close after which neither the process that opened the
-// file nor its descendants have a descriptor of it left; at the latest when nobody has (the
-// destructor), but then nobody hears of an error. What a process killed by a signal wrote is dropped.
+// FLUSH comes at every close of a descriptor, also of those that a shell or a child inherited. The message is made at
+// the close after which neither the process that opened the file nor its descendants have a descriptor of it left; at
+// the latest by the destructor, but then nobody gets an error. What a process killed by a signal wrote is dropped.
 // Any thread.
 #pragma once
 

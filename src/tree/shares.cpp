@@ -32,7 +32,7 @@ Result<RegionPtr> Shares::make(std::uint64_t channel) {
 }
 
 // Under the lock.
-std::ranges::subrange<Shares::Names::const_iterator> Shares::names_of(std::uint64_t channel) const {
+Shares::Range Shares::names_of(std::uint64_t channel) const {
     return {names_.lower_bound({channel, {}}), names_.lower_bound({channel + 1, {}})};
 }
 
@@ -47,7 +47,7 @@ Result<RegionPtr> Shares::create(std::uint64_t channel, std::string_view name,
                                  channel::Attributes attributes) {
     std::scoped_lock hold(mutex_);
     if (names_.contains({channel, name})) return Fault{EEXIST, "share: the name is taken"};
-    if (std::ranges::distance(names_of(channel)) >= kMostRegions) {
+    if (const auto [at, end] = names_of(channel); std::distance(at, end) >= kMostRegions) {
         return Fault{ENFILE,
                      "share: " + std::to_string(kMostRegions) + " regions are there already"};
     }
@@ -77,8 +77,8 @@ void Shares::list(std::uint64_t channel, std::uint64_t after,
                   const std::function<bool(std::uint64_t, std::string_view)>& visit) const {
     std::scoped_lock hold(mutex_);
     std::map<std::uint64_t, std::string_view> ordered;
-    for (const auto& [name, id] : names_of(channel)) {
-        if (id > after) ordered.emplace(id, name.second);
+    for (auto [at, end] = names_of(channel); at != end; ++at) {
+        if (at->second > after) ordered.emplace(at->second, at->first.second);
     }
     for (const auto& [id, name] : ordered) {
         if (!visit(id, name)) return;
@@ -113,12 +113,13 @@ Result<void> Shares::rename(std::uint64_t channel, std::string_view from, std::s
 
 bool Shares::empty(std::uint64_t channel) const {
     std::scoped_lock hold(mutex_);
-    return names_of(channel).empty();
+    const auto [at, end] = names_of(channel);
+    return at == end;
 }
 
 void Shares::forget(std::uint64_t channel) {
     std::scoped_lock hold(mutex_);
-    while (!names_of(channel).empty()) orphan(names_of(channel).begin());
+    for (auto [at, end] = names_of(channel); at != end;) orphan(at++);
 }
 
 Result<void> Shares::resize(Region& region, std::uint64_t size, std::uint64_t most) {

@@ -8,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <ranges>
 #include <string>
 #include <string_view>
 
@@ -106,7 +105,8 @@ private:
     using Names = std::map<std::pair<std::uint64_t, std::string_view>, std::uint64_t>;
 
     Result<RegionPtr> make(std::uint64_t channel);
-    std::ranges::subrange<Names::const_iterator> names_of(std::uint64_t channel) const;
+    using Range = std::pair<Names::const_iterator, Names::const_iterator>;
+    Range names_of(std::uint64_t channel) const;
     void orphan(Names::const_iterator name);
     Result<Taken> empty_out(Region& region, Fd into);
 

@@ -122,7 +122,7 @@ Outcome StreamFile::try_read(const ReadRequest& request, Delivery& to) noexcept 
     return Outcome::kDone;
 }
 
-// What did not arrive is there for the next read.
+// Bytes that did not reach the client stay for the next read.
 void StreamFile::settle(Delivery& delivery, bool sent) noexcept {
     if (!delivery.fresh || sent) return;
     Pieces back;
@@ -153,8 +153,7 @@ void StreamFile::finish_read(ReadOperation& operation, Delivery& to) noexcept {
 
 Outcome StreamFile::try_write(const WriteRequest& request, queue::Batch& pending,
                               int& error) noexcept {
-    access::Account& account =
-        request.subject.uid == account_.uid() ? account_ : channel_->account(request.subject.uid);
+    access::Account& account = account_of(request.subject);
     const std::size_t most = channel_->settings().max_message;
     error = 0;
     for (auto rest = request.data; !rest.empty() && !error;) {
@@ -176,9 +175,7 @@ unsigned StreamFile::poll(std::unique_ptr<channel::PollTicket> ticket) noexcept 
         std::scoped_lock hold(mutex_);
         if (!rest_.empty()) ready |= POLLIN;
     }
-    if (!mode_.reads) ready &= ~static_cast<unsigned>(POLLIN);
-    if (!mode_.writes) ready &= ~static_cast<unsigned>(POLLOUT);
-    return ready;
+    return usable(ready);
 }
 
 }  // namespace ipcfs::tree

@@ -19,11 +19,7 @@ public:
     StreamFile(Entry entry, std::uint64_t since);
     ~StreamFile() override;
 
-    Traits traits() const noexcept override {
-        Traits traits;
-        traits.is_positionless = true;
-        return traits;
-    }
+    Traits traits() const noexcept override { return {.is_positionless = true}; }
     Outcome try_read(const ReadRequest& request, Delivery& to) noexcept override;
     void settle(Delivery& delivery, bool sent) noexcept override;
     Outcome try_write(const WriteRequest& request, queue::Batch& pending,

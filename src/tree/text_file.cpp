@@ -32,7 +32,7 @@ Outcome TextFile::try_read(const ReadRequest& request, Delivery& to) noexcept {
 }
 
 Outcome TextFile::try_write(const WriteRequest& request, queue::Batch&, int& error) noexcept {
-    std::string_view text(reinterpret_cast<const char*>(request.data.data()), request.data.size());
+    const std::string_view text = request.text();
     if (style_.is_slow && style_.is_slow(text)) {
         std::scoped_lock hold(mutex_);
         pending_.push_back({std::string(text), request.subject});

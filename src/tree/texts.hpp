@@ -2,11 +2,14 @@
 // table of files names. Private to src/tree. Any thread; each text is one consistent snapshot of a channel.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
 #include <access/subject.hpp>
 #include <base/result.hpp>
+#include <channel/endpoint.hpp>
+#include <insight/metric.hpp>
 #include <tree/file_kind.hpp>
 
 namespace ipcfs::tree {
@@ -27,6 +30,32 @@ std::string resources_text(Tree& tree, const ChannelPtr& channel);
 std::string config_text(Tree& tree, const ChannelPtr& channel);
 std::string version_text(Tree& tree, const ChannelPtr& channel);
 std::string settings_text(Tree& tree, const ChannelPtr& channel);
+
+// ---- statistics of a channel: one row each, from which `status`, `stats` and the files with a line a
+// channel are made. A new one is a row. ----
+
+// What the getters look at.
+struct ChannelFigures {
+    Tree& tree;
+    channel::Endpoint& channel;
+    std::string path;
+    channel::Snapshot now;
+    std::string degraded = {};  // what the daemon is short of; `status` shows it
+};
+
+// The place of a statistic in each file that shows it, from 1; 0: not there. New ones come last in a
+// file, since programs may count columns.
+struct Places {
+    std::uint8_t status = 0, stats = 0, messages = 0, channels = 0, notifications = 0;
+};
+
+struct ChannelMetric {
+    insight::Metric<ChannelFigures> metric;
+    Places in;
+    bool (*is_shown)(const ChannelFigures& of) = nullptr;  // in `status`; null: always
+};
+
+std::span<const ChannelMetric> channel_metrics() noexcept;
 
 // A fault's code is the error of the write.
 Result<void> take_filter(Tree& tree, const ChannelPtr& channel, std::string_view text,

@@ -91,8 +91,8 @@ bool Tree::read_attributes(NodeId node, const std::function<void(const Attribute
     return registry_.read(node.channel, raw(node.kind), initial(node.kind), use);
 }
 
-// Payloads are for those who may receive what is sent there: who may read `queue`, or `stream` where
-// `queue` is only written.
+// Users who may receive messages may read payloads: those who may read `queue`, or `stream` on a channel whose `queue` is
+// only written.
 bool Tree::read_payload_attributes(std::uint64_t id, bool directory,
                                    const std::function<void(const Attributes&)>& use) const {
     auto channel = registry_.find(id);

@@ -166,6 +166,36 @@ TEST(ExecutorJobs, StartsAJobWhenItIsDue) {
     EXPECT_LE(first, second);
 }
 
+TEST(ExecutorJobs, StartsNoSecondThreadForJobsThatTheFirstDoesSoon) {
+    TimerQueue timers;
+    std::vector<std::thread::id> threads;
+    Executor executor("test", {.threads = 4, .concurrency = 4, .user_jobs = 4, .timers = &timers});
+    for (int i = 0; i < 1000; ++i)
+        executor.add(1, [&threads] { threads.push_back(std::this_thread::get_id()); });
+    ASSERT_TRUE(comes(mark(executor, 1)));
+    ASSERT_EQ(threads.size(), 1000u);
+    for (const auto& each : threads) EXPECT_EQ(each, threads.front());
+}
+
+TEST(ExecutorJobs, StartsAnotherThreadForAJobThatWaitsBehindOneThatHangs) {
+    TimerQueue timers;
+    Executor::Limits limits = kLimits;
+    limits.timers = &timers;
+    Hang hang;
+    Executor executor("test", limits);
+    executor.add(1, hang.job());
+    ASSERT_TRUE(hang.wait_entered(1));
+    const std::future<void> others[] = {mark(executor, 2), mark(executor, 1)};
+    for (const auto& other : others) {
+        const auto deadline = std::chrono::steady_clock::now() + kPatience;
+        while (other.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) {
+            ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+            timers.run(SystemClock().monotonic());
+        }
+    }
+    EXPECT_EQ(executor.stuck(), 1u);
+}
+
 TEST(ExecutorJobs, IsNotLateForAJobThatIsAddedLast) {
     Executor executor("test", {.threads = 4, .concurrency = 4});
     const Nanos now = SystemClock().monotonic();

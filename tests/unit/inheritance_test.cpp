@@ -40,7 +40,7 @@ TEST(Inheritance, ShowsASuccessorWhatAKilledDaemonLeft) {
         for (std::uint64_t i = 1; i <= 3; ++i) all.take_slot()->node = i;
         all.free_slot(*all.slot_of(1ULL << 32 | 1));
         all.rings()[8192] = std::byte{1};
-        all.say_survivable(true);
+        all.set_survivable(true);
         _exit(0);
     }
     waitpid(daemon, nullptr, 0);

@@ -7,7 +7,6 @@
 
 #include "control_world.hpp"
 #include <daemon/statistics.hpp>
-#include <tree/statistics.hpp>
 #include <tree/texts.hpp>
 
 namespace ipcfs::tree {
@@ -83,6 +82,18 @@ TEST_F(Statistics, ASnapshotKeepsItsOwnHistogram) {
     EXPECT_EQ(before.latency.count(), 1U);
     EXPECT_EQ(before.latency.percentile(1), before.latency.max());
     EXPECT_EQ(channel("jobs")->snapshot().latency.count(), 2U);
+}
+
+const char* name_of(insight::Unit unit) {
+    switch (unit) {
+        case insight::Unit::kCount: return "count";
+        case insight::Unit::kBytes: return "bytes";
+        case insight::Unit::kNanos: return "ns";
+        case insight::Unit::kTime: return "ns since 1970";
+        case insight::Unit::kFlag: return "0 or 1";
+        case insight::Unit::kText: return "text";
+    }
+    return "";
 }
 
 TEST_F(Statistics, DocumentationTellsEveryRow) {

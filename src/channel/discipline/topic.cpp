@@ -96,7 +96,7 @@ void Topic::end(Locked& locked) noexcept {
     });
 }
 
-// Those with a name are told by the registry.
+// The registry shuts down those with a name.
 void Topic::shut_down(Locked& locked) noexcept {
     for_each_subscriber(locked, [&](Subscription& each, bool) {
         if (each.is_named() || each.topic().get() != &core_.channel) return;

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include <base/check.hpp>
-#include <fuse/ringer.hpp>
+#include <fuse/bell_process.hpp>
 
 namespace ipcfs::fuse {
 namespace {
@@ -64,7 +64,7 @@ void serve_line(int line) {
 
 }  // namespace
 
-Result<void> Ringer::start() {
+Result<void> BellProcess::start() {
     std::vector<int> theirs;
     std::vector<Fd> held;
     for (unsigned i = 0; i < kLines; ++i) {
@@ -84,7 +84,7 @@ Result<void> Ringer::start() {
     return {};
 }
 
-Ringer::~Ringer() {
+BellProcess::~BellProcess() {
     lines_.clear();
     if (process_ > 0) {
         while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
@@ -92,7 +92,7 @@ Ringer::~Ringer() {
     }
 }
 
-int Ringer::ring(const std::string& path) noexcept {
+int BellProcess::ring(const std::string& path) noexcept {
     if (path.size() > kLongestPath) return ENAMETOOLONG;
     const int line = free_lines_.with([](std::vector<int>& free) {
         IPCFS_CHECK(!free.empty());

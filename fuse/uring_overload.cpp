@@ -1,7 +1,5 @@
-// The entries of a ring queue whose operations wait: on the ring's thread, but for unpark() and overload().
-// When there are more of them than the queue can spare, the oldest give up in turn and come again, so that
-// there is always an entry for a request that does not wait.
-
+// When more operations wait in a ring queue's entries than it can spare, the oldest give up in turn and come again,
+// so that there is always an entry for a request that does not wait. On the ring's thread, but for overload().
 #include <algorithm>
 #include <cerrno>
 #include <tuple>
@@ -26,22 +24,10 @@ Nanos now() {
 
 }  // namespace
 
-void RingQueue::park(RingEntry& entry, std::uint64_t unique, ParkRank rank) noexcept {
-    entry.unique = unique;
-    entry.rank = rank;
-    parked_.fetch_add(1, std::memory_order_relaxed);
-    entry.parked_as.store(++parkings_, std::memory_order_release);
-}
-
-void RingQueue::unpark(RingEntry& entry) noexcept {
-    if (entry.parked_as.exchange(0)) parked_.fetch_sub(1, std::memory_order_relaxed);
-}
-
-// When to look next whether operations must give up; 0: no need to. On a timer and never at an
-// arrival: those that gave up come right back.
+// When to look next whether operations must give up. On a timer and never at an arrival: those that
+// gave up come right back.
 Nanos RingQueue::next_tick() {
     if (overloaded_since_.load(std::memory_order_relaxed) == 0) {
-        if (parked_.load(std::memory_order_relaxed) <= limit_) return 0;
         last_tick_ = last_rotation_ = now();
         busy_until_ = 0;
         traffic_ = false;

@@ -1,7 +1,7 @@
-// The process that rings: it calls utimensat(2) for the doorbell. A thread of the daemon's must not,
-// for it would wait, uninterruptibly, for an inode lock that a client holds while it waits for the
-// daemon; were the daemon killed then, that thread would keep its memory, with it the io_uring rings
-// mapped there, and with them /dev/fuse: the connection would never be aborted and nobody ever freed.
+// A process that calls utimensat(2) for the doorbell. A thread of the daemon must not do that: it would wait,
+// uninterruptibly, for an inode lock that a client holds while it waits for the daemon. If the daemon were killed then,
+// that thread would keep its memory, the io_uring rings mapped there, and with them /dev/fuse: the connection would
+// never be aborted, and its clients would wait for ever.
 #pragma once
 
 #include <cstddef>
@@ -15,14 +15,14 @@
 
 namespace ipcfs::fuse {
 
-class Ringer {
+class BellProcess {
 public:
     static constexpr unsigned kLines = 16;  // that can ring, or be stuck, at a time
 
-    Ringer() = default;
-    ~Ringer();  // after the mount is gone, so that the process is stuck nowhere
-    Ringer(const Ringer&) = delete;
-    Ringer& operator=(const Ringer&) = delete;
+    BellProcess() = default;
+    ~BellProcess();  // after the mount is gone, so that the process is stuck nowhere
+    BellProcess(const BellProcess&) = delete;
+    BellProcess& operator=(const BellProcess&) = delete;
 
     // Forks. The calling process must have no other thread.
     Result<void> start();
