@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include <control/socket.hpp>
+#include <ipcfs/control.hpp>
 #include <payload/memory.hpp>
 
 #include <base/process.hpp>
