@@ -11,11 +11,11 @@
 namespace ipcfs::control {
 namespace asio = boost::asio;
 
-Connection::Connection(ServerContext& around, Fd socket, Fd process, tree::Caller caller,
+Connection::Connection(ServerContext& context, Fd socket, Fd process, tree::Caller caller,
                        access::Charge charge)
-    : around_(around),
-      socket_(around.loop, socket.release()),
-      process_(around.loop),
+    : context_(context),
+      socket_(context.loop, socket.release()),
+      process_(context.loop),
       caller_(std::move(caller)),
       charge_(std::move(charge)) {
     if (process) process_.assign(process.release());
@@ -44,21 +44,21 @@ void Connection::when_readable(asio::posix::stream_descriptor& descriptor,
 void Connection::close(std::string_view why) noexcept {
     if (!open()) return;
     if (!why.empty()) {
-        around_.log.warn("control: connection of pid ", caller_.subject.pid, ", uid ",
-                         caller_.subject.uid, " closed: ", why);
-        ++around_.counters.aborted;
+        context_.log.warn("control: connection of pid ", caller_.subject.pid, ", uid ",
+                          caller_.subject.uid, " closed: ", why);
+        ++context_.counters.aborted;
     }
     if (process_.is_open()) ::close(process_.release());
-    around_.close(Fd(socket_.release()), caller_.subject.uid);
+    context_.close(Fd(socket_.release()), caller_.subject.uid);
     if (mailbox_) mailbox_->close();
     outgoing_.clear();
     gone_.clear();
     watches_.clear();
     for (std::uint64_t pool : pools_) {
-        static_cast<void>(around_.exchange.close_pool(caller_, pool));
+        static_cast<void>(context_.exchange.close_pool(caller_, pool));
     }
     pools_.clear();
-    around_.ended(*this);
+    context_.ended(*this);
 }
 
 // Handles at most kPacketsPerTurn packets, then lets other connections run.
@@ -66,9 +66,9 @@ void Connection::read_packets() {
     static thread_local std::array<std::byte, kMaxControlPacket> buffer;
     for (std::size_t count = 0; count < kPacketsPerTurn; ++count) {
         Received got =
-            receive(socket_.native_handle(), buffer, around_.executor, caller_.subject.uid);
+            receive(socket_.native_handle(), buffer, context_.executor, caller_.subject.uid);
         const auto foreign = std::ranges::count_if(got.fds, &ReceivedFd::is_foreign);
-        around_.counters.foreign += static_cast<std::uint64_t>(foreign);
+        context_.counters.foreign += static_cast<std::uint64_t>(foreign);
         if (got.what == Received::What::kNothing) break;
         if (got.what == Received::What::kEnd) return close({});
         const auto packet = std::span<const std::byte>(buffer).first(got.size);
@@ -83,7 +83,7 @@ void Connection::read_packets() {
             handle_packet(packet, got.fds);
         }
         got.fds.clear();
-        if (foreign > 0 && open() && around_.executor->is_overloaded(caller_.subject.uid)) {
+        if (foreign > 0 && open() && context_.executor->is_overloaded(caller_.subject.uid)) {
             return close("this user's descriptors take too long to close");
         }
         if (!open() || sealing_) return;

@@ -61,7 +61,7 @@ public:
     static constexpr std::size_t kMaxPools = 64;
     static constexpr std::size_t kMaxWatches = 64;
 
-    Connection(ServerContext& around, Fd socket, Fd process, tree::Caller caller,
+    Connection(ServerContext& context, Fd socket, Fd process, tree::Caller caller,
                access::Charge charge);
 
     void start();
@@ -122,7 +122,7 @@ private:
     void refuse(ReplyTo to, const Fault& why);
     std::vector<ReceivedFd> received(Fd first, Fd second = {}) const;
 
-    ServerContext& around_;
+    ServerContext& context_;
     boost::asio::posix::stream_descriptor socket_;
     boost::asio::posix::stream_descriptor process_;  // a pidfd
     const tree::Caller caller_;
@@ -144,8 +144,8 @@ class Mailbox final : public payload::Producer, public std::enable_shared_from_t
 public:
     static constexpr int kMaxServes = 64;  // in flight to one producer
 
-    Mailbox(ServerContext& around, std::weak_ptr<Connection> to)
-        : loop_(around.loop), executor_(around.executor), to_(std::move(to)) {}
+    Mailbox(ServerContext& context, std::weak_ptr<Connection> to)
+        : loop_(context.loop), executor_(context.executor), to_(std::move(to)) {}
 
     bool serve(const payload::LazyRange& wanted, Fd memory, Fd link) noexcept override;
     void gone(std::uint64_t payload) noexcept override;

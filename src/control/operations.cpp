@@ -19,8 +19,8 @@ void Connection::handle_packet(std::span<const std::byte> packet, std::vector<Re
 }
 
 void Connection::refuse(ReplyTo to, const Fault& why) {
-    around_.log.debug("control: pid ", caller_.subject.pid, ", operation ", to.op, ": ",
-                      why.operation);
+    context_.log.debug("control: pid ", caller_.subject.pid, ", operation ", to.op, ": ",
+                       why.operation);
     if (to.op == static_cast<std::uint16_t>(ControlOp::kLazyReport)) return;  // has no reply
     enqueue(make_error(to, why), {});
 }
@@ -35,7 +35,7 @@ Result<void> Connection::answer(ReplyTo to, const T& body, std::vector<ReceivedF
 std::vector<ReceivedFd> Connection::received(Fd first, Fd second) const {
     std::vector<ReceivedFd> fds;
     for (Fd* each : {&first, &second}) {
-        if (*each) fds.emplace_back(std::move(*each), around_.executor, 0);
+        if (*each) fds.emplace_back(std::move(*each), context_.executor, 0);
     }
     return fds;
 }
@@ -46,7 +46,7 @@ Result<tree::Exchange::Done> Connection::deferred_reply(ReplyTo to) {
         return Fault{EAGAIN, "this connection has too many unanswered messages"};
     }
     ++pending_;
-    return [to, &loop = around_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
+    return [to, &loop = context_.loop, weak = weak_from_this()](Result<tree::Sent> sent) {
         asio::dispatch(loop, [to, weak, sent = std::move(sent)] {
             auto self = weak.lock();
             if (!self || !self->open()) return;
@@ -60,8 +60,8 @@ Result<tree::Exchange::Done> Connection::deferred_reply(ReplyTo to) {
 Result<void> Connection::perform(const Arrived& at, const Hello&) {
     ControlWelcome welcome;
     welcome.pid = static_cast<std::uint64_t>(::getpid());
-    welcome.mount_length = static_cast<std::uint32_t>(around_.config.mount.size());
-    return answer(at.to, welcome, {}, around_.config.mount);
+    welcome.mount_length = static_cast<std::uint32_t>(context_.config.mount.size());
+    return answer(at.to, welcome, {}, context_.config.mount);
 }
 
 // ---- memory -------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ Result<void> Connection::perform(const Arrived& at, const Hello&) {
 std::optional<Result<void>> Connection::seal_first(const Arrived& at, payload::Sealing sealing) {
     if (at.fds[0].kind() != FdKind::kMemory) return Fault{EPERM, "the descriptor is not a memfd"};
     if (payload::is_sealed(at.fds[0].get(), sealing)) return std::nullopt;
-    if (around_.executor->is_overloaded(caller_.subject.uid)) {
+    if (context_.executor->is_overloaded(caller_.subject.uid)) {
         return Fault{EBUSY, "this user's descriptors take too long to seal"};
     }
     sealing_ = true;
@@ -82,23 +82,22 @@ std::optional<Result<void>> Connection::seal_first(const Arrived& at, payload::S
         Result<std::uint64_t> sealed = Fault{};
     };
     auto job = std::make_shared<Job>(Job{{at.packet.begin(), at.packet.end()}, std::move(at.fds)});
-    around_.executor->add(caller_.subject.uid,
-                          [job, sealing, &loop = around_.loop, weak = weak_from_this()] {
-                              job->sealed = payload::check_sealed(job->fds[0].get(), sealing);
-                              if (weak.expired()) return;  // then the loop may be gone, too
-                              asio::post(loop, [job, weak] {
-                                  auto self = weak.lock();
-                                  if (!self || !self->open()) return;
-                                  self->sealing_ = false;
-                                  if (job->sealed) {
-                                      self->handle_packet(job->packet, job->fds);
-                                  } else {
-                                      self->refuse(reply_to(job->packet), job->sealed.error());
-                                  }
-                                  if (self->open())
-                                      self->when_readable(self->socket_, &Connection::read_packets);
-                              });
-                          });
+    context_.executor->add(
+        caller_.subject.uid, [job, sealing, &loop = context_.loop, weak = weak_from_this()] {
+            job->sealed = payload::check_sealed(job->fds[0].get(), sealing);
+            if (weak.expired()) return;  // then the loop may be gone, too
+            asio::post(loop, [job, weak] {
+                auto self = weak.lock();
+                if (!self || !self->open()) return;
+                self->sealing_ = false;
+                if (job->sealed) {
+                    self->handle_packet(job->packet, job->fds);
+                } else {
+                    self->refuse(reply_to(job->packet), job->sealed.error());
+                }
+                if (self->open()) self->when_readable(self->socket_, &Connection::read_packets);
+            });
+        });
     return Result<void>();
 }
 
@@ -107,14 +106,14 @@ Result<void> Connection::perform(const Arrived& at, const Send& asked) {
     if (auto reply = seal_first(at, payload::Sealing::kWhole)) return *reply;
     auto done = deferred_reply(at.to);
     if (!done) return done.error();
-    around_.exchange.send(caller_, asked.message, at.fds[0].release(), std::move(*done));
+    context_.exchange.send(caller_, asked.message, at.fds[0].release(), std::move(*done));
     return {};
 }
 
 Result<void> Connection::perform(const Arrived& at, const HandOff& asked) {
     auto done = deferred_reply(at.to);
     if (!done) return done.error();
-    around_.exchange.hand_off(caller_, asked.path, asked.region, asked.message, std::move(*done));
+    context_.exchange.hand_off(caller_, asked.path, asked.region, asked.message, std::move(*done));
     return {};
 }
 
@@ -124,11 +123,11 @@ Result<void> Connection::answer_memory(const Arrived& at, Result<tree::Claimed> 
 }
 
 Result<void> Connection::perform(const Arrived& at, const Claim& asked) {
-    return answer_memory(at, around_.exchange.claim(caller_, asked.id));
+    return answer_memory(at, context_.exchange.claim(caller_, asked.id));
 }
 
 Result<void> Connection::perform(const Arrived& at, const PayloadFd& asked) {
-    return answer_memory(at, around_.exchange.payload_memory(caller_, asked.id));
+    return answer_memory(at, context_.exchange.payload_memory(caller_, asked.id));
 }
 
 // ---- pools --------------------------------------------------------------------------------------
@@ -142,20 +141,20 @@ Result<void> Connection::answer_pool(const Arrived& at, tree::PoolGrant grant) {
 Result<void> Connection::perform(const Arrived& at, const OpenPool& asked) {
     if (auto reply = seal_first(at, payload::Sealing::kPool)) return *reply;
     if (pools_.size() >= kMaxPools) return Fault{EDQUOT, "too many pools of one connection"};
-    auto grant = around_.exchange.open_pool(caller_, asked.path, asked.shape, at.fds[0].release());
+    auto grant = context_.exchange.open_pool(caller_, asked.path, asked.shape, at.fds[0].release());
     if (!grant) return grant.error();
     pools_.insert(grant->id);
     return answer_pool(at, std::move(*grant));
 }
 
 Result<void> Connection::perform(const Arrived& at, const MapPool& asked) {
-    auto grant = around_.exchange.map_pool(caller_, asked.id);
+    auto grant = context_.exchange.map_pool(caller_, asked.id);
     if (!grant) return grant.error();
     return answer_pool(at, std::move(*grant));
 }
 
 Result<void> Connection::perform(const Arrived& at, const ClosePool& asked) {
-    if (auto closed = around_.exchange.close_pool(caller_, asked.id); !closed) return closed;
+    if (auto closed = context_.exchange.close_pool(caller_, asked.id); !closed) return closed;
     pools_.erase(asked.id);
     return answer(at.to, ControlId{asked.id});
 }
@@ -174,11 +173,11 @@ Result<void> Connection::perform(const Arrived& at, const WatchByEventFd& asked)
         return Fault{EINVAL, "the descriptor is not an eventfd"};
     }
     return keep_watch(
-        at, around_.exchange.watch(caller_, asked.path, asked.filter, at.fds[0].release()));
+        at, context_.exchange.watch(caller_, asked.path, asked.filter, at.fds[0].release()));
 }
 
 Result<void> Connection::perform(const Arrived& at, const WatchBySignal& asked) {
-    return keep_watch(at, around_.exchange.watch(caller_, asked.path, asked.filter, asked.signal));
+    return keep_watch(at, context_.exchange.watch(caller_, asked.path, asked.filter, asked.signal));
 }
 
 Result<void> Connection::perform(const Arrived& at, const Unwatch& asked) {
@@ -189,8 +188,8 @@ Result<void> Connection::perform(const Arrived& at, const Unwatch& asked) {
 // ---- lazy payloads ------------------------------------------------------------------------------
 
 Result<void> Connection::perform(const Arrived& at, const OfferLazy& asked) {
-    if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(around_, weak_from_this());
-    auto sent = around_.exchange.offer_lazy(caller_, asked.message, mailbox_);
+    if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(context_, weak_from_this());
+    auto sent = context_.exchange.offer_lazy(caller_, asked.message, mailbox_);
     if (!sent) return sent.error();
     return answer(at.to, ControlSent{sent->payload, sent->size});
 }
@@ -203,7 +202,7 @@ Result<void> Connection::perform(const Arrived& at, const AttachLazy& asked) {
     if (at.fds[1].kind() != FdKind::kSocket || !is_unix_socket(at.fds[1].get())) {
         return Fault{EINVAL, "the second descriptor is not a Unix socket"};
     }
-    auto producer = around_.exchange.lazy_producer(caller_, wanted);
+    auto producer = context_.exchange.lazy_producer(caller_, wanted);
     if (!producer) return producer.error();
     wanted.uid = caller_.subject.uid;
     wanted.pid = std::max(caller_.subject.pid, 0);
@@ -215,7 +214,7 @@ Result<void> Connection::perform(const Arrived& at, const AttachLazy& asked) {
 }
 
 Result<void> Connection::perform(const Arrived&, const ReportLazy& asked) {
-    around_.exchange.lazy_report(asked.faults, asked.pages);
+    context_.exchange.lazy_report(asked.faults, asked.pages);
     return {};
 }
 

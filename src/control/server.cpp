@@ -25,11 +25,11 @@ constexpr auto kRetryDelay = std::chrono::milliseconds(100);
 struct Server::State : std::enable_shared_from_this<State> {
     State(ServerConfig config, asio::io_context& loop, tree::Exchange& exchange,
           access::Ledger& accounts, Logger& log)
-        : around(std::move(config), loop, exchange, log),
+        : context(std::move(config), loop, exchange, log),
           ledger(accounts),
           listener(loop),
           retry_timer(loop) {
-        around.ended = [this](Connection& connection) { forget(connection); };
+        context.ended = [this](Connection& connection) { forget(connection); };
     }
 
     void await_connections();
@@ -45,7 +45,7 @@ struct Server::State : std::enable_shared_from_this<State> {
         }));
     }
 
-    ServerContext around;
+    ServerContext context;
     access::Ledger& ledger;
     asio::posix::stream_descriptor listener;
     asio::steady_timer retry_timer;
@@ -74,7 +74,7 @@ void Server::State::accept_some() {
         if (errno == EAGAIN) break;
         if (errno == EINTR || errno == ECONNABORTED) continue;
         // Out of descriptors or memory: clients stay in the backlog, and accepting is retried.
-        around.log.warn("control: cannot accept a connection, retrying: ", std::strerror(errno));
+        context.log.warn("control: cannot accept a connection, retrying: ", std::strerror(errno));
         retry_timer.expires_after(kRetryDelay);
         retry_timer.async_wait([weak = weak_from_this()](const boost::system::error_code& failed) {
             auto self = weak.lock();
@@ -88,15 +88,15 @@ void Server::State::accept_some() {
 void Server::State::admit(Fd socket) {
     auto peer = peer_of(socket.get());
     if (!peer) {
-        around.log.warn("control: ", peer.error().message());
+        context.log.warn("control: ", peer.error().message());
         return;
     }
     const uid_t uid = peer->subject.uid;
-    if (connections.size() >= around.config.max_connections ||
-        (uid != 0 && count(&access::Subject::uid, uid) >= around.config.max_per_user)) {
+    if (connections.size() >= context.config.max_connections ||
+        (uid != 0 && count(&access::Subject::uid, uid) >= context.config.max_per_user)) {
         return reject(std::move(socket), uid, Fault{EMFILE, "too many control connections"});
     }
-    if (around.executor->is_overloaded(uid)) {
+    if (context.executor->is_overloaded(uid)) {
         return reject(std::move(socket), uid,
                       Fault{EBUSY, "this user's descriptors take too long to close"});
     }
@@ -105,24 +105,24 @@ void Server::State::admit(Fd socket) {
         return reject(std::move(socket), uid, Fault{EDQUOT, "this user has too many open files"});
     }
     Fd process = peer_process(socket.get(), peer->subject.pid);
-    auto made = std::make_shared<Connection>(around, std::move(socket), std::move(process),
+    auto made = std::make_shared<Connection>(context, std::move(socket), std::move(process),
                                              std::move(*peer), std::move(*charge));
     connections.emplace(made.get(), made);
-    ++around.counters.connections;
+    ++context.counters.connections;
     made->start();
 }
 
 void Server::State::reject(Fd socket, uid_t uid, const Fault& why) {
-    around.log.debug("control: a connection of uid ", uid, " rejected: ", why.operation);
+    context.log.debug("control: a connection of uid ", uid, " rejected: ", why.operation);
     send(socket.get(), make_error({}, why), {});
-    around.close(std::move(socket), uid);
+    context.close(std::move(socket), uid);
 }
 
 void Server::State::forget(Connection& connection) {
     const pid_t pid = connection.caller().subject.pid;
-    --around.counters.connections;
+    --context.counters.connections;
     connections.erase(&connection);
-    if (pid > 0 && count(&access::Subject::pid, pid) == 0) around.exchange.process_gone(pid);
+    if (pid > 0 && count(&access::Subject::pid, pid) == 0) context.exchange.process_gone(pid);
 }
 
 void Server::State::end() {
@@ -130,7 +130,7 @@ void Server::State::end() {
     boost::system::error_code ignored;
     retry_timer.cancel();
     listener.close(ignored);
-    ::unlink(around.config.path.c_str());
+    ::unlink(context.config.path.c_str());
     while (!connections.empty()) {
         auto next = connections.begin()->second;
         next->close({});
@@ -146,18 +146,18 @@ Server::~Server() {
 }
 
 Result<void> Server::start() {
-    auto listening = listen_at(state_->around.config.path, kBacklog);
+    auto listening = listen_at(state_->context.config.path, kBacklog);
     if (!listening) return listening.error();
     state_->listener.assign(listening->release());
     state_->await_connections();
-    asio::post(state_->around.loop, [weak = std::weak_ptr(state_)] {
+    asio::post(state_->context.loop, [weak = std::weak_ptr(state_)] {
         if (auto state = weak.lock()) state->loop_runs = true;
     });
     return {};
 }
 
 void Server::stop() noexcept {
-    asio::io_context& loop = state_->around.loop;
+    asio::io_context& loop = state_->context.loop;
     const bool on_loop = loop.get_executor().running_in_this_thread();
     if (on_loop || !state_->loop_runs || loop.stopped()) return state_->end();
     try {
@@ -176,11 +176,11 @@ void Server::stop() noexcept {
 }
 
 const Counters& Server::counters() const noexcept {
-    return state_->around.counters;
+    return state_->context.counters;
 }
 
 std::size_t Server::stuck() const {
-    return state_->around.executor->stuck();
+    return state_->context.executor->stuck();
 }
 
 }  // namespace ipcfs::control

@@ -198,7 +198,7 @@ Result<void> Shares::revoke(std::uint64_t channel, std::string_view name) {
     }
     Result<void> done;
     // Clients' kernels may hold unwritten data of the content.
-    if (told_) told_(old->id);
+    if (on_revoked_) on_revoked_(old->id);
     Fd into(::fcntl(fresh->memory(), F_DUPFD_CLOEXEC, 3));
     auto taken = into ? empty_out(*old, std::move(into))
                       : Result<Taken>(errno_fault("share: duplicate a descriptor"));
@@ -211,7 +211,7 @@ Result<void> Shares::revoke(std::uint64_t channel, std::string_view name) {
     }
     fresh->resizing_.unlock();
     store_.counters.revocations.fetch_add(1, std::memory_order_relaxed);
-    if (told_) told_(old->id);
+    if (on_revoked_) on_revoked_(old->id);
     return done;
 }
 
@@ -225,12 +225,12 @@ Result<Shares::Taken> Shares::take_away(std::uint64_t channel, std::string_view 
         names_.erase(at);
     }
     const RegionPtr old = std::move(entry.mapped().region);
-    if (told_) told_(old->id);
+    if (on_revoked_) on_revoked_(old->id);
     auto into = payload::make_memory("ipcfs-handoff-" + std::to_string(old->id));
     if (!into) return into.error();
     auto taken = empty_out(*old, std::move(*into));
     if (taken) taken->attributes = std::move(entry.mapped().attributes);
-    if (told_) told_(old->id);
+    if (on_revoked_) on_revoked_(old->id);
     return taken;
 }
 

@@ -91,7 +91,7 @@ public:
 
     // Called with the id of a region before and after its memory moves: what clients' kernels have cached
     // of it must be written, and go. Set before use.
-    void on_revoked(std::function<void(std::uint64_t id)> told) { told_ = std::move(told); }
+    void on_revoked(std::function<void(std::uint64_t id)> call) { on_revoked_ = std::move(call); }
 
 private:
     static constexpr std::ptrdiff_t kMostRegions = 4096;
@@ -113,7 +113,7 @@ private:
     access::Ledger& ledger_;
     const Clock& clock_;
     payload::Store& store_;
-    std::function<void(std::uint64_t)> told_;
+    std::function<void(std::uint64_t)> on_revoked_;
     mutable std::mutex mutex_;
     std::atomic<std::uint64_t> next_id_{1};
     std::map<std::uint64_t, Entry> regions_;  // those with a name, and the unlinked ones still open

@@ -108,7 +108,7 @@ public:
     // long; not on a thread of the door. Set before use.
     using TypeChanged = std::function<void(const ChannelPtr& channel,
                                            const std::vector<std::string>& hidden, bool at_once)>;
-    void on_type_changed(TypeChanged told) { type_changed_ = std::move(told); }
+    void on_type_changed(TypeChanged call) { type_changed_ = std::move(call); }
 
     // Entries of a directory after `cookie` (0: from the start) until `visit` returns false. `visit`
     // is given the cookie of the entry; it copies, and calls nothing.
