@@ -22,13 +22,6 @@ Fd make_memory(const char* name) {
     return Fd(::memfd_create(name, MFD_CLOEXEC));
 }
 
-// SplitMix64's finalizer (Vigna).
-std::uint64_t mix(std::uint64_t x) {
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-    return x ^ x >> 31;
-}
-
 constexpr std::uint64_t kIdsALife = 1ULL << 32;
 
 }  // namespace
@@ -60,11 +53,6 @@ Inheritance::~Inheritance() {
 bool Inheritance::used(const std::byte* at) const noexcept {
     const off_t offset = at - rings_;
     return ::lseek(ring_memory_.get(), offset, SEEK_DATA) == offset;
-}
-
-std::uint64_t Inheritance::request_id(std::uint64_t unique) const noexcept {
-    const std::uint64_t plain = unique & ~(1ULL << 63);  // without FUSE_UNIQUE_RESEND
-    return mix(shared_->connection + mix(plain)) | 1;
 }
 
 void Inheritance::begin_life() noexcept {
@@ -110,14 +98,6 @@ void Inheritance::free_slot(HandleSlot& slot) noexcept {
 
 std::uint64_t Inheritance::handle_of(const HandleSlot& slot) const noexcept {
     return std::uint64_t{slot.generation.load()} << 32 | index_of(slot);
-}
-
-HandleSlot* Inheritance::slot_of(std::uint64_t handle) noexcept {
-    const std::size_t index = handle & 0xffffffff;
-    if (index >= shared_->slots_used.load()) return nullptr;
-    HandleSlot& slot = slots_[index];
-    if (slot.generation.load() != handle >> 32 || slot.node.load() == 0) return nullptr;
-    return &slot;
 }
 
 }  // namespace ipcfs::fuse

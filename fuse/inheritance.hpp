@@ -74,7 +74,10 @@ public:
 
     // ---- the connection
     // A number for the request that is unique over all connections and daemons; never 0.
-    std::uint64_t request_id(std::uint64_t unique) const noexcept;
+    std::uint64_t request_id(std::uint64_t unique) const noexcept {
+        const std::uint64_t plain = unique & ~(1ULL << 63);  // without FUSE_UNIQUE_RESEND
+        return mix(shared_->connection + mix(plain)) | 1;
+    }
     // FUSE_INIT as the kernel sent it, read(2) directly into this memory. Its header has its length.
     std::byte* init_request() noexcept { return shared_->init_request; }
     static constexpr std::size_t kInitRoom = 16 << 10;
@@ -117,7 +120,13 @@ public:
     void free_slot(HandleSlot& slot) noexcept;
     std::uint64_t handle_of(const HandleSlot& slot) const noexcept;
     // Null for a handle that is not open.
-    HandleSlot* slot_of(std::uint64_t handle) noexcept;
+    HandleSlot* slot_of(std::uint64_t handle) noexcept {
+        const std::size_t index = handle & 0xffffffff;
+        if (index >= shared_->slots_used.load()) return nullptr;
+        HandleSlot& slot = slots_[index];
+        if (slot.generation.load() != handle >> 32 || slot.node.load() == 0) return nullptr;
+        return &slot;
+    }
     std::size_t index_of(const HandleSlot& slot) const noexcept {
         return static_cast<std::size_t>(&slot - slots_);
     }
@@ -156,6 +165,12 @@ private:
         std::array<std::atomic<std::uint64_t>, kQueues> fetched;
     };
     Inheritance() = default;
+    // SplitMix64's finalizer (Vigna).
+    static constexpr std::uint64_t mix(std::uint64_t x) noexcept {
+        x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+        x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+        return x ^ x >> 31;
+    }
 
     Shared* shared_ = nullptr;
     HandleSlot* slots_ = nullptr;

@@ -68,12 +68,4 @@ bool Backlog::open_gate() noexcept {
     return true;
 }
 
-void Backlog::set_expiry(Envelope& envelope, Nanos ttl, Nanos now, Nanos realtime) noexcept {
-    envelope.expires = ttl > 0 ? now + ttl : kNever;
-    if (envelope.drop_when_late && envelope.deadline > 0) {
-        const Nanos left = std::max<Nanos>(0, envelope.deadline - realtime);
-        envelope.expires = std::min(envelope.expires, now + std::min(left, kNever - now));
-    }
-}
-
 }  // namespace ipcfs::channel

@@ -89,7 +89,13 @@ public:
     // ---- what expires ----
     // Sets the end of a message that came now. `ttl` 0: none.
     static void set_expiry(queue::Envelope& envelope, Nanos ttl, Nanos now,
-                           Nanos realtime) noexcept;
+                           Nanos realtime) noexcept {
+        envelope.expires = ttl > 0 ? now + ttl : kNever;
+        if (envelope.drop_when_late && envelope.deadline > 0) {
+            const Nanos left = std::max<Nanos>(0, envelope.deadline - realtime);
+            envelope.expires = std::min(envelope.expires, now + std::min(left, kNever - now));
+        }
+    }
     // Whether it is the first to expire.
     bool note_expiry(const queue::Envelope& envelope) noexcept {
         if (envelope.expires >= earliest_expiry_) return false;

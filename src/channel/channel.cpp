@@ -196,10 +196,4 @@ void Channel::note_attributes_cached() noexcept {
     attributes_cached_.store(true, std::memory_order_relaxed);
 }
 
-void Channel::refresh_attributes() noexcept {
-    if (attributes_cached_.exchange(false, std::memory_order_relaxed)) {
-        core_.env.bell.refresh(*this);
-    }
-}
-
 }  // namespace ipcfs::channel

@@ -3,6 +3,7 @@
 // channel's is held around every call.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <boost/intrusive/list.hpp>
@@ -36,8 +37,20 @@ public:
         return backlog_.load() + more_messages > settings_.high_mark() ||
                backlog_.load_bytes() + more_bytes > settings_.high_mark_bytes();
     }
-    bool fits(const queue::BatchFigures& batch) const noexcept;
-    bool never_fits(const queue::Batch& batch) const noexcept;
+    bool fits(const queue::BatchFigures& batch) const noexcept {
+        if (batch.critical || backlog_.load() == 0) {
+            return backlog_.load() + batch.count <= settings_.capacity &&
+                   backlog_.load_bytes() + batch.bytes <= settings_.bytes;
+        }
+        return !over_high(batch.count, batch.bytes);
+    }
+    bool never_fits(const queue::Batch& batch) const noexcept {
+        if (batch.count > settings_.capacity || batch.bytes > settings_.bytes) return true;
+        return std::any_of(batch.messages.begin(), batch.messages.end(),
+                           [this](const queue::Message& message) {
+                               return message.body().size() > settings_.max_message;
+                           });
+    }
     bool reserve_has_room() const noexcept {
         return backlog_.load() < settings_.capacity && backlog_.load_bytes() < settings_.bytes;
     }
@@ -53,8 +66,16 @@ public:
     // `pause` was commanded, until `until` (0: until resume), or the daemon ends.
     bool held() const noexcept { return held_ || down_; }
     bool held_by_command() const noexcept { return held_; }
-    void hold(Nanos now, Nanos until) noexcept;
-    void end_hold(Nanos now) noexcept;  // writers' time counts from now
+    void hold(Nanos now, Nanos until) noexcept {
+        if (!held_) held_since_ = now;
+        held_ = true;
+        held_until_ = until;
+    }
+    void end_hold(Nanos now) noexcept {  // writers' time counts from now
+        held_ = false;
+        held_until_ = 0;
+        if (paused_) paused_since_ = now;
+    }
     Nanos held_until() const noexcept { return held_ && held_until_ > 0 ? held_until_ : kNever; }
     bool down() const noexcept { return down_; }
     void go_down() noexcept { down_ = true; }
@@ -68,9 +89,24 @@ public:
     bool has_credit() const noexcept {
         return credits_.empty() || backlog_.load() + credits_.size() < settings_.high_mark();
     }
-    void give(WriteTicket& ticket, Nanos now) noexcept;
-    void release(WriteTicket& ticket) noexcept;
-    void lapse(Nanos now) noexcept;
+    void give(WriteTicket& ticket, Nanos now) noexcept {
+        ticket.since = now;
+        ticket.held = true;
+        credits_.push_back(ticket);
+    }
+    void release(WriteTicket& ticket) noexcept {
+        if (!ticket.held) return;
+        ticket.held = false;
+        if (ticket.sync) {
+            turn_ = nullptr;
+            ticket.sync = false;
+        } else {
+            credits_.erase(credits_.iterator_to(ticket));
+        }
+    }
+    void lapse(Nanos now) noexcept {
+        while (credit_end() <= now) release(credits_.front());
+    }
     Nanos credit_end() const noexcept {
         return credits_.empty() ? kNever : credits_.front().since + kCreditLife;
     }

@@ -40,8 +40,7 @@ void note_kept(Message& message, store::Key key) {
 
 }  // namespace
 
-void Keeper::taken(const Message& message) noexcept {
-    if (!message.kept_sequence) return;
+void Keeper::keep_taken(const Message& message) noexcept {
     store::State state = state_of(message, store::Place::kTaken);
     if (message.envelope.dead) state.redelivered = true;
     move(key_of(message), state);

@@ -43,7 +43,9 @@ public:
     virtual void sync(store::Lsn lsn, store::Completion& then) noexcept = 0;
 
     // What has become of a message; nothing happens if the store has none of it.
-    void taken(const queue::Message& message) noexcept;  // by a reader, also on lease
+    void taken(const queue::Message& message) noexcept {  // by a reader, also on lease
+        if (message.kept_sequence) keep_taken(message);
+    }
     void back(const queue::Message& message, Nanos not_before) noexcept;  // real time; 0: now
     void gone(const queue::Message& message) noexcept {                   // for good
         if (message.kept_sequence) erase({message.kept_channel, message.kept_sequence});
@@ -62,6 +64,8 @@ protected:
     virtual void erase(store::Key key) noexcept = 0;
 
 private:
+    void keep_taken(const queue::Message& message) noexcept;
+
     std::uint64_t last_key_;
 };
 

@@ -187,6 +187,12 @@ void Channel::delivered(Message& message) noexcept {
     rendezvous::resolve(locked, *writer, writer->why);
 }
 
+void Channel::refresh_attributes() noexcept {
+    if (attributes_cached_.exchange(false, std::memory_order_relaxed)) {
+        core_.env.bell.refresh(*this);
+    }
+}
+
 void Channel::give_back(MessageRef message) noexcept {
     Locked locked(core_);
     ++core_.counters.given_back;

@@ -15,13 +15,6 @@ std::uint64_t stride(std::uint8_t priority) {
 
 }  // namespace
 
-MessageRef take_front(MessageList& list) noexcept {
-    if (list.empty()) return nullptr;
-    Message* message = &list.front();
-    list.pop_front();
-    return MessageRef(message, false);
-}
-
 PriorityQueue::~PriorityQueue() {
     for (Level& level : levels_) {
         while (take_front(level.messages)) {

@@ -16,7 +16,12 @@ enum class Schedule : std::uint8_t { kStrict, kFair };
 using MessageList = boost::intrusive::list<Message, boost::intrusive::constant_time_size<false>>;
 
 // Removes the first message and passes the list's reference to the caller; null if empty.
-MessageRef take_front(MessageList& list) noexcept;
+inline MessageRef take_front(MessageList& list) noexcept {
+    if (list.empty()) return nullptr;
+    Message* message = &list.front();
+    list.pop_front();
+    return MessageRef(message, false);
+}
 
 class PriorityQueue {
 public:
