@@ -34,12 +34,8 @@ public:
         return level != Level::kOff && level >= this->level();
     }
 
-    // Writes `line` if `level` is enabled. Never throws: a line that cannot be written is lost.
-    void write(Level level, std::string_view line) noexcept {
-        if (enabled(level)) emit(level, line);
-    }
-
-    // log.info("mounted ", path, ", pid ", pid) joins strings, characters and integers into a line.
+    // log.info("mounted ", path, ", pid ", pid) joins strings, characters and integers into a line, which is written
+    // if the level is enabled. Never throws: a line that cannot be written is lost.
     template <class... Parts>
     void log(Level level, const Parts&... parts) noexcept {
         if (!enabled(level)) return;
@@ -91,15 +87,6 @@ private:
     }
 
     std::atomic<Level> level_;
-};
-
-// Discards every line.
-class SilentLogger final : public Logger {
-public:
-    SilentLogger() noexcept : Logger(Level::kOff) {}
-
-protected:
-    void emit(Level, std::string_view) noexcept override {}
 };
 
 }  // namespace ipcfs

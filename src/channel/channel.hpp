@@ -78,7 +78,6 @@ public:
     bool bury(std::uint64_t lease) noexcept override;
     bool end_lease(std::uint64_t lease) noexcept override;
     bool undo_lease(std::uint64_t lease) noexcept override;
-    bool has_lease(std::uint64_t lease) const noexcept;
     // Ends those whose holder is gone. How many. See LeaseWatch.
     std::size_t sweep_leases() noexcept;
     // Whether there are leases. If not, the next one enrols the channel again.
@@ -115,7 +114,6 @@ public:
     Snapshot snapshot() const override;
     std::vector<Listed> list(Lane lane = Lane::kMain) const override;
     std::pair<Nanos, Nanos> times() const noexcept override;
-    std::uint64_t depth() const noexcept;
     void on_time(Nanos now) noexcept override;
     // ENOTEMPTY while messages are queued, delayed, leased or dead. Afterwards everything waiting has ended.
     Result<void> remove();

@@ -101,11 +101,6 @@ Settings Channel::settings() const {
     return core_.settings;
 }
 
-std::uint64_t Channel::depth() const noexcept {
-    std::scoped_lock hold(core_.mutex);
-    return core_.backlog.size();
-}
-
 bool Channel::full() const noexcept {
     std::scoped_lock hold(core_.mutex);
     return !core_.writable(false);

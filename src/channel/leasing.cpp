@@ -138,11 +138,6 @@ Take Channel::try_lease(MessageRef& to, Leased& lease, pid_t holder) noexcept {
     return to ? Take::kTaken : Take::kEmpty;
 }
 
-bool Channel::has_lease(std::uint64_t lease) const noexcept {
-    std::scoped_lock hold(core_.mutex);
-    return core_.backlog.leases.find(lease) != nullptr;
-}
-
 bool Channel::ack(std::uint64_t lease) noexcept {
     return leasing::settle(core_, lease, [](Locked& locked, MessageRef message) {
         ++locked->counters.acked;

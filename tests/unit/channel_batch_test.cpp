@@ -13,7 +13,7 @@ TEST(Batches, AreHeldBackUntilThereAreEnough) {
     world.push_all(*jobs, {"a", "b"});
     EXPECT_EQ(next(*jobs), "(empty)");
     EXPECT_EQ(jobs->snapshot().ready, 0U);
-    EXPECT_EQ(jobs->depth(), 2U);
+    EXPECT_EQ(jobs->snapshot().depth, 2U);
     world.push(*jobs, "c");
     EXPECT_EQ(jobs->snapshot().ready, 3U);
     EXPECT_EQ(next(*jobs), "a");
@@ -78,7 +78,7 @@ TEST(Batches, OfWhatExpiresMeanwhileLetOutTheRest) {
     auto jobs = world.channel("batch 3 10s\nttl 1s\n");
     world.push_all(*jobs, {"a", "b"});
     world.advance(2 * kSecond);
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
     EXPECT_EQ(jobs->snapshot().counters.expired, 2U);
     world.push_all(*jobs, {"c", "d"});
     EXPECT_EQ(next(*jobs), "(empty)");

@@ -55,7 +55,7 @@ TEST(Lease, HidesAMessageUntilItEnds) {
     EXPECT_EQ(now.leased_bytes, 1U);
     EXPECT_EQ(drain(*jobs), Texts{"b"});
     EXPECT_TRUE(jobs->ack(first.lease.id));
-    EXPECT_FALSE(jobs->has_lease(first.lease.id));
+    EXPECT_FALSE(has_lease(*jobs, first.lease.id));
     EXPECT_EQ(jobs->snapshot().leased, 0U);
     EXPECT_EQ(jobs->snapshot().counters.acked, 1U);
     EXPECT_EQ(lease(*jobs).take, Take::kEmpty);
@@ -123,7 +123,7 @@ TEST(Lease, TimesOutAndNotBefore) {
     Trial trial = lease(*jobs);
     world.advance(30 * kSecond - 1);
     EXPECT_EQ(next(*jobs), "(empty)");
-    EXPECT_TRUE(jobs->has_lease(trial.lease.id));
+    EXPECT_TRUE(has_lease(*jobs, trial.lease.id));
     world.advance(1);
     EXPECT_FALSE(jobs->ack(trial.lease.id));
     EXPECT_EQ(next(*jobs), "a");
@@ -141,9 +141,9 @@ TEST(Lease, IsExtendedFromNow) {
     world.advance(kMillisecond);
     EXPECT_EQ(drain(*jobs), Texts{"b"});
     world.advance(10 * kSecond - 2 * kMillisecond);
-    EXPECT_TRUE(jobs->has_lease(longer.lease.id));
+    EXPECT_TRUE(has_lease(*jobs, longer.lease.id));
     world.advance(kMillisecond);
-    EXPECT_FALSE(jobs->has_lease(longer.lease.id));
+    EXPECT_FALSE(has_lease(*jobs, longer.lease.id));
     EXPECT_EQ(drain(*jobs), Texts{"a"});
 }
 
@@ -438,7 +438,7 @@ TEST(Lease, EndsWithItsProcess) {
     end_process(doomed);
     EXPECT_EQ(world.env.leases.sweep(), 2U);
     EXPECT_FALSE(jobs->ack(first.lease.id));
-    EXPECT_TRUE(jobs->has_lease(mine.lease.id));
+    EXPECT_TRUE(has_lease(*jobs, mine.lease.id));
     EXPECT_EQ(drain(*jobs), (Texts{"b", "c"}));
     EXPECT_TRUE(jobs->ack(mine.lease.id));
     EXPECT_EQ(world.env.leases.sweep(), 0U);
@@ -563,7 +563,7 @@ TEST(DeadLetters, AreRedrivenWhateverTheBoundsSay) {
     jobs->bury(lease(*jobs).lease.id);
     world.push_all(*jobs, {"3"});
     ASSERT_TRUE(jobs->control("redrive"));
-    EXPECT_EQ(jobs->depth(), 3U);
+    EXPECT_EQ(jobs->snapshot().depth, 3U);
     EXPECT_EQ(jobs->snapshot().state, State::kPaused);
     EXPECT_EQ(world.push(*jobs, "4"), Push::kWait);
     EXPECT_EQ(drain(*jobs), (Texts{"3", "1", "2"}));
@@ -580,9 +580,9 @@ TEST(DeadLetters, StartTheirTimeAnewWhenTheyAreRedriven) {
     ASSERT_TRUE(jobs->control("redrive"));
     EXPECT_EQ(world.bell.rings(), rings + 1);
     world.advance(kSecond - 1);
-    EXPECT_EQ(jobs->depth(), 1U);
+    EXPECT_EQ(jobs->snapshot().depth, 1U);
     world.advance(21 * kMillisecond);
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
     ASSERT_TRUE(jobs->control("redrive")) << "of none";
 }
 

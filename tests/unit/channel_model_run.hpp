@@ -256,7 +256,7 @@ private:
         if (model_.last_lease == 0) return;
         const bool current = below(4) && !model_.leases.empty();
         const std::uint64_t id = current ? any(model_.leases)->first : below(model_.last_lease + 3);
-        ASSERT_EQ(jobs_->has_lease(id), model_.leases.contains(id)) << where();
+        ASSERT_EQ(has_lease(*jobs_, id), model_.leases.contains(id)) << where();
         const Nanos time = static_cast<Nanos>(1 + below(15)) * kStep;
         bool was = false, should = false;
         switch (below(8)) {
@@ -526,7 +526,7 @@ private:
         ASSERT_TRUE(model_.consistent()) << where();
         same_list(jobs_->list(), model_.queue);
         same_list(jobs_->list(Lane::kDead), model_.dead);
-        for (const auto& [id, trial] : model_.leases) ASSERT_TRUE(jobs_->has_lease(id)) << where();
+        for (const auto& [id, trial] : model_.leases) ASSERT_TRUE(has_lease(*jobs_, id)) << where();
         if (testing::Test::HasFailure()) return;
         const Snapshot now = jobs_->snapshot();
         const Counters &is = now.counters, &should = model_.counts;

@@ -60,7 +60,7 @@ TEST(Room, TheReserveTakesCriticalMessagesUpToTheCapacity) {
     EXPECT_EQ(world.push(*jobs, "x", kHigh), Push::kWait);
     EXPECT_EQ(world.push(*jobs, "!", kCritical), Push::kQueued);
     EXPECT_EQ(world.push(*jobs, "!!", kCritical), Push::kWait);
-    EXPECT_EQ(jobs->depth(), 5U);
+    EXPECT_EQ(jobs->snapshot().depth, 5U);
 }
 
 TEST(Room, BytesBoundItAsMessagesDo) {
@@ -82,7 +82,7 @@ TEST(Room, WhatPassesMaxMessageOrCanNeverFitIsTooLong) {
     auto three = world.batch(Texts{"a", "b", "c"});
     EXPECT_EQ(jobs->try_push(three, Via::kOther, true, nullptr), Push::kTooLong);
     EXPECT_EQ(three.count, 3U);
-    EXPECT_EQ(jobs->depth(), 1U);
+    EXPECT_EQ(jobs->snapshot().depth, 1U);
 }
 
 TEST(Room, ABatchLargerThanTheHighMarkIsAdmittedOnAnEmptyQueueOnly) {
@@ -94,7 +94,7 @@ TEST(Room, ABatchLargerThanTheHighMarkIsAdmittedOnAnEmptyQueueOnly) {
     EXPECT_EQ(five.count, 5U);
     EXPECT_EQ(next(*jobs), "a");
     EXPECT_EQ(jobs->try_push(five, Via::kOther, false, nullptr), Push::kQueued);
-    EXPECT_EQ(jobs->depth(), 5U);
+    EXPECT_EQ(jobs->snapshot().depth, 5U);
 }
 
 TEST(Room, AWaitingReaderTakesItWithoutAnyRoomNeeded) {
@@ -334,7 +334,7 @@ TEST(Hold, DoesNotStopAPurge) {
     auto jobs = world.channel();
     world.push_all(*jobs, {"a", "b"});
     ASSERT_TRUE(jobs->control("pause\npurge\n"));
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
     EXPECT_EQ(jobs->snapshot().counters.purged, 2U);
 }
 

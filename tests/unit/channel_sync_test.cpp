@@ -119,12 +119,12 @@ TEST(Sync, AnInterruptedBatchTakesBackWhatIsNotInAReadersHands) {
     queue::MessageRef taken;
     calls->try_take(taken);
     calls->cancel(writer, Wake::kInterrupted);
-    EXPECT_EQ(calls->depth(), 0U);
+    EXPECT_EQ(calls->snapshot().depth, 0U);
     EXPECT_TRUE(writer.waits());
     calls->give_back(std::move(taken));
     EXPECT_TRUE(writer.done());
     EXPECT_EQ(writer.why, Wake::kInterrupted);
-    EXPECT_EQ(calls->depth(), 0U);
+    EXPECT_EQ(calls->snapshot().depth, 0U);
 }
 
 TEST(Sync, APurgeEndsItsWriter) {
@@ -145,7 +145,7 @@ TEST(Sync, WithoutWaitingItIsTakenNowOrNotAtAll) {
     calls->take(reader);
     EXPECT_EQ(world.push(*calls, "b"), Push::kQueued);
     EXPECT_EQ(text(reader.message), "b");
-    EXPECT_EQ(calls->depth(), 0U);
+    EXPECT_EQ(calls->snapshot().depth, 0U);
 }
 
 TEST(Sync, AWriteDuringAHoldIsSentWhenItEnds) {
@@ -154,7 +154,7 @@ TEST(Sync, AWriteDuringAHoldIsSentWhenItEnds) {
     ASSERT_TRUE(calls->control("pause\n"));
     Writer writer;
     write_texts(*calls, world, writer, {"a"});
-    EXPECT_EQ(calls->depth(), 0U);
+    EXPECT_EQ(calls->snapshot().depth, 0U);
     ASSERT_TRUE(calls->control("resume\n"));
     EXPECT_EQ(next(*calls), "a");
     EXPECT_TRUE(writer.done());
@@ -250,7 +250,7 @@ TEST(End, AMessageGivenBackToARemovedChannelIsFreedAndEndsItsSyncWriter) {
     calls->give_back(std::move(taken));
     EXPECT_TRUE(writer.done());
     EXPECT_EQ(writer.why, Wake::kRemoved);
-    EXPECT_EQ(calls->depth(), 0U);
+    EXPECT_EQ(calls->snapshot().depth, 0U);
 }
 
 TEST(End, ShuttingDownEndsAllWaitsAndNothingWaitsAnyMore) {
@@ -280,7 +280,7 @@ TEST(End, ShuttingDownWithdrawsWhatSyncWritersQueued) {
     calls->shut_down();
     EXPECT_TRUE(writer.done());
     EXPECT_EQ(writer.why, Wake::kShutdown);
-    EXPECT_EQ(calls->depth(), 0U);
+    EXPECT_EQ(calls->snapshot().depth, 0U);
 }
 
 }  // namespace

@@ -123,7 +123,7 @@ void exchange(const std::string& settings) {
         for (const std::string& body : reader) EXPECT_EQ(++seen[body], 1) << body << " came twice";
     }
     EXPECT_EQ(seen.size(), std::size_t{kWriters * kOfEach});
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
     auto counters = jobs->snapshot().counters;
     EXPECT_EQ(counters.delivered, counters.given_back + kWriters * kOfEach);
     world.ledger.for_each([](const access::Account& account) {

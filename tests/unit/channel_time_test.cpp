@@ -15,9 +15,9 @@ TEST(Expiry, SweepsWhatNobodyTakes) {
     auto jobs = world.channel("ttl 100ms\n");
     world.push_all(*jobs, {"a", "b"});
     world.advance(99 * kMillisecond);
-    EXPECT_EQ(jobs->depth(), 2U);
+    EXPECT_EQ(jobs->snapshot().depth, 2U);
     world.advance(kMillisecond);
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
     EXPECT_EQ(jobs->snapshot().counters.expired, 2U);
 }
 
@@ -87,7 +87,7 @@ TEST(Expiry, TheEarlierOfTtlAndDeadlineCounts) {
     batch.messages.front().envelope.drop_when_late = true;
     jobs->try_push(batch, Via::kOther, false, nullptr);
     world.advance(kSecond);
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
 }
 
 TEST(Expiry, StillHoldsForAMessageThatWasGivenBack) {
@@ -99,7 +99,7 @@ TEST(Expiry, StillHoldsForAMessageThatWasGivenBack) {
     world.advance(2 * kSecond);  // b is swept: nothing else is to expire
     jobs->give_back(std::move(a));
     world.advance(100 * kMillisecond);
-    EXPECT_EQ(jobs->depth(), 0U);
+    EXPECT_EQ(jobs->snapshot().depth, 0U);
 }
 
 TEST(Expiry, ThatIsFoundByAReadLetsWaitingWritersIn) {

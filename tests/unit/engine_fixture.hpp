@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <poll.h>
 #include <random>
@@ -153,6 +154,11 @@ inline std::vector<std::string> drain(Channel& from) {
 using Texts = std::vector<std::string>;
 
 // The seed of random tests: IPCFS_TEST_SEED, or a random one. Printed when a test fails.
+inline bool has_lease(Channel& channel, std::uint64_t lease) {
+    std::scoped_lock hold(channel.core().mutex);
+    return channel.core().backlog.leases.find(lease) != nullptr;
+}
+
 inline std::uint64_t test_seed() {
     const char* given = std::getenv("IPCFS_TEST_SEED");
     static const std::uint64_t seed =

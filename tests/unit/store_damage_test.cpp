@@ -6,6 +6,7 @@
 
 #include <store/epoch.hpp>
 
+#include "silent_logger.hpp"
 #include "store_world.hpp"
 
 namespace ipcfs::store {

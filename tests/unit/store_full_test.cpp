@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 #include <thread>
 
+#include "silent_logger.hpp"
 #include "store_world.hpp"
 
 namespace ipcfs::store {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
+#include "silent_logger.hpp"
 #include "store_world.hpp"
 
 namespace ipcfs::store {

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <thread>
 
+#include "silent_logger.hpp"
 #include "store_world.hpp"
 
 namespace ipcfs::store {

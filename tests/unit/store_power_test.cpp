@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <deque>
 
+#include "silent_logger.hpp"
 #include "store_disk.hpp"
 #include "store_world.hpp"
 

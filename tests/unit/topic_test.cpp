@@ -410,7 +410,7 @@ TEST(Topic, OneOfAThousandNeverReads) {
             ASSERT_EQ(next(all[each]->channel()), std::to_string(i));
         }
     }
-    EXPECT_EQ(all[0]->channel().depth(), 8U);
+    EXPECT_EQ(all[0]->channel().snapshot().depth, 8U);
     EXPECT_EQ(t.messages_of(t.reader), 8U);
     all.clear();
     EXPECT_EQ(t.messages_of(t.reader), 0U);
