@@ -9,10 +9,10 @@
 #include <sys/un.h>
 
 #include <control/socket.hpp>
-#include <ipcfs/control.hpp>
 #include <payload/memory.hpp>
 
 #include <base/process.hpp>
+#include <ipcfs/control.hpp>
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77  // Linux 6.5; asm-generic/socket.h

@@ -2,9 +2,8 @@
 // restart make of it is tested in tests/system/durable_test.cpp.
 #include <thread>
 
-#include "memory_store.hpp"
-
 #include "engine_fixture.hpp"
+#include "memory_store.hpp"
 
 namespace ipcfs::channel {
 namespace {
