@@ -1,32 +1,12 @@
 // Bucket 0 holds latencies below 64 ns; then each octave has sixteen buckets; the last bucket holds
 // everything from 2^36 ns. Any thread, under the owner's lock.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
 #include <insight/histogram.hpp>
 
 namespace ipcfs::insight {
-namespace {
-
-constexpr unsigned kSubBits = 4;
-static_assert(Histogram::kSubBuckets == 1U << kSubBits);
-
-void add_saturating(std::uint32_t& counter, std::uint32_t by) noexcept {
-    constexpr std::uint32_t kMax = std::numeric_limits<std::uint32_t>::max();
-    counter = by > kMax - counter ? kMax : counter + by;
-}
-
-}  // namespace
-
-std::size_t Histogram::bucket_of(std::uint64_t nanos) noexcept {
-    if (nanos >> kFirstOctave == 0) return 0;
-    if (nanos >> kLastOctave != 0) return kBuckets - 1;
-    const unsigned octave = static_cast<unsigned>(std::bit_width(nanos)) - 1;
-    const std::size_t sub = (nanos >> (octave - kSubBits)) & (kSubBuckets - 1);
-    return 1 + (octave - kFirstOctave) * kSubBuckets + sub;
-}
 
 std::uint64_t Histogram::upper_bound(std::size_t bucket) noexcept {
     if (bucket == 0) return (std::uint64_t{1} << kFirstOctave) - 1;
@@ -34,12 +14,6 @@ std::uint64_t Histogram::upper_bound(std::size_t bucket) noexcept {
     const std::size_t octave = kFirstOctave + (bucket - 1) / kSubBuckets;
     const std::uint64_t sub = (bucket - 1) % kSubBuckets;
     return ((kSubBuckets + sub + 1) << (octave - kSubBits)) - 1;
-}
-
-void Histogram::record(std::uint64_t nanos) noexcept {
-    add_saturating(buckets_[bucket_of(nanos)], 1);
-    ++count_;
-    max_ = std::max(max_, nanos);
 }
 
 void Histogram::merge(const Histogram& other) noexcept {

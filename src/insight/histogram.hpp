@@ -3,7 +3,9 @@
 // and three additions and never allocates. Not thread-safe: the owner guards it with its own lock.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -13,10 +15,15 @@ class Histogram {
 public:
     static constexpr unsigned kFirstOctave = 6;  // below 2^6 ns: one bucket
     static constexpr unsigned kLastOctave = 36;  // from 2^36 ns: one bucket
-    static constexpr unsigned kSubBuckets = 16;
+    static constexpr unsigned kSubBits = 4;
+    static constexpr unsigned kSubBuckets = 1U << kSubBits;
 
     // Counts one latency in ns.
-    void record(std::uint64_t nanos) noexcept;
+    void record(std::uint64_t nanos) noexcept {
+        add_saturating(buckets_[bucket_of(nanos)], 1);
+        ++count_;
+        max_ = std::max(max_, nanos);
+    }
     // Adds all counts of `other`. Buckets saturate at 2^32-1.
     void merge(const Histogram& other) noexcept;
 
@@ -30,7 +37,16 @@ public:
 
 private:
     static constexpr std::size_t kBuckets = 1 + (kLastOctave - kFirstOctave) * kSubBuckets + 1;
-    static std::size_t bucket_of(std::uint64_t nanos) noexcept;
+    static void add_saturating(std::uint32_t& counter, std::uint32_t by) noexcept {
+        counter = by > UINT32_MAX - counter ? UINT32_MAX : counter + by;
+    }
+    static std::size_t bucket_of(std::uint64_t nanos) noexcept {
+        if (nanos >> kFirstOctave == 0) return 0;
+        if (nanos >> kLastOctave != 0) return kBuckets - 1;
+        const unsigned octave = static_cast<unsigned>(std::bit_width(nanos)) - 1;
+        const std::size_t sub = (nanos >> (octave - kSubBits)) & (kSubBuckets - 1);
+        return 1 + (octave - kFirstOctave) * kSubBuckets + sub;
+    }
     static std::uint64_t upper_bound(std::size_t bucket) noexcept;
 
     std::array<std::uint32_t, kBuckets> buckets_{};
