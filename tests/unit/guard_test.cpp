@@ -6,7 +6,7 @@
 namespace ipcfs::access {
 namespace {
 
-constexpr uid_t kOwner = 1000, kOther = 1001;
+constexpr uid_t kOwner = 1000, kStranger = 1001;
 
 TEST(Guard, DecidesByWhoAsks) {
     struct Case {
@@ -28,7 +28,7 @@ TEST(Guard, DecidesByWhoAsks) {
     };
     for (const Case& each : kCases) {
         EXPECT_EQ(each.asks(kOwner), each.owner) << each.question << ": the owner";
-        EXPECT_EQ(each.asks(kOther), each.other) << each.question << ": another user";
+        EXPECT_EQ(each.asks(kStranger), each.other) << each.question << ": another user";
         EXPECT_EQ(each.asks(kRoot), each.root) << each.question << ": root";
     }
 }
