@@ -153,6 +153,7 @@ FileSystem file_system() {
         request.reply(entry);
     };
     at[FUSE_GETATTR] = at[FUSE_SETATTR] = reply_attributes;
+    at[FUSE_STATFS] = [](Request& request) noexcept { request.reply(fuse_statfs_out{}); };
     at[FUSE_OPEN] = [](Request& request) noexcept {
         request.reply(fuse_open_out{0, FOPEN_DIRECT_IO | FOPEN_NOFLUSH, 0});
     };
